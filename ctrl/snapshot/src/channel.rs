@@ -1,0 +1,123 @@
+//! The messages between ctrl and the dataplane, one per packet of a SOCK_SEQPACKET socket.
+//!
+//! ctrl listens at `<admin socket>.dataplane`; the dataplane connects, says [`ToCtrl::Hello`], gets
+//! [`ToDataplane::Boot`], and from then on both speak when they have something to say. Whichever
+//! died comes back and starts with Hello again. What is large travels as a sealed memfd beside its
+//! message ([`crate::codec`]).
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::report::Caller;
+use crate::{Boot, ConnectionReport, Counters, Explanation, KeyId, Status, Version};
+
+/// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
+pub const MAX_MESSAGE: usize = 128 * 1024;
+
+/// Most connections in one [`Reply::Connections`], so that it stays under [`MAX_MESSAGE`].
+pub const CONNECTIONS_PER_REPLY: usize = 64;
+
+/// Path of the channel's socket, given the admin socket's.
+pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
+    let mut path = admin.as_os_str().to_owned();
+    path.push(".dataplane");
+    path.into()
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToDataplane {
+    /// First on every connection. A dataplane that already runs with another Boot says so by
+    /// exiting: its supervisor starts it anew.
+    Boot(Boot),
+    /// Before the snapshot that refers to it.
+    Key {
+        id: KeyId,
+        key: PrivateKey,
+    },
+    /// A sealed memfd with a [`crate::Snapshot`] comes with it.
+    Snapshot {
+        version: Version,
+    },
+    /// A sealed memfd with a [`crate::Network`] comes with it.
+    Network {
+        revision: u64,
+    },
+    Query {
+        id: u64,
+        query: Query,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToCtrl {
+    Hello {
+        schema: u32,
+        pid: u32,
+        build: String,
+        in_force: Option<Version>,
+    },
+    /// All cores have adopted it.
+    Ack {
+        version: Version,
+    },
+    /// Refused whole; the one before stays in force.
+    Nack {
+        version: Version,
+        reason: String,
+    },
+    /// The kernel is asked to resolve this neighbour.
+    Resolve {
+        interface: String,
+        address: IpAddr,
+    },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    Status,
+    Counters,
+    Live,
+    Refused,
+    Closed,
+    Explain { from: Caller, to: SocketAddr },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    Status(Status),
+    Counters(Counters),
+    /// At most [`CONNECTIONS_PER_REPLY`]; `more` until the last part.
+    Connections {
+        part: Vec<ConnectionReport>,
+        more: bool,
+    },
+    Explanation(Explanation),
+    /// The query cannot be answered now, and why.
+    Failed(String),
+}
+
+/// A private key in PKCS#8 DER: wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct PrivateKey(Vec<u8>);
+
+impl PrivateKey {
+    pub fn new(pkcs8: Vec<u8>) -> Self {
+        Self(pkcs8)
+    }
+
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
+}

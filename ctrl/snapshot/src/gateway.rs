@@ -1,0 +1,130 @@
+//! What a dataplane needs to know before the first packet: ports, cores, sizes, times.
+//!
+//! It comes once, as the first message; what is in here takes a restart to change, everything else
+//! comes in a [`crate::Snapshot`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Name of the Gateway.
+    pub node: String,
+    pub ports: Vec<Port>,
+    pub cores: Cores,
+    pub waiting: Waiting,
+    pub on_absent: OnAbsent,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    /// Where programs, links and maps are pinned: a directory of a bpffs.
+    pub pin_directory: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub interface: String,
+    pub side: Side,
+    pub checksum: Checksum,
+}
+
+/// Inside: workloads, plain. Outside: the wire, mTLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    Inside,
+    Outside,
+}
+
+/// What is done about TCP checksums of received packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checksum {
+    /// Verified; on a veth the bare pseudo-header sum (CHECKSUM_PARTIAL) is also taken.
+    #[default]
+    Auto,
+    Verify,
+    Trust,
+}
+
+/// One worker each, pinned to that CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cores(pub Vec<u32>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Waiting {
+    /// Spins for some tens of microseconds, then sleeps in poll(2).
+    #[default]
+    Adaptive,
+    /// Never sleeps; for cores that nobody else uses.
+    Busy,
+}
+
+/// What steering does with a SYN to a captured destination while no dataplane runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnAbsent {
+    #[default]
+    Drop,
+    /// Lets through what MUTUAL does not protect, never more.
+    Pass,
+}
+
+/// Sizes of everything that is allocated at start. Full is a normal answer with a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Sessions (two legs each) on one core.
+    pub sessions: u32,
+    /// Of these, how many may be in a handshake.
+    pub handshakes: u32,
+    /// Entries of the `flows` map, both legs, all cores.
+    pub flows: u32,
+    /// Frames of one core's UMEM.
+    pub frames: u32,
+    /// Bytes of one leg's receive ring and of its send ring.
+    pub buffer: u32,
+    /// Refused and closed connections that are kept for `sluice connections`.
+    pub history: u32,
+    /// How long segments of connections that began before their capture pass untouched.
+    pub pre_existing_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 16_384,
+            handshakes: 1_024,
+            flows: 262_144,
+            frames: 16_384,
+            buffer: 524_288,
+            history: 1_024,
+            pre_existing_grace: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Each has a [`crate::CloseReason`] or [`crate::RefuseReason`] of its own (D13).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    pub syn_received: Duration,
+    pub handshake: Duration,
+    pub keep_alive: Duration,
+    /// No acknowledgement for this long while data is in flight.
+    pub user: Duration,
+    pub half_close: Duration,
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            syn_received: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            user: Duration::from_secs(120),
+            half_close: Duration::from_secs(300),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The contract between the control process and the dataplane: what is said, and nothing that acts.
+//!
+//! `ctrl` assembles a whole [`Snapshot`] (who runs here, whom they may call, whom they may be
+//! called by, which roots are trusted) and a whole [`Network`] (routes, neighbours, links), and
+//! hands each over in a sealed memfd. The dataplane checks it, compiles it, puts it in force and
+//! says so. Small things (keys, acks, queries) are [`ToDataplane`] and [`ToCtrl`] messages on the
+//! same socket. The two processes share this crate and no other.
+//!
+//! ```text
+//!   ctrl ── Boot, Key, Snapshot(fd), Network(fd), Query ──▶ dataplane
+//!        ◀── Hello, Ack | Nack, Resolve, Reply ─────────────
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod check;
+pub mod codec;
+pub mod gateway;
+pub mod identity;
+pub mod network;
+pub mod policy;
+pub mod reason;
+pub mod report;
+pub mod state;
+
+pub use channel::{Query, Reply, ToCtrl, ToDataplane};
+pub use gateway::{Boot, Cores, Limits, OnAbsent, Port, Side, Timeouts, Waiting};
+pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload};
+pub use network::{Link, Neighbour, Network, Route};
+pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, TlsMode, Unmatched};
+pub use reason::{CloseReason, DropReason, RefuseReason};
+pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
+pub use state::{SCHEMA, Snapshot, Version};

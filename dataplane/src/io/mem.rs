@@ -1,0 +1,1 @@
+//! Ports in memory: what a worker sees in a simulation instead of rings.

@@ -1,0 +1,74 @@
+//! Where packets come from and go to: the seam between the packet loop and the world.
+//!
+//! [`PacketIo`] is what a worker sees of its ports. [`xsk`] puts AF_XDP rings behind it, [`mem`]
+//! puts queues in memory behind it, so that the same loop runs in a simulation. Ports are known by
+//! their index in the Gateway's list, which is also their index in the steering maps.
+//!
+//! ```text
+//!   rx_burst ─▶ Burst (packets, whole) ─▶ bytes() ─▶ release()
+//!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
+//! ```
+
+pub mod mem;
+
+use std::net::SocketAddr;
+
+use snapshot::DropReason;
+
+/// Index of a port in the Gateway's list of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+/// Most packets that one [`PacketIo::rx_burst`] hands out.
+pub const BURST: usize = 64;
+
+/// Handle on one received packet: an index into the driver's current burst. It is only good until
+/// the burst is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet(pub usize);
+
+/// The ports of one core.
+///
+/// The driver owns all frames. A received packet is lent out by [`bytes`](Self::bytes) until
+/// [`release`](Self::release) gives the burst's frames back; a packet to send is written by the
+/// closure that [`send`](Self::send) calls, straight into frames of the port's UMEM where it fits one.
+pub trait PacketIo {
+    fn ports(&self) -> usize;
+
+    /// Receives up to [`BURST`] packets from `port`; returns how many. They are `Packet(0..n)`.
+    /// The burst before must have been released.
+    fn rx_burst(&mut self, port: PortId) -> usize;
+
+    /// The whole packet, Ethernet header first, contiguous.
+    fn bytes(&mut self, packet: Packet) -> &mut [u8];
+
+    /// Gives back all frames of the current burst.
+    fn release(&mut self);
+
+    /// Whether a packet of `len` bytes could be sent now.
+    fn can_send(&mut self, port: PortId, len: usize) -> bool;
+
+    /// Queues one packet of `len` bytes, which `fill` writes (all of them). Refused with the reason
+    /// when the port is down, its backlog is full, no frame is free, or `len` is over the MTU;
+    /// `fill` is then not called.
+    fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason>;
+
+    /// Hands what is queued to the kernel: at most one wake-up a port. Also collects completions
+    /// and refills the fill rings. Returns how many packets are still queued.
+    fn flush(&mut self) -> usize;
+
+    /// Has steering send every packet of this 4-tuple, as received on `port`, to us. In force on
+    /// return: it is called before our first segment of that leg leaves. False: the map is full.
+    fn steer(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) -> bool;
+
+    /// Takes back [`steer`](Self::steer).
+    fn unsteer(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr);
+
+    /// Blocks until a packet arrives, `timeout` (None: for ever) has passed, or another thread
+    /// wakes this worker (the agent, or a core that hands a frame over).
+    fn wait(&mut self, timeout: Option<std::time::Duration>);
+
+    /// Frames that are accounted for (free, or lent to a ring), and all frames. Equal whenever no
+    /// burst is out: a difference is a leak.
+    fn frames(&self) -> (usize, usize);
+}
