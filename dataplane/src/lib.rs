@@ -2,5 +2,10 @@
 //!
 //! Start with [`worker`], the loop of a core; [`io`] is where its packets come from.
 
+pub mod flow;
 pub mod io;
+pub mod neigh;
+pub mod parse;
+pub mod stats;
 pub mod time;
+pub mod worker;

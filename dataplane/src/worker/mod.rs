@@ -1,0 +1,3 @@
+//! The loop of a core.
+
+mod timers;
