@@ -1,0 +1,132 @@
+//! The judgement of a segment before the engine sees it.
+//!
+//! Whoever can guess a four-tuple must not be able to end the connection or put bytes into it.
+//! RFC 5961: a RST counts only at exactly the next expected sequence number, a SYN in a
+//! synchronized state never does, an acknowledgement of what was not sent never does. The honest
+//! peer that is meant by such a segment learns the truth from a challenge ACK.
+//!
+//! Two more are refused here because the engine would take them: a FIN behind data that does not
+//! fit the window (the data would be cut, the FIN believed), and data behind a FIN.
+
+use smoltcp::time::Instant;
+use smoltcp::wire::TcpControl;
+
+use crate::connection::{CHALLENGE_INTERVAL, Connection};
+use crate::device::Lent;
+use crate::end::{End, State};
+use crate::output::Output;
+use crate::reset::{Bare, MAX_RST, rst_for};
+use crate::segment::{Segment, after};
+use crate::stack::Stack;
+
+enum Judgement {
+    Take,
+    Drop,
+    Challenge,
+    Reset,
+    /// There is no connection any more.
+    Refuse,
+}
+
+impl Connection {
+    /// Shows the connection an IP packet that came for it. Its direct answer, if it has one, goes to
+    /// `out`; all else waits for `transmit`.
+    pub fn on_segment(&mut self, stack: &mut Stack, packet: &[u8], now: Instant, out: &mut impl Output) {
+        let Some(segment) = Segment::parse(packet) else { return };
+        if self.life.tuple != Some((segment.destination, segment.source)) {
+            return;
+        }
+        match self.judge(&segment) {
+            Judgement::Take => self.take(stack, packet, &segment, now, out),
+            Judgement::Drop => {}
+            Judgement::Challenge => self.challenge(stack, now, out),
+            Judgement::Reset => self.life.end = Some(End::Reset),
+            Judgement::Refuse => refuse(packet, out),
+        }
+    }
+
+    fn judge(&self, segment: &Segment) -> Judgement {
+        let state = self.state();
+        let next = self.received_up_to();
+        match state {
+            State::Closed => Judgement::Refuse,
+            // The engine knows which RST refuses a SYN.
+            State::SynSent => Judgement::Take,
+            State::SynReceived if segment.rst && segment.seq == next => Judgement::Reset,
+            State::SynReceived if segment.rst => Judgement::Drop,
+            State::SynReceived => Judgement::Take,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.judge_synchronized(segment, next),
+        }
+    }
+
+    fn judge_synchronized(&self, segment: &Segment, next: u32) -> Judgement {
+        let room = self.config.buffer - self.received();
+        let data_end = segment.seq.wrapping_add(segment.len as u32);
+        if segment.rst {
+            return match segment.seq.wrapping_sub(next) as usize {
+                0 => Judgement::Reset,
+                ahead if ahead < room => Judgement::Challenge,
+                _ => Judgement::Drop,
+            };
+        }
+        if segment.syn {
+            return Judgement::Challenge;
+        }
+        let Some(ack) = segment.ack else { return Judgement::Drop };
+        let beyond = if self.life.fin_received { next } else { next.wrapping_add(room as u32) };
+        let cut = (segment.fin || self.life.fin_received) && after(data_end, beyond);
+        match after(ack, self.life.sent.next) || cut {
+            true => Judgement::Challenge,
+            false => Judgement::Take,
+        }
+    }
+
+    fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
+        let (before, answers) = (self.state(), self.life.sent.segments);
+        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
+        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
+        self.advance(before, segment, now);
+        match self.life.sent.segments == answers {
+            true => self.hold_ack(before, segment, now),
+            false => self.life.hold = None,
+        }
+    }
+
+    /// Repeats what we expect and offer.
+    fn challenge(&mut self, stack: &mut Stack, now: Instant, out: &mut impl Output) {
+        if now < self.life.next_challenge {
+            return;
+        }
+        self.life.next_challenge = now + CHALLENGE_INTERVAL;
+        self.life.hold = None;
+        if self.owes_ack() && self.transmit(stack, now, out, 1) == 1 {
+            return;
+        }
+        let Some((local, remote)) = self.life.tuple else { return };
+        let sent = &mut self.life.sent;
+        let bare =
+            Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window: sent.window };
+        if out.ready(bare.len()) {
+            out.packet(bare.len(), &mut |packet| {
+                bare.write(packet);
+                sent.segments += 1;
+            });
+        }
+    }
+}
+
+/// The answer of a closed connection.
+fn refuse(packet: &[u8], out: &mut impl Output) {
+    let mut rst = [0; MAX_RST];
+    if let Some(len) = rst_for(packet, &mut rst)
+        && out.ready(len)
+    {
+        out.packet(len, &mut |slot| slot.copy_from_slice(&rst[..len]));
+    }
+}
