@@ -25,6 +25,8 @@ pub struct Leg {
     /// Of the next hop. None: not resolved yet.
     pub mac: Option<[u8; 6]>,
     pub mtu: usize,
+    /// TLS has had its first bytes.
+    pub fed: bool,
 }
 
 /// What [`Leg::transmit`] leaves behind.
@@ -36,6 +38,17 @@ pub enum Sent {
 }
 
 impl Leg {
+    pub fn new(
+        port: PortId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        conn: Box<Connection>,
+        mac: Option<[u8; 6]>,
+        mtu: usize,
+    ) -> Self {
+        Self { port, local, remote, conn, tls: None, mac, mtu, fed: false }
+    }
+
     /// The flow as packets of this leg arrive.
     pub fn key(&self) -> FlowKey {
         FlowKey::new(self.port, self.remote, self.local)
@@ -43,7 +56,7 @@ impl Leg {
 
     /// Whether nothing more will be sent or is waited for, TIME-WAIT aside.
     pub fn is_over(&self) -> bool {
-        self.conn.ended().is_some() || self.conn.state().is_over()
+        self.conn.ended().is_some()
     }
 
     /// Everything from the ring through TLS that fits, up to one record's plaintext at a time.
@@ -58,6 +71,7 @@ impl Leg {
             if consumed == 0 {
                 break;
             }
+            self.fed = true;
             progress = true;
         }
         Ok(progress)
@@ -81,8 +95,8 @@ impl Leg {
     }
 
     /// Whether sealed records wait for room in the send ring.
-    pub fn tls_pending(&self) -> bool {
-        self.tls.as_deref().is_some_and(|tls| tls.pending() > 0)
+    pub fn tls_pending(&mut self) -> bool {
+        self.tls.as_deref_mut().is_some_and(|tls| tls.pending() > 0)
     }
 
     pub fn transmit<P: PacketIo>(
@@ -105,6 +119,37 @@ impl Leg {
         counters: &'a CoreCounters,
     ) -> LegOutput<'a, P> {
         LegOutput { io, counters, port: self.port, source_mac, mac: self.mac, blocked: false }
+    }
+}
+
+/// A segment that the engine answers at once (a duplicate or challenge ACK), kept until the frame
+/// that it answers has been given back: headers only, one a received segment.
+pub struct Reply {
+    bytes: [u8; 160],
+    length: usize,
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Self { bytes: [0; 160], length: 0 }
+    }
+}
+
+impl Reply {
+    pub fn packet(&self) -> Option<&[u8]> {
+        (self.length > 0).then(|| &self.bytes[..self.length])
+    }
+}
+
+impl Output for Reply {
+    fn ready(&mut self, len: usize) -> bool {
+        self.length == 0 && len <= self.bytes.len()
+    }
+
+    fn packet(&mut self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+        assert!(len <= self.bytes.len(), "an answer of {len} bytes to a segment is no header");
+        fill(&mut self.bytes[..len]);
+        self.length = len;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a session is to do, read off the policy's [`Route`]: which leg speaks what, and who is
 //! connected first (D12).
 
-use snapshot::{Direction, TlsMode};
+use snapshot::{Direction, Side, TlsMode};
 
 use crate::policy::Route;
 
@@ -35,7 +35,7 @@ pub struct Plan {
 
 impl Plan {
     /// None: the route refuses.
-    pub fn of(route: &Route) -> Option<Self> {
+    pub fn of(route: &Route, side: Side) -> Option<Self> {
         let plan = |direction, order, down, up, mode| Some(Self { direction, order, down, up, mode });
         match *route {
             Route::Inbound { mode, .. } => {
@@ -56,7 +56,7 @@ impl Plan {
             Route::Local { mode_in, .. } => {
                 plan(Direction::Local, Order::UpFirst, Speech::Plain, Speech::Plain, Some(mode_in))
             }
-            Route::Plain { .. } => plan(Direction::Egress, Order::UpFirst, Speech::Plain, Speech::Plain, None),
+            Route::Plain { .. } => plan(super::report::direction_of(side), Order::UpFirst, Speech::Plain, Speech::Plain, None),
             Route::Refuse { .. } => None,
         }
     }

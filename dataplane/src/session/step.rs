@@ -8,6 +8,8 @@ use super::relay::{self, Broken, Flow, Moved};
 use super::{Context, Next, Order, Session, Speech, State};
 use crate::flow::{self, FlowRef};
 use crate::io::PacketIo;
+use crate::policy::decide::Wire;
+use crate::policy::{Route, Standing, Verdict, decide};
 use crate::stats::{Report, Total};
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, TlsLeg};
@@ -54,6 +56,11 @@ impl Session {
     fn advance<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
         if self.state != State::Closing && self.check_deadline(cx) {
             return Progress::Moved;
+        }
+        if self.caller_gone && !self.has_ended() {
+            self.refuse(RefuseReason::CallerGone, None, cx);
+        } else if self.unreachable && !self.has_ended() {
+            self.refuse(RefuseReason::Unreachable, None, cx);
         }
         match self.state {
             State::Dialing => self.dial(cx),
@@ -124,7 +131,7 @@ impl Session {
         // The far side's TIME-WAIT takes a reused port back only for a higher sequence number, which
         // the caller's own kernel has chosen (D1).
         conn.connect(cx.stack, client, server, self.syn.sequence, hop.mtu, cx.now.mono);
-        let up = Leg { port: hop.port, local: client, remote: server, conn, tls: None, mac: hop.mac, mtu: hop.mtu };
+        let up = Leg::new(hop.port, client, server, conn, hop.mac, hop.mtu);
         let key = up.key();
         if hop.mac.is_none() {
             cx.mailbox.report(Report::Resolve { port: hop.port, address: hop.neighbour });
@@ -140,9 +147,10 @@ impl Session {
     }
 
     fn originate_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        match TlsLeg::originate(cx.compiled, &self.route, cx.now.unix()) {
+        match TlsLeg::originate(&self.compiled, &self.route, self.down.local, cx.now.unix()) {
             Ok(tls) => {
                 cx.counters().add(Total::Handshakes, 1);
+                self.tls_version = self.compiled.version;
                 self.up.as_mut().expect("it stands").tls = Some(Box::new(tls));
                 self.enter(State::HandshakeUp, cx)
             }
@@ -189,7 +197,7 @@ impl Session {
         let down = &mut self.down;
         let isn = cx.stack.isn(down.local, down.remote, cx.now.mono);
         let source_mac = cx.paths.link(down.port).map(|link| link.mac);
-        let mut out = super::LegOutputFor::of(down, cx.io, source_mac, &cx.mailbox.counters);
+        let mut out = down.output(cx.io, source_mac, &cx.mailbox.counters);
         self.answered = true;
         self.accepted_at = cx.now.mono;
         down.conn.accept(cx.stack, down.local, down.remote, isn, down.mtu, self.syn.packet(), cx.now.mono, &mut out)
@@ -221,9 +229,18 @@ impl Session {
     }
 
     fn accept_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        match TlsLeg::accept(cx.compiled, &self.route, cx.now.unix()) {
+        let accepted = match self.route {
+            Route::Inbound { workload, port, mode } => {
+                TlsLeg::accept(&self.compiled, workload, port, mode, cx.now.unix())
+            }
+            Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. } | Route::Refuse { .. } => {
+                unreachable!("only inbound calls have TLS on the down leg")
+            }
+        };
+        match accepted {
             Ok(tls) => {
                 cx.counters().add(Total::Handshakes, 1);
+                self.tls_version = self.compiled.version;
                 self.down.tls = Some(Box::new(tls));
                 self.enter(State::HandshakeDown, cx)
             }
@@ -263,18 +280,32 @@ impl Session {
             FirstBytes::Tls => self.accept_tls(cx),
             FirstBytes::None if !(waited && service_spoke) => Progress::Stuck,
             FirstBytes::None | FirstBytes::Plain => match up {
-                Dialed::Stands => {
-                    cx.counters().add(Total::RelayedPlain, 1);
-                    self.begin_relay(cx)
-                }
+                Dialed::Stands => self.relay_plain(cx),
                 Dialed::Waiting | Dialed::Failed(_) => Progress::Stuck,
             },
         }
     }
 
+    /// A plain caller under PERMISSIVE is served, if policy has nothing against it.
+    fn relay_plain<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
+        match decide(&self.compiled, &self.route, None) {
+            Verdict::Allow(rule) => {
+                self.rule = rule;
+                self.standing = Some(Standing { local_id: self.local_id.clone(), wire: Wire::Plain });
+                cx.counters().add(Total::RelayedPlain, 1);
+                self.begin_relay(cx)
+            }
+            Verdict::Refuse(reason, rule) => {
+                self.rule = rule;
+                self.refuse(reason, None, cx);
+                Progress::Moved
+            }
+        }
+    }
+
     fn handshake_down<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
         if self.down.conn.received() > 0
-            && self.down.tls.as_ref().is_some_and(|tls| tls.untouched())
+            && !self.down.fed
             && first_bytes(&mut self.down) == FirstBytes::Plain
         {
             self.refuse(RefuseReason::PlaintextRefused, None, cx);
@@ -388,7 +419,7 @@ impl Session {
 
     fn is_over(&self, now: Instant) -> bool {
         let down_over = !self.answered || self.down.is_over();
-        let timed_out = self.state == State::Closing && self.deadline.is_some_and(|deadline| now >= deadline);
+        let timed_out = self.linger_until().is_some_and(|deadline| now >= deadline);
         timed_out || (down_over && self.up.as_ref().is_none_or(Leg::is_over))
     }
 
