@@ -3,4 +3,8 @@
 //! Start with [`worker`], the loop of a core; [`io`] is where its packets come from.
 
 pub mod io;
+pub mod planted;
+pub mod policy;
+pub mod snapshot;
 pub mod time;
+pub mod tls;
