@@ -236,6 +236,14 @@ impl Connection {
         self.socket().send_queue()
     }
 
+    /// Whether `sequence` is of something that we sent and that was not acknowledged: what an ICMP
+    /// error may be believed about (RFC 5927 §4.1).
+    pub fn in_flight(&self, sequence: u32) -> bool {
+        let outstanding = self.unacked() as u32 + u32::from(self.state().control_outstanding());
+        let back = self.life.sent.next.wrapping_sub(sequence);
+        self.life.tuple.is_some() && back > 0 && back <= outstanding
+    }
+
     /// Sends a FIN after what is queued. In SYN-SENT there is nothing to finish: it aborts.
     pub fn close(&mut self) {
         match self.state() {

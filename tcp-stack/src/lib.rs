@@ -41,6 +41,6 @@ pub use config::Config;
 pub use connection::Connection;
 pub use end::{End, State};
 pub use output::Output;
-pub use reset::rst_for;
+pub use reset::{ack_for, rst_for};
 pub use smoltcp::time::{Duration, Instant};
 pub use stack::Stack;

@@ -26,6 +26,19 @@ pub fn rst_for(packet: &[u8], out: &mut [u8]) -> Option<usize> {
     Some(len)
 }
 
+/// Writes the acknowledgement of a FIN that came again after its connection is over (RFC 9293
+/// §3.10.7.4, TIME-WAIT), as [`rst_for`] does. Everything in it is read off the FIN, whose sender
+/// has acknowledged all that we sent. `None` for what is no FIN with an acknowledgement.
+pub fn ack_for(packet: &[u8], out: &mut [u8]) -> Option<usize> {
+    let segment = Segment::parse(packet)?;
+    let seq = segment.ack.filter(|_| segment.fin && !segment.rst)?;
+    let (local, remote) = (segment.destination, segment.source);
+    let bare = Bare { local, remote, control: TcpControl::None, seq, ack: Some(segment.end()), window: segment.window };
+    let len = bare.len();
+    bare.write(out.get_mut(..len)?);
+    Some(len)
+}
+
 /// A segment without options and payload.
 pub(crate) struct Bare {
     pub local: SocketAddr,

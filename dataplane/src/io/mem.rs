@@ -7,11 +7,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use snapshot::DropReason;
 
 use super::{BURST, Packet, PacketIo, PortId};
 use crate::flow::FlowKey;
+use crate::planted::{self, Bug};
 
 #[derive(Debug)]
 struct MemPort {
@@ -26,7 +28,7 @@ pub struct MemPorts {
     ports: Vec<MemPort>,
     burst: Vec<Vec<u8>>,
     /// Steered flows, as the `flows` map would hold them.
-    flows: HashSet<FlowKey>,
+    flows: HashSet<FlowKey, FixedState>,
     flows_limit: usize,
     frames: usize,
     /// Frames that somebody took and nobody gave back.
@@ -40,7 +42,7 @@ impl MemPorts {
         Self {
             ports: mtus.iter().map(port).collect(),
             burst: Vec::with_capacity(BURST),
-            flows: HashSet::new(),
+            flows: HashSet::with_hasher(FixedState::default()),
             flows_limit,
             frames,
             lost: 0,
@@ -68,11 +70,6 @@ impl MemPorts {
 
     pub fn steered(&self) -> usize {
         self.flows.len()
-    }
-
-    /// Planted: a frame of the next burst is not given back.
-    pub fn lose_frame(&mut self) {
-        self.lost += 1;
     }
 
     fn port(&mut self, port: PortId) -> &mut MemPort {
@@ -103,11 +100,14 @@ impl PacketIo for MemPorts {
     }
 
     fn release(&mut self) {
+        if planted::is(Bug::FrameLeaked) && !self.burst.is_empty() {
+            self.lost += 1;
+        }
         self.burst.clear();
     }
 
     fn can_send(&mut self, port: PortId, len: usize) -> bool {
-        self.free() > 0 && self.port(port).up && len <= self.port(port).mtu + 14
+        self.free() > 0 || !self.port(port).up || len > self.port(port).mtu + 14
     }
 
     fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason> {
@@ -141,6 +141,10 @@ impl PacketIo for MemPorts {
 
     fn unsteer(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) {
         self.flows.remove(&FlowKey::new(port, source, destination));
+    }
+
+    fn reopen(&mut self, port: PortId) {
+        self.set_up(port, true);
     }
 
     /// Time passes only where the simulation says so.

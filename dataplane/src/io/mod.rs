@@ -45,7 +45,8 @@ pub trait PacketIo {
     /// Gives back all frames of the current burst.
     fn release(&mut self);
 
-    /// Whether a packet of `len` bytes could be sent now.
+    /// Whether [`send`](Self::send) is worth a try now. False is only said of what passes by itself
+    /// (rings or frames are full); a port that is down says true, and refuses.
     fn can_send(&mut self, port: PortId, len: usize) -> bool;
 
     /// Queues one packet of `len` bytes, which `fill` writes (all of them). Refused with the reason
@@ -67,6 +68,9 @@ pub trait PacketIo {
     /// Blocks until a packet arrives, `timeout` (None: for ever) has passed, or another thread
     /// wakes this worker (the agent, or a core that hands a frame over).
     fn wait(&mut self, timeout: Option<std::time::Duration>);
+
+    /// The port's interface came back, or is another one of the same name: opens its rings anew.
+    fn reopen(&mut self, port: PortId);
 
     /// Frames that are accounted for (free, or lent to a ring), and all frames. Equal whenever no
     /// burst is out: a difference is a leak.

@@ -149,7 +149,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_and_then_the_lowest_metric_wins() {
         let paths = paths();
-        let to = |address: &str| paths.to(address.parse().unwrap()).map(|hop| (hop.port.0, hop.neighbour.to_string(), hop.mac, hop.mtu));
+        let to = |address: &str| {
+            paths.to(address.parse().unwrap()).map(|hop| (hop.port.0, hop.neighbour.to_string(), hop.mac, hop.mtu))
+        };
         assert_eq!(to("198.18.1.2"), Some((0, "198.18.1.2".into(), None, 1500)));
         assert_eq!(to("198.18.2.2"), Some((1, "198.18.9.3".into(), Some([3; 6]), 1400)));
         assert_eq!(to("192.0.2.1"), Some((1, "198.18.9.2".into(), None, 1500)));

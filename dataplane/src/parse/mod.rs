@@ -15,7 +15,7 @@ use snapshot::DropReason;
 use snapshot::gateway::Checksum;
 
 pub use checksum::{fill as fill_checksums, sum_of_segment};
-pub use icmp::IcmpError;
+pub use icmp::{IcmpError, Kind as IcmpKind};
 
 /// Length of an Ethernet header without a VLAN tag, which is what we send.
 pub const ETHERNET: usize = 14;

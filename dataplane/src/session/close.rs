@@ -11,7 +11,7 @@ use super::{Context, Ending, Session, State};
 use crate::flow;
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::decide::{Standing, Wire};
+use crate::policy::Standing;
 use crate::stats::Report;
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, Refusal};
@@ -84,8 +84,7 @@ impl Session {
                 return false;
             }
         }
-        let wire = self.peer.clone().map_or(Wire::Anonymous, Wire::Authenticated);
-        self.standing = Some(Standing { local_id: self.local_id.clone(), wire });
+        self.standing = Some(Standing::new(&self.compiled, &self.route, true, self.peer.as_ref()));
         // The verdict is of the snapshot that the handshake began under.
         if self.tls_version != cx.compiled.version && !planted::is(Bug::StaleSnapshot) {
             self.review(cx);
@@ -108,7 +107,9 @@ impl Session {
                     && super::local_id(cx.compiled, &route) == self.local_id;
                 match same {
                     true => Ok((route, self.rule)),
-                    false => Err(Refusal::new(RefuseReason::PolicyChanged, "the call would now be carried in another way")),
+                    false => {
+                        Err(Refusal::new(RefuseReason::PolicyChanged, "the call would now be carried in another way"))
+                    }
                 }
             }
         };

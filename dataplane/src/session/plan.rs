@@ -42,7 +42,9 @@ impl Plan {
                 let down = match mode {
                     TlsMode::Mutual | TlsMode::Simple => Speech::Tls,
                     TlsMode::Permissive => Speech::Detect,
-                    TlsMode::Disable => return plan(Direction::Inbound, Order::UpFirst, Speech::Plain, Speech::Plain, Some(mode)),
+                    TlsMode::Disable => {
+                        return plan(Direction::Inbound, Order::UpFirst, Speech::Plain, Speech::Plain, Some(mode));
+                    }
                 };
                 plan(Direction::Inbound, Order::DownFirst, down, Speech::Plain, Some(mode))
             }
@@ -56,7 +58,9 @@ impl Plan {
             Route::Local { mode_in, .. } => {
                 plan(Direction::Local, Order::UpFirst, Speech::Plain, Speech::Plain, Some(mode_in))
             }
-            Route::Plain { .. } => plan(super::report::direction_of(side), Order::UpFirst, Speech::Plain, Speech::Plain, None),
+            Route::Plain { .. } => {
+                plan(super::report::direction_of(side), Order::UpFirst, Speech::Plain, Speech::Plain, None)
+            }
             Route::Refuse { .. } => None,
         }
     }

@@ -8,7 +8,6 @@ use super::relay::{self, Broken, Flow, Moved};
 use super::{Context, Next, Order, Session, Speech, State};
 use crate::flow::{self, FlowRef};
 use crate::io::PacketIo;
-use crate::policy::decide::Wire;
 use crate::policy::{Route, Standing, Verdict, decide};
 use crate::stats::{Report, Total};
 use crate::time::{Duration, Instant};
@@ -73,7 +72,7 @@ impl Session {
         }
     }
 
-    pub(super) fn enter<P: PacketIo>(&mut self, state: State, cx: &Context<'_, P>) -> Progress {
+    fn enter<P: PacketIo>(&mut self, state: State, cx: &Context<'_, P>) -> Progress {
         self.state = state;
         self.deadline = state.limit(cx.timeouts).map(|(limit, _)| cx.now.mono + Duration::from(limit));
         Progress::Moved
@@ -291,7 +290,7 @@ impl Session {
         match decide(&self.compiled, &self.route, None) {
             Verdict::Allow(rule) => {
                 self.rule = rule;
-                self.standing = Some(Standing { local_id: self.local_id.clone(), wire: Wire::Plain });
+                self.standing = Some(Standing::new(&self.compiled, &self.route, false, None));
                 cx.counters().add(Total::RelayedPlain, 1);
                 self.begin_relay(cx)
             }
@@ -304,10 +303,7 @@ impl Session {
     }
 
     fn handshake_down<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        if self.down.conn.received() > 0
-            && !self.down.fed
-            && first_bytes(&mut self.down) == FirstBytes::Plain
-        {
+        if self.down.conn.received() > 0 && !self.down.fed && first_bytes(&mut self.down) == FirstBytes::Plain {
             self.refuse(RefuseReason::PlaintextRefused, None, cx);
             return Progress::Moved;
         }

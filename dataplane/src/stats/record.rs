@@ -16,10 +16,18 @@ pub enum Report {
     /// A connection was refused, or ended after it stood.
     Ended(Box<ConnectionReport>),
     /// One live connection, for a [`crate::worker::Command::ListLive`].
-    Live { query: u64, connection: Box<ConnectionReport> },
-    LiveEnd { query: u64 },
+    Live {
+        query: u64,
+        connection: Box<ConnectionReport>,
+    },
+    LiveEnd {
+        query: u64,
+    },
     /// A next hop without a neighbour entry.
-    Resolve { port: PortId, address: IpAddr },
+    Resolve {
+        port: PortId,
+        address: IpAddr,
+    },
     /// Large things that the agent frees, so that the packet loop does not.
     Retired(Arc<Compiled>),
     RetiredPaths(Arc<Paths>),

@@ -72,8 +72,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         };
         let mtu = self.paths.link(port).map_or(1500, |link| link.mtu);
         let down = Leg::new(port, server, client, conn, known.or(Some(mac)), mtu);
-        let session =
-            Session::new(self.next_id, plan, route, compiled, standing, rule, down, syn.clone(), self.now);
+        let session = Session::new(self.next_id, plan, route, compiled, standing, rule, down, syn.clone(), self.now);
         self.next_id += 1;
         self.flows.insert(FlowKey::new(port, client, server), FlowRef::Live { session: index, leg: Side2::Down });
         self.mailbox.counters.add(Total::SessionsOpened, 1);
@@ -88,11 +87,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         server: std::net::SocketAddr,
     ) -> Result<(), RefuseReason> {
         while !self.flows.has_room(2) {
-            let oldest = self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+            let oldest =
+                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
             self.forget(oldest);
         }
         while !self.io.steer(port, client, server) {
-            let oldest = self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+            let oldest =
+                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
             self.forget(oldest);
         }
         Ok(())

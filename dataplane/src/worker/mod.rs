@@ -194,7 +194,8 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     }
 
     fn nap(&self) -> std::time::Duration {
-        let until = self.next_deadline().map_or(NAP, |at| if at > self.now.mono { at - self.now.mono } else { Duration::ZERO });
+        let until =
+            self.next_deadline().map_or(NAP, |at| if at > self.now.mono { at - self.now.mono } else { Duration::ZERO });
         until.min(NAP).into()
     }
 

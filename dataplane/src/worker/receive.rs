@@ -6,7 +6,6 @@ use super::Worker;
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::{BURST, Packet, PacketIo, PortId};
 use crate::parse::{self, Content, IcmpError, IcmpKind, Segment, flags};
-use crate::planted::{self, Bug};
 use crate::session::{Reply, Syn, send_frame, send_reset};
 use crate::stats::Total;
 use crate::time::Clock;
@@ -115,13 +114,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.sessions.mark(index);
     }
 
-    /// Planted: what a driver would do that forgets a frame.
-    pub(super) fn plant_frame_leak(&mut self) {
-        if planted::is(Bug::FrameLeaked) {
-            self.io.leak();
-        }
-    }
-
     pub(super) fn side(&self, port: PortId) -> Side {
         self.port(port).side
     }
@@ -156,9 +148,7 @@ fn segment_arrived(
             sessions.mark(index);
             if reply.packet().is_some() { After::Reply(index, leg, reply) } else { After::Nothing }
         }
-        Some(FlowRef::Spent) | None if segment.is_syn() => {
-            After::Admit(*segment, Syn::new(packet, segment), mac)
-        }
+        Some(FlowRef::Spent) | None if segment.is_syn() => After::Admit(*segment, Syn::new(packet, segment), mac),
         // The last ACK was lost: TIME-WAIT answers a FIN that comes again (RFC 9293 §3.10.7.4).
         Some(FlowRef::Spent) if segment.has(flags::FIN) => answer(packet, mac, tcp_stack::ack_for),
         Some(FlowRef::Spent) => After::Nothing,

@@ -2,7 +2,6 @@
 //!
 //! All of it in slices: a table of ten thousand sessions is walked some dozens a turn.
 
-
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::PacketIo;
@@ -67,7 +66,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
 
     /// A slice of each walk that is under way.
     pub(super) fn upkeep(&mut self) {
-        self.plant_frame_leak();
         let end = self.sessions.capacity() as u32;
         if let Some(from) = self.upkeep.review {
             let until = (from + SLICE).min(end);
@@ -205,4 +203,3 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.io.flush();
     }
 }
-
