@@ -9,7 +9,13 @@
 //!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
 //! ```
 
+pub mod link;
 pub mod mem;
+mod ports;
+pub mod rings;
+pub mod umem;
+pub mod wait;
+pub mod xsk;
 
 use std::net::SocketAddr;
 
@@ -39,7 +45,19 @@ pub trait PacketIo {
     /// The burst before must have been released.
     fn rx_burst(&mut self, port: PortId) -> usize;
 
-    /// The whole packet, Ethernet header first, contiguous.
+    /// The packet's first bytes, all headers among them: what parsing needs, without the copy that
+    /// makes a packet of several frames contiguous.
+    fn head(&mut self, packet: Packet) -> &[u8] {
+        self.bytes(packet)
+    }
+
+    /// Bytes of the whole packet.
+    fn length(&mut self, packet: Packet) -> usize {
+        self.bytes(packet).len()
+    }
+
+    /// The whole packet, Ethernet header first, contiguous. What is written to it may be lost when
+    /// another packet's bytes are asked for.
     fn bytes(&mut self, packet: Packet) -> &mut [u8];
 
     /// Gives back all frames of the current burst.
