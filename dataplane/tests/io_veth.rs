@@ -214,7 +214,7 @@ fn a_port_that_goes_down_is_shed_and_taken_up_again_while_another_goes_on() {
     assert_eq!(ports.counters(RIGHT).shed, 100);
     assert_conserved(&ports);
     assert_eq!(ports.send(RIGHT, 1000, &mut |_| ()), Err(DropReason::PortDown));
-    assert!(matches!(ports.reopen(RIGHT), Err(OpenError::Down { .. })));
+    assert!(matches!(ports.take_up(RIGHT), Err(OpenError::Down { .. })));
 
     // The other one goes on.
     wire.send(&packet(5, 200));
@@ -227,7 +227,7 @@ fn a_port_that_goes_down_is_shed_and_taken_up_again_while_another_goes_on() {
     ip("link set p1 up");
     let mut busy = 0;
     let fresh = loop {
-        match ports.reopen(RIGHT) {
+        match ports.take_up(RIGHT) {
             Ok(fresh) => break fresh,
             Err(OpenError::Busy { .. }) if busy < 1000 => {
                 busy += 1;
@@ -239,7 +239,7 @@ fn a_port_that_goes_down_is_shed_and_taken_up_again_while_another_goes_on() {
     assert!(fresh);
     register(&ports, &programs);
     assert_conserved(&ports);
-    assert!(!ports.reopen(RIGHT).unwrap(), "sockets that are good stay");
+    assert!(!ports.take_up(RIGHT).unwrap(), "sockets that are good stay");
     let other = Wire::open("h1");
     other.send(&packet(6, 300));
     awaited("the port that came back", || {
@@ -269,7 +269,7 @@ fn removed_and_made_again(gone: PortId, stays: PortId) {
     ports.send(gone, 1000, &mut |bytes| write_packet(1, bytes)).unwrap();
     ports.flush();
     assert!(!ports.is_up(gone));
-    assert!(matches!(ports.reopen(gone), Err(OpenError::Link(_))));
+    assert!(matches!(ports.take_up(gone), Err(OpenError::Link(_))));
     assert_conserved(&ports);
 
     wire.send(&packet(2, 200));
@@ -281,7 +281,7 @@ fn removed_and_made_again(gone: PortId, stays: PortId) {
 
     // Back with another MTU, which the port takes over.
     cable(host, port_name, 9000);
-    assert!(ports.reopen(gone).unwrap());
+    assert!(ports.take_up(gone).unwrap());
     assert_eq!(ports.mtu(gone), 9000);
     programs[usize::from(gone.0)] = Program::attach(port_name);
     register(&ports, &programs);

@@ -143,8 +143,8 @@ impl PacketIo for MemPorts {
         self.flows.remove(&FlowKey::new(port, source, destination));
     }
 
-    fn reopen(&mut self, port: PortId) {
-        self.set_up(port, true);
+    fn reopen(&mut self, port: PortId) -> bool {
+        self.port(port).up
     }
 
     /// Time passes only where the simulation says so.

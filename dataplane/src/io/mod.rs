@@ -87,8 +87,9 @@ pub trait PacketIo {
     /// wakes this worker (the agent, or a core that hands a frame over).
     fn wait(&mut self, timeout: Option<std::time::Duration>);
 
-    /// The port's interface came back, or is another one of the same name: opens its rings anew.
-    fn reopen(&mut self, port: PortId);
+    /// The port's interface came back or changed, or is another one of the same name: opens its
+    /// rings anew if they need it. False: not yet, try again.
+    fn reopen(&mut self, port: PortId) -> bool;
 
     /// Frames that are accounted for (free, or lent to a ring), and all frames. Equal whenever no
     /// burst is out: a difference is a leak.

@@ -8,7 +8,7 @@
 //! Each port has its own backlog and its own share of frames, so a port that cannot send delays
 //! nobody. A port whose interface is down or gone has no sockets: they are closed as soon as the
 //! kernel says so, which brings back every frame they held and makes sure that nothing stale leaves
-//! when the interface returns; [`XskPorts::reopen`] makes them anew.
+//! when the interface returns; [`XskPorts::take_up`] makes them anew.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -28,6 +28,8 @@ pub trait SteerMap: Send {
     /// False: the map is full.
     fn insert(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) -> bool;
     fn remove(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr);
+    /// A port's socket is another one from now on. False: it could not be registered.
+    fn register(&mut self, port: PortId, queue: u32, socket: BorrowedFd<'_>) -> bool;
 }
 
 #[derive(Debug, Clone)]
@@ -192,7 +194,7 @@ impl XskPorts {
     /// Takes a port up again after its interface changed, came up, or was made anew: reads its MTU
     /// and MAC, and opens its sockets unless they are good. True: the sockets are new and must be
     /// registered ([`Self::sockets`]). [`OpenError::Busy`] passes: call again in some milliseconds.
-    pub fn reopen(&mut self, port: PortId) -> Result<bool, OpenError> {
+    pub fn take_up(&mut self, port: PortId) -> Result<bool, OpenError> {
         let mode = self.mode;
         let port = &mut self.ports[usize::from(port.0)];
         let link = match Link::read(&port.interface) {
@@ -362,6 +364,17 @@ impl Burst {
 }
 
 impl PacketIo for XskPorts {
+    fn reopen(&mut self, port: PortId) -> bool {
+        match self.take_up(port) {
+            Ok(false) => true,
+            Ok(true) => {
+                let sockets = &self.ports[usize::from(port.0)].sockets;
+                sockets.iter().all(|socket| self.steer.register(port, socket.queue, socket.fd()))
+            }
+            Err(_) => false,
+        }
+    }
+
     fn ports(&self) -> usize {
         self.ports.len()
     }

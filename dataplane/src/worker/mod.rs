@@ -173,7 +173,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         if self.sessions.any_dirty() || self.upkeep.is_busy() {
             return Some(self.now.mono);
         }
-        [self.timers.next(), self.spent.next()].into_iter().flatten().min()
+        [self.timers.next(), self.spent.next(), self.upkeep.next()].into_iter().flatten().min()
     }
 
     pub fn io(&mut self) -> &mut P {

@@ -4,10 +4,10 @@
 
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
-use crate::io::PacketIo;
+use crate::io::{PacketIo, PortId};
 use crate::session::{Context, Next, Session};
 use crate::stats::{Report, Total};
-use crate::time::{Clock, Duration};
+use crate::time::{Clock, Duration, Instant};
 
 /// Sessions that one turn decides again, or lists.
 const SLICE: u32 = 64;
@@ -17,6 +17,9 @@ const SLICE: u32 = 64;
 const TIME_WAIT: Duration = Duration::from_secs(10);
 const TIME_WAIT_IN_GRACE: Duration = Duration::from_secs(70);
 
+/// Between two attempts to take up a port whose link is there.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Walks over the table that are under way.
 #[derive(Debug, Default)]
 pub struct Upkeep {
@@ -24,6 +27,8 @@ pub struct Upkeep {
     review: Option<u32>,
     /// Sessions from here on are to be listed for this query.
     listing: Option<(u64, u32)>,
+    /// Ports that are to be opened anew, and when to try.
+    reopen: Vec<(PortId, Instant)>,
     /// Marked sessions of this turn; kept for its capacity.
     batch: Vec<u32>,
 }
@@ -31,6 +36,15 @@ pub struct Upkeep {
 impl Upkeep {
     pub fn is_busy(&self) -> bool {
         self.review.is_some() || self.listing.is_some()
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        self.reopen.iter().map(|(_, at)| *at).min()
+    }
+
+    fn reopen_at(&mut self, port: PortId, at: Instant) {
+        self.reopen.retain(|(waiting, _)| *waiting != port);
+        self.reopen.push((port, at));
     }
 }
 
@@ -50,7 +64,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             match command {
                 Command::ListLive { query } => self.upkeep.listing = Some((query, 0)),
                 Command::Stop => self.stopping = true,
-                Command::Reopen(port) => self.io.reopen(port),
+                Command::Reopen(port) => self.upkeep.reopen_at(port, self.now.mono),
             }
         }
     }
@@ -64,8 +78,14 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    /// A slice of each walk that is under way.
+    /// A slice of each walk that is under way, and ports that wait to be taken up again.
     pub(super) fn upkeep(&mut self) {
+        if let Some(at) = self.upkeep.reopen.iter().position(|(_, at)| *at <= self.now.mono) {
+            let (port, _) = self.upkeep.reopen.swap_remove(at);
+            if !self.io.reopen(port) && self.paths.link(port).is_some_and(|link| link.up) {
+                self.upkeep.reopen_at(port, self.now.mono + REOPEN_INTERVAL);
+            }
+        }
         let end = self.sessions.capacity() as u32;
         if let Some(from) = self.upkeep.review {
             let until = (from + SLICE).min(end);

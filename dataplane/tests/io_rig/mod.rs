@@ -46,6 +46,10 @@ impl SteerMap for Anything {
     }
 
     fn remove(&mut self, _: PortId, _: SocketAddr, _: SocketAddr) {}
+
+    fn register(&mut self, _: PortId, _: u32, _: std::os::fd::BorrowedFd<'_>) -> bool {
+        true
+    }
 }
 
 pub const FRAMES: u32 = 8192;
