@@ -1,1 +1,3 @@
-//! pktgen-tests.
+//! Sluice from outside: the whole gateway in a simulation, and rigs of real packets.
+
+pub mod sim;
