@@ -10,7 +10,7 @@ fn a_plain_call_is_carried_over_mutual_tls_and_comes_back() {
         client: (address("frontend", false), port).into(),
         server: (address("backend", false), PORT).into(),
         from: "frontend",
-        scripts: [Script::new(1000, Begin::AtOnce, Finish::WhenReceived(5000)), Script::new(5000, Begin::AfterReceived(1000), Finish::AfterEnd)],
+        scripts: [Script::new(1000, Begin::AtOnce, Finish::WhenReceived(5000)), Script::new(5000, Begin::AfterReceived(1000), Finish::Last)],
         expect: Expect::Delivered,
         plain: false,
     };

@@ -51,7 +51,7 @@ pub enum Finish {
     /// FIN when all is sent and so many bytes have come.
     WhenReceived(usize),
     /// FIN when all is sent and the other side has ended.
-    AfterEnd,
+    Last,
     /// RST once so much has been sent and so much has come.
     Abort { sent: usize, received: usize },
     /// FIN without the close_notify that TLS asks for (TLS peers only).

@@ -172,7 +172,7 @@ impl End {
             Finish::Abort { sent, .. } => sent.min(script.send),
             Finish::WhenSent
             | Finish::WhenReceived(_)
-            | Finish::AfterEnd
+            | Finish::Last
             | Finish::Truncate
             | Finish::Never => script.send,
         };
@@ -224,7 +224,7 @@ impl End {
         let due = match script.finish {
             Finish::WhenSent | Finish::Truncate => all,
             Finish::WhenReceived(bytes) => all && self.progress.received >= bytes,
-            Finish::AfterEnd => all && self.progress.ended,
+            Finish::Last => all && self.progress.ended,
             Finish::Abort { sent, received } => {
                 if self.progress.sent >= sent && self.progress.received >= received && socket.may_send() {
                     socket.abort();

@@ -21,10 +21,12 @@ pub mod link;
 pub mod oracle;
 pub mod peer;
 pub mod pki;
+pub mod scenario;
 pub mod topology;
 pub mod trace;
 pub mod wire;
 pub mod world;
 
+pub use scenario::{Outcome, run};
 pub use call::{Begin, Call, CallId, Expect, Finish, Script, Side};
 pub use world::{Broken, Setup, Shown, World};
