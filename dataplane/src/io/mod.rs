@@ -11,7 +11,7 @@
 
 pub mod link;
 pub mod mem;
-mod ports;
+pub mod ports;
 pub mod rings;
 pub mod umem;
 pub mod wait;
