@@ -49,9 +49,8 @@ pub(crate) struct Life {
     pub hold: Option<Instant>,
     /// The peer's largest segment so far.
     largest: usize,
-    /// When the peer was last heard, and since when something of ours is unanswered.
-    pub heard: Instant,
-    waiting: Option<Instant>,
+    /// When the first segment left that the peer has not answered, with whatever it be.
+    asked: Option<Instant>,
     pub next_challenge: Instant,
     /// The path got narrower: what is in flight is too large and is sent again at once.
     rewind: bool,
@@ -88,7 +87,7 @@ impl Connection {
         mtu: usize,
         now: Instant,
     ) {
-        self.begin(local, remote, isn, mtu, now);
+        self.begin(local, remote, isn, mtu);
         let mut engine = stack.interface_for_isn(isn, self.life.mtu, now);
         if self.socket_mut().connect(engine.context(), remote, local).is_err() {
             self.life.end = Some(End::Aborted);
@@ -110,7 +109,7 @@ impl Connection {
         now: Instant,
         out: &mut impl Output,
     ) -> bool {
-        self.begin(local, remote, isn, mtu, now);
+        self.begin(local, remote, isn, mtu);
         let fits = |s: &Segment| s.opens() && s.source == remote && s.destination == local;
         let Some(segment) = Segment::parse(syn).filter(fits) else {
             self.reset();
@@ -141,11 +140,14 @@ impl Connection {
                 true => engine.poll_at(now, &self.sockets).map_or(now, |at| at.max(now)),
                 false => now,
             };
-            let before = self.state();
+            let (before, questions) = (self.state(), self.life.sent.questions);
             let mut device = Lent::egress(out, &mut self.life.sent);
             let result = engine.poll_egress(at, &mut device, &mut self.sockets);
             if before == State::TimeWait && self.state() == State::Closed {
                 self.life.end = Some(End::Finished);
+            }
+            if self.life.sent.questions > questions {
+                self.life.asked = self.life.asked.or(Some(now));
             }
             match result {
                 PollResult::None => break,
@@ -161,7 +163,6 @@ impl Connection {
         if self.silent() {
             return None;
         }
-        self.watch(now);
         let deadline = self.deadline();
         let due = if let Some(until) = self.held(now) {
             Some(until)
@@ -294,20 +295,19 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, local: SocketAddr, remote: SocketAddr, isn: u32, mtu: usize, now: Instant) {
+    fn begin(&mut self, local: SocketAddr, remote: SocketAddr, isn: u32, mtu: usize) {
         self.reset();
         self.life = Life {
             tuple: Some((local, remote)),
             mtu: mtu.max(smallest(local)),
             sent: Sent::before(isn),
             isn,
-            heard: now,
             ..Life::none()
         };
     }
 
     /// What a segment did to our state.
-    pub(crate) fn advance(&mut self, before: State, segment: &Segment, now: Instant) {
+    pub(crate) fn advance(&mut self, before: State, segment: &Segment) {
         let state = self.state();
         match (before, state) {
             (State::SynSent, State::SynSent) => return,
@@ -320,7 +320,7 @@ impl Connection {
             }
             _ => {}
         }
-        self.life.heard = now;
+        self.life.asked = None;
         self.life.fin_received |= state.after_peers_fin();
         self.life.fin_acked |= matches!(state, State::FinWait2 | State::TimeWait);
         if self.life.close_later && matches!(state, State::Established | State::CloseWait) {
@@ -412,29 +412,15 @@ impl Connection {
     }
 
     fn keep_time(&mut self, now: Instant) {
-        self.watch(now);
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.end_with_rst(End::UserTimeout);
         }
     }
 
-    /// Notes since when something of ours is unanswered.
-    fn watch(&mut self, now: Instant) {
-        match self.unacked() > 0 || self.state().control_outstanding() {
-            true => self.life.waiting = self.life.waiting.or(Some(now)),
-            false => self.life.waiting = None,
-        }
-    }
-
     fn deadline(&self) -> Option<Instant> {
-        let patience = self.config.user_timeout?;
-        match (self.life.end, self.life.waiting) {
-            (Some(_), _) => None,
-            (None, Some(since)) => Some(since.max(self.life.heard) + patience),
-            (None, None) if self.state().synchronized() && self.state() != State::TimeWait => {
-                self.config.keep_alive.map(|interval| self.life.heard + interval + patience)
-            }
-            (None, None) => None,
+        match self.life.end {
+            Some(_) => None,
+            None => Some(self.life.asked? + self.config.user_timeout?),
         }
     }
 
@@ -462,8 +448,7 @@ impl Life {
             close_later: false,
             hold: None,
             largest: 0,
-            heard: Instant::ZERO,
-            waiting: None,
+            asked: None,
             next_challenge: Instant::ZERO,
             rewind: false,
             end: None,

@@ -17,8 +17,12 @@ pub(crate) struct Sent {
     /// The acknowledgement and the (scaled) window of the last segment.
     pub ack: u32,
     pub window: u16,
+    /// The last segment was a SYN, whose window is not scaled.
+    pub syn: bool,
     /// A RST of ours is out.
     pub rst: bool,
+    /// Segments that the peer must answer: SYN, FIN, data, probes.
+    pub questions: u64,
     /// Segments in this life.
     pub segments: u64,
 }
@@ -38,8 +42,10 @@ impl Sent {
         {
             self.ack = ack;
             self.window = segment.window;
+            self.syn = segment.syn;
         }
         self.rst |= segment.rst;
+        self.questions += u64::from(segment.end() != segment.seq);
         self.segments += 1;
     }
 }

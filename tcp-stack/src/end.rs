@@ -52,20 +52,6 @@ impl From<tcp::State> for State {
 }
 
 impl State {
-    /// Whether both ends know each other's sequence numbers, so that a segment can be judged.
-    pub(crate) fn synchronized(self) -> bool {
-        match self {
-            Self::Closed | Self::SynSent | Self::SynReceived => false,
-            Self::Established
-            | Self::FinWait1
-            | Self::FinWait2
-            | Self::CloseWait
-            | Self::Closing
-            | Self::LastAck
-            | Self::TimeWait => true,
-        }
-    }
-
     /// Whether the peer's FIN has been taken in sequence.
     pub(crate) fn after_peers_fin(self) -> bool {
         match self {
@@ -73,14 +59,6 @@ impl State {
             Self::Closed | Self::SynSent | Self::SynReceived | Self::Established | Self::FinWait1 | Self::FinWait2 => {
                 false
             }
-        }
-    }
-
-    /// Whether a SYN or FIN of ours waits for its acknowledgement.
-    pub(crate) fn control_outstanding(self) -> bool {
-        match self {
-            Self::SynSent | Self::SynReceived | Self::FinWait1 | Self::Closing | Self::LastAck => true,
-            Self::Closed | Self::Established | Self::FinWait2 | Self::CloseWait | Self::TimeWait => false,
         }
     }
 }

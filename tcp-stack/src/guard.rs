@@ -91,7 +91,7 @@ impl Connection {
         let (before, answers) = (self.state(), self.life.sent.segments);
         let mut device = Lent::ingress(packet, out, &mut self.life.sent);
         stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
-        self.advance(before, segment, now);
+        self.advance(before, segment);
         match self.life.sent.segments == answers {
             true => self.hold_ack(before, segment, now),
             false => self.life.hold = None,
@@ -109,14 +109,26 @@ impl Connection {
             return;
         }
         let Some((local, remote)) = self.life.tuple else { return };
+        let window = self.offered();
         let sent = &mut self.life.sent;
-        let bare =
-            Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window: sent.window };
+        let bare = Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window };
         if out.ready(bare.len()) {
             out.packet(bare.len(), &mut |packet| {
                 bare.write(packet);
                 sent.segments += 1;
             });
+        }
+    }
+}
+
+impl Connection {
+    /// The window field that repeats what was offered last. The window of a SYN is not scaled, that
+    /// of all other segments may be: then it is better to offer less than more.
+    fn offered(&self) -> u16 {
+        let scale = (usize::BITS - self.config.buffer.leading_zeros()).saturating_sub(16);
+        match self.life.sent.syn {
+            true => self.life.sent.window >> scale.min(15),
+            false => self.life.sent.window,
         }
     }
 }

@@ -1,0 +1,112 @@
+//! Windows, in both directions, delayed acknowledgements and narrower paths.
+
+use super::{NONE, SECOND, plain};
+use crate::testing::Script;
+use crate::{Config, Duration, State};
+
+#[test]
+fn a_full_ring_closes_the_window_and_reading_opens_it() {
+    let mut script = Script::accepted(&plain(), false);
+    for at in 0..8 {
+        script.send("A", 1 + at * 1024, 1, &[at as u8; 1024]);
+    }
+    assert_eq!(script.heard(), ["A 1 8193 0"]);
+    assert_eq!(script.last_window, 0);
+    script.send("A", 8193, 1, b"x");
+    assert_eq!(script.heard(), ["A 1 8193 0"], "a probe is answered");
+    assert_eq!(script.connection.poll_at(&mut script.stack, script.now), None);
+    assert_eq!(script.read().len(), 8192);
+    assert_eq!(script.wait(), Some(Duration::ZERO), "a window update is due");
+    assert_eq!(script.heard(), ["A 1 8193 0"]);
+    assert_eq!(script.last_window, 8192);
+}
+
+#[test]
+fn a_peers_closed_window_is_probed_until_it_opens() {
+    let mut script = Script::accepted(&plain(), false);
+    script.window = 4;
+    script.send("A", 1, 1, b"");
+    script.write(b"0123456789");
+    assert_eq!(script.heard(), ["A 1 1 4"]);
+    script.window = 0;
+    script.send("A", 1, 5, b"");
+    for wait in [1, 2, 4] {
+        assert_eq!(script.wait(), Some(SECOND * wait));
+        assert_eq!(script.heard(), ["A 5 1 1"]);
+        script.send("A", 1, 5, b"");
+    }
+    script.window = 100;
+    script.send("A", 1, 5, b"");
+    assert_eq!(script.heard(), ["A 5 1 6"]);
+}
+
+#[test]
+fn a_lone_segments_acknowledgement_waits_and_a_second_ones_does_not() {
+    let config = Config { ack_delay: Some(Duration::from_millis(10)), ..plain() };
+    let mut script = Script::accepted(&config, false);
+    script.send("A", 1, 1, &[0; 1000]);
+    assert_eq!(script.heard(), NONE);
+    assert_eq!(script.wait(), Some(Duration::from_millis(10)));
+    assert_eq!(script.heard(), ["A 1 1001 0"]);
+    script.send("A", 1001, 1, &[0; 1000]);
+    script.send("A", 2001, 1, &[0; 1000]);
+    assert_eq!(script.wait(), Some(Duration::ZERO));
+    assert_eq!(script.heard(), ["A 1 3001 0"]);
+}
+
+#[test]
+fn a_waiting_acknowledgement_travels_with_data() {
+    let config = Config { ack_delay: Some(Duration::from_millis(10)), ..plain() };
+    let mut script = Script::accepted(&config, false);
+    script.send("A", 1, 1, b"question");
+    assert_eq!(script.heard(), NONE);
+    script.write(b"answer");
+    assert_eq!(script.wait(), Some(Duration::ZERO));
+    assert_eq!(script.heard(), ["A 1 9 6"]);
+    script.send("A", 9, 7, b"");
+    assert_eq!(script.heard(), NONE);
+    assert_eq!(script.wait(), None);
+}
+
+#[test]
+fn a_hole_is_told_at_once_and_filled_in_order() {
+    let config = Config { ack_delay: Some(Duration::from_millis(10)), ..plain() };
+    let mut script = Script::accepted(&config, false);
+    script.send("A", 5, 1, b"5678");
+    assert_eq!(script.answers(), ["A 1 1 0"]);
+    script.send("A", 1, 1, b"1234");
+    assert_eq!(script.answers(), ["A 1 9 0"]);
+    assert_eq!(script.read(), b"12345678");
+}
+
+#[test]
+fn transmit_stops_at_its_budget_and_when_the_output_is_full() {
+    let mut script = Script::accepted(&plain(), false);
+    script.write(&[1; 2048]);
+    let Script { connection, stack, now, out, .. } = &mut script;
+    assert_eq!(connection.transmit(stack, *now, out, 1), 1);
+    out.room = Some(1);
+    assert_eq!(connection.transmit(stack, *now, out, 10), 0);
+    out.room = None;
+    assert_eq!(connection.transmit(stack, *now, out, 10), 1);
+    assert_eq!(script.answers(), ["A 1 1 1460", "A 1461 1 588"]);
+}
+
+#[test]
+fn a_narrower_path_is_taken_at_once_and_never_below_the_least() {
+    for (v6, mtu, want, headers) in [(false, 1400, 1400, 40), (false, 68, 576, 40), (true, 1300, 1280, 60)] {
+        let mut script = Script::accepted(&plain(), v6);
+        script.write(&[7; 1400]);
+        let full = if v6 { 1400 } else { 1400 };
+        assert_eq!(script.heard(), [format!("A 1 1 {full}")]);
+        script.connection.shrink_mtu(mtu);
+        assert_eq!(script.wait(), Some(Duration::ZERO), "sent again without waiting");
+        let again = script.heard();
+        assert_eq!(again[0], format!("A 1 1 {}", want - headers), "{mtu}");
+        script.connection.shrink_mtu(9000);
+        script.send("A", 1, 1401, b"");
+        script.write(&[7; 1400]);
+        assert_eq!(script.heard()[0], format!("A 1401 1 {}", want - headers), "{mtu}: never up");
+        assert_eq!(script.connection.state(), State::Established);
+    }
+}
