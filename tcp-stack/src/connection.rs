@@ -184,7 +184,7 @@ impl Connection {
         let mtu = mtu.max(smallest(local));
         if mtu < self.life.mtu {
             self.life.mtu = mtu;
-            self.life.rewind = self.unacked() > 0 && after(self.life.sent.next, self.life.isn.wrapping_add(1));
+            self.life.rewind = self.unacked() > 0 && after(self.life.sent.highest, self.life.isn.wrapping_add(1));
         }
     }
 
@@ -359,8 +359,17 @@ impl Connection {
         self.life.sent.ack != self.received_up_to()
     }
 
+    /// SND.UNA, but for a FIN of ours.
+    pub(crate) fn acked_up_to(&self) -> u32 {
+        self.queued_up_to().wrapping_sub(self.unacked() as u32)
+    }
+
+    fn queued_up_to(&self) -> u32 {
+        self.life.isn.wrapping_add(1).wrapping_add(self.life.queued)
+    }
+
     fn has_unsent(&self) -> bool {
-        after(self.life.isn.wrapping_add(1).wrapping_add(self.life.queued), self.life.sent.next)
+        after(self.queued_up_to(), self.life.sent.highest)
     }
 
     fn held(&self, now: Instant) -> Option<Instant> {

@@ -52,6 +52,20 @@ impl From<tcp::State> for State {
 }
 
 impl State {
+    /// Whether each end has acknowledged the other's SYN.
+    pub(crate) fn synchronized(self) -> bool {
+        match self {
+            Self::Closed | Self::SynSent | Self::SynReceived => false,
+            Self::Established
+            | Self::FinWait1
+            | Self::FinWait2
+            | Self::CloseWait
+            | Self::Closing
+            | Self::LastAck
+            | Self::TimeWait => true,
+        }
+    }
+
     /// Whether the peer's FIN has been taken in sequence.
     pub(crate) fn after_peers_fin(self) -> bool {
         match self {

@@ -15,7 +15,7 @@ use crate::connection::{CHALLENGE_INTERVAL, Connection};
 use crate::device::Lent;
 use crate::end::{End, State};
 use crate::output::Output;
-use crate::reset::{Bare, MAX_RST, rst_for};
+use crate::reset::{Bare, MAX_BARE, rst_for};
 use crate::segment::{Segment, after};
 use crate::stack::Stack;
 
@@ -81,7 +81,7 @@ impl Connection {
         let Some(ack) = segment.ack else { return Judgement::Drop };
         let beyond = if self.life.fin_received { next } else { next.wrapping_add(room as u32) };
         let cut = (segment.fin || self.life.fin_received) && after(data_end, beyond);
-        match after(ack, self.life.sent.next) || cut {
+        match after(ack, self.life.sent.highest) || cut {
             true => Judgement::Challenge,
             false => Judgement::Take,
         }
@@ -89,13 +89,45 @@ impl Connection {
 
     fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
         let (before, answers) = (self.state(), self.life.sent.segments);
-        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
-        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
-        self.advance(before, segment);
+        let old = self.news_in_repetition(segment);
+        self.engage(stack, packet, segment, now, out);
+        if let Some(news) = old {
+            let mut bytes = [0; MAX_BARE];
+            let len = news.len();
+            news.write(&mut bytes[..len]);
+            self.engage(stack, &bytes[..len], segment, now, out);
+        }
         match self.life.sent.segments == answers {
             true => self.hold_ack(before, segment, now),
             false => self.life.hold = None,
         }
+    }
+
+    fn engage(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
+        let before = self.state();
+        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
+        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
+        self.advance(before, segment);
+    }
+
+    /// A segment whose bytes all came before can still acknowledge something new. The engine answers
+    /// such a segment and forgets it; if both ends did that, both could repeat themselves for ever.
+    /// So the acknowledgement is shown to it once more, in a segment of its own at RCV.NXT.
+    fn news_in_repetition(&self, segment: &Segment) -> Option<Bare> {
+        let (next, ack) = (self.received_up_to(), segment.ack?);
+        let behind = next.wrapping_sub(segment.seq) as usize;
+        let repeats = self.state().synchronized()
+            && (1..=self.config.buffer).contains(&behind)
+            && !after(segment.end(), next)
+            && after(ack, self.acked_up_to());
+        repeats.then_some(Bare {
+            local: segment.source,
+            remote: segment.destination,
+            control: TcpControl::None,
+            seq: next,
+            ack: Some(ack),
+            window: segment.window,
+        })
     }
 
     /// Repeats what we expect and offer.
@@ -135,7 +167,7 @@ impl Connection {
 
 /// The answer of a closed connection.
 fn refuse(packet: &[u8], out: &mut impl Output) {
-    let mut rst = [0; MAX_RST];
+    let mut rst = [0; MAX_BARE];
     if let Some(len) = rst_for(packet, &mut rst)
         && out.ready(len)
     {
