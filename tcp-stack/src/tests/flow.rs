@@ -110,3 +110,39 @@ fn a_narrower_path_is_taken_at_once_and_never_below_the_least() {
         assert_eq!(script.connection.state(), State::Established);
     }
 }
+
+#[test]
+fn an_acknowledgement_inside_repeated_data_counts() {
+    let mut script = Script::accepted(&plain(), false);
+    script.send("A", 1, 1, b"data");
+    script.heard();
+    script.write(b"ours");
+    assert_eq!(script.heard(), ["A 1 5 4"]);
+    script.send("A", 1, 5, b"data");
+    assert_eq!(script.answers(), ["A 5 5 0"], "the repetition is acknowledged");
+    assert_eq!(script.connection.unacked(), 0, "and so are our bytes");
+}
+
+#[test]
+fn a_repeated_fin_that_acknowledges_ours_is_answered_and_finishes() {
+    let mut script = Script::accepted(&plain(), false);
+    script.send("FA", 1, 1, b"");
+    script.heard();
+    script.connection.close();
+    assert_eq!(script.heard(), ["FA 1 2 0"]);
+    script.send("FA", 1, 2, b"");
+    assert_eq!(script.answers(), ["A 2 2 0"]);
+    assert_eq!(script.connection.ended(), Some(crate::End::Finished));
+}
+
+#[test]
+fn an_acknowledgement_after_a_timeout_still_carries_our_highest_number() {
+    let mut script = Script::accepted(&plain(), false);
+    script.mss = None;
+    script.write(&[1; 2000]);
+    assert_eq!(script.heard(), ["A 1 1 1460", "A 1461 1 540"]);
+    assert_eq!(script.wait(), Some(SECOND));
+    assert_eq!(script.heard(), ["A 1 1 1460"], "the congestion window fell to one segment");
+    script.send("A", 1, 1, b"x");
+    assert_eq!(script.heard(), ["A 2001 2 0"]);
+}
