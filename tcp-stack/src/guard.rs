@@ -68,6 +68,10 @@ impl Connection {
     fn judge_synchronized(&self, segment: &Segment, next: u32) -> Judgement {
         let room = self.config.buffer - self.received();
         let data_end = segment.seq.wrapping_add(segment.len as u32);
+        // RFC 1337: what is over is not ended once more.
+        if segment.rst && self.state() == State::TimeWait {
+            return Judgement::Drop;
+        }
         if segment.rst {
             return match segment.seq.wrapping_sub(next) as usize {
                 0 => Judgement::Reset,

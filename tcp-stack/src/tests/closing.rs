@@ -170,3 +170,22 @@ fn a_fin_behind_more_than_the_window_is_not_believed() {
     assert!(script.connection.fin_received());
     assert_eq!(script.read().len(), 8192);
 }
+
+#[test]
+fn a_new_syn_above_the_old_numbers_reopens_a_pair_in_time_wait() {
+    let mut script = Script::accepted(&plain(), false);
+    script.send("A", 1, 1, b"");
+    assert!(!script.connection.reopened_by(&script.packet("S", 5000, 0, b"")), "it lives");
+    script.connection.close();
+    script.heard();
+    script.send("FA", 1, 2, b"");
+    script.heard();
+    script.send("R", 2, 0, b"");
+    assert_eq!(script.connection.ended(), Some(End::Finished), "RFC 1337");
+    assert!(!script.connection.reopened_by(&script.packet("S", 2, 0, b"")), "an old number");
+    assert!(!script.connection.reopened_by(&script.packet("SA", 5000, 2, b"")), "no opening");
+    assert!(script.connection.reopened_by(&script.packet("S", 3, 0, b"")));
+    script.irs = script.irs.wrapping_add(3);
+    assert!(script.accept(1500));
+    assert_eq!(script.heard(), ["SA 0 1 0"]);
+}

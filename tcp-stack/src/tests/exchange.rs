@@ -12,7 +12,7 @@ fn a_megabyte_each_way_survives_every_kind_of_fault_from_many_seeds() {
     let (mut dropped, mut duplicated, mut reordered) = (0, 0, 0);
     for seed in 0..200 {
         let faults = Faults { drop: seed % 10, duplicate: seed % 7 * 5, reorder: seed % 5 * 20, delay };
-        let config = Config { buffer: 32 * 1024 << (seed % 4), user_timeout: None, ..Config::default() };
+        let config = Config { buffer: (32 * 1024) << (seed % 4), user_timeout: None, ..Config::default() };
         let mtu = [576, 1280, 1500, 9000, 65_535][seed as usize % 5];
         let mut pair = Pair::new(&config, mtu, seed % 2 == 1, faults, seed);
         pair.exchange(MEGABYTE, seed);

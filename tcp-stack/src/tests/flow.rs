@@ -97,8 +97,7 @@ fn a_narrower_path_is_taken_at_once_and_never_below_the_least() {
     for (v6, mtu, want, headers) in [(false, 1400, 1400, 40), (false, 68, 576, 40), (true, 1300, 1280, 60)] {
         let mut script = Script::accepted(&plain(), v6);
         script.write(&[7; 1400]);
-        let full = if v6 { 1400 } else { 1400 };
-        assert_eq!(script.heard(), [format!("A 1 1 {full}")]);
+        assert_eq!(script.heard(), ["A 1 1 1400"]);
         script.connection.shrink_mtu(mtu);
         assert_eq!(script.wait(), Some(Duration::ZERO), "sent again without waiting");
         let again = script.heard();
@@ -145,4 +144,37 @@ fn an_acknowledgement_after_a_timeout_still_carries_our_highest_number() {
     assert_eq!(script.heard(), ["A 1 1 1460"], "the congestion window fell to one segment");
     script.send("A", 1, 1, b"x");
     assert_eq!(script.heard(), ["A 2001 2 0"]);
+}
+
+#[test]
+fn a_window_that_closes_over_bytes_under_way_is_probed_too() {
+    for keep_alive in [None, Some(SECOND * 60)] {
+        let mut script = Script::accepted(&Config { keep_alive, ..plain() }, false);
+        script.write(&[1; 1000]);
+        assert_eq!(script.heard(), ["A 1 1 1000"]);
+        script.window = 0;
+        script.send("A", 1, 1, b"");
+        assert_eq!(script.wait(), Some(SECOND), "the retransmission timeout");
+        assert_eq!(script.heard(), NONE, "but nothing may be sent");
+        for _ in 0..3 {
+            assert_eq!(script.wait(), Some(SECOND));
+            assert_eq!(script.heard(), ["A 0 1 1"]);
+        }
+        script.window = 5000;
+        script.send("A", 1, 1, b"");
+        assert_eq!(script.heard(), ["A 1 1 1000"]);
+        script.send("A", 1, 1001, b"");
+        script.heard();
+        assert_eq!(script.wait(), keep_alive, "back to the usual pace");
+    }
+}
+
+#[test]
+fn a_narrower_path_while_more_is_to_send_still_repeats_what_was_too_large() {
+    let mut script = Script::accepted(&plain(), false);
+    script.write(&[7; 1400]);
+    script.heard();
+    script.write(&[8; 100]);
+    script.connection.shrink_mtu(1000);
+    assert_eq!(script.heard(), ["A 1401 1 100", "A 1 1 536", "A 537 1 536", "A 1073 1 388"]);
 }
