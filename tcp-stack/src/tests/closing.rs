@@ -72,6 +72,10 @@ fn an_acknowledgement_is_never_held_back_once_closing_began() {
     assert_eq!(script.heard(), NONE, "ESTABLISHED");
     script.send("FA", 5, 1, b"");
     assert_eq!(script.heard(), ["A 1 6 0"], "CLOSE-WAIT, with the one held before");
+
+    let mut script = Script::accepted(&config, false);
+    script.send("FA", 1, 1, b"end");
+    assert_eq!(script.heard(), ["A 1 5 0"], "CLOSE-WAIT, data and FIN in one");
 }
 
 #[test]
