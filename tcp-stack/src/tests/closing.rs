@@ -74,8 +74,11 @@ fn an_acknowledgement_is_never_held_back_once_closing_began() {
     assert_eq!(script.heard(), ["A 1 6 0"], "CLOSE-WAIT, with the one held before");
 
     let mut script = Script::accepted(&config, false);
-    script.send("FA", 1, 1, b"end");
-    assert_eq!(script.heard(), ["A 1 5 0"], "CLOSE-WAIT, data and FIN in one");
+    script.send("A", 1, 1, &[1; 100]);
+    script.wait();
+    assert_eq!(script.heard(), ["A 1 101 0"]);
+    script.send("FA", 101, 1, b"end");
+    assert_eq!(script.heard(), ["A 1 105 0"], "CLOSE-WAIT, data and FIN in one");
 }
 
 #[test]
