@@ -250,7 +250,8 @@ impl Connection {
     /// Whether `sequence` is of something that we sent and that was not acknowledged: what an ICMP
     /// error may be believed about (RFC 5927 §4.1).
     pub fn in_flight(&self, sequence: u32) -> bool {
-        let outstanding = self.unacked() as u32 + u32::from(self.state().control_outstanding());
+        // A SYN or FIN takes a sequence number of its own.
+        let outstanding = self.unacked() as u32 + 1;
         let back = self.life.sent.next.wrapping_sub(sequence);
         self.life.tuple.is_some() && back > 0 && back <= outstanding
     }
