@@ -3,7 +3,12 @@
 use ::snapshot::{RefuseReason, RefuseReason::*, RuleId, TlsMode};
 use rcgen::{ExtendedKeyUsagePurpose as Eku, KeyUsagePurpose as Use};
 use rustls::AlertDescription as Alert;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
+use rustls_pki_types::UnixTime;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::certs::{Ca, Leaf, NOW, Says};
 use super::stock::{self, ALL};
@@ -11,6 +16,8 @@ use super::world::{API, API_AT, DATABASE, FRONTEND, World, at, exact};
 use crate::planted;
 use crate::policy::Route;
 use crate::snapshot::EndpointId;
+use crate::tls::identity;
+use crate::tls::verify::{Slot, Verifier};
 use crate::tls::{Failure, Refusal, TlsLeg};
 
 /// Index of each in the world's snapshot.
@@ -168,6 +175,28 @@ fn each_server_ends_with_its_reason_here_and_its_alert_there() {
 }
 
 #[test]
+fn a_garbled_certificate_never_panics_and_never_names_another() {
+    let world = World::new();
+    let good = world.ca.svid(FRONTEND);
+    let compiled = world.compile();
+    let (mut seed, mut read, mut verified) = (9_u64, 0, 0);
+    for _ in 0..20_000 {
+        let mut leaf = good.chain[0].clone();
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let at = (seed >> 33) as usize % leaf.len();
+        leaf[at] ^= ((seed >> 20) as u8).max(1);
+        read += usize::from(identity::read_leaf(&leaf).is_ok());
+        let route = Route::Inbound { workload: TO, port: 1, mode: TlsMode::Mutual };
+        let slot = Arc::new(Slot::default());
+        let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone() };
+        let _ = judge.verify_client_cert(&leaf.into(), &[], UnixTime::since_unix_epoch(Duration::from_secs(NOW)));
+        verified += usize::from(slot.outcome().unwrap().is_ok());
+    }
+    // All bytes but the ASN.1 around the signature are signed.
+    assert!(read > 5_000 && verified < 20, "{read} read, {verified} verified");
+}
+
+#[test]
 fn a_chain_through_an_intermediate_is_followed() {
     let world = World::new();
     let leaf = world.ca.by_intermediate(NOW + 7200).svid(FRONTEND);
@@ -301,7 +330,7 @@ fn the_planted_bugs_of_authentication_let_strangers_in() {
         (planted::Bug::VerdictSkipped, world.ca.svid(API)),
         (planted::Bug::SecondSanUnchecked, world.ca.leaf(&says(&[FRONTEND, API]))),
     ] {
-        let mut let_in = |bug| {
+        let let_in = |bug| {
             planted::plant(bug);
             let mut leg = TlsLeg::accept(&compiled, TO, 5432, TlsMode::Mutual, NOW).unwrap();
             stock::carry(&mut leg, &mut stock::client(Some(&leaf), ALL));

@@ -334,3 +334,11 @@ fn a_stock_client_reads_what_we_wrote() {
     std::io::Read::read_to_string(&mut client.reader(), &mut out).unwrap();
     assert_eq!(out, "row");
 }
+
+#[test]
+fn workers_may_share_what_is_compiled_and_hand_legs_over() {
+    fn shared<T: Send + Sync>() {}
+    fn handed<T: Send>() {}
+    shared::<Compiled>();
+    handed::<TlsLeg>();
+}
