@@ -91,19 +91,28 @@ impl Steering {
         self.leave_others()
     }
 
-    /// Programs on one port: the ports map first, since a program on an unknown interface passes
-    /// everything, and the guard before steering.
+    /// Programs on one port. The ports map first, since a program on an unknown interface passes
+    /// everything; the guard last, since an interface that turns out to be somebody else's may have
+    /// their guard, and nothing is captured or open that was not before.
     fn put_on(&self, index: u16) -> Result<()> {
         let Attached { port, interface } = self.attached(index)?;
-        self.port_table.put(&interface.to_ne_bytes(), &maps::port(port))?;
+        let key = interface.to_ne_bytes();
+        let known = self.port_table.value(&key)?.is_some();
+        self.port_table.put(&key, &maps::port(port))?;
+        let steer = self.program("steer")?;
+        if let Err(error) = port::attach(steer.as_fd(), &self.pin_directory, &port.interface, *interface) {
+            if !known {
+                self.port_table.remove(&key)?;
+            }
+            return Err(error);
+        }
         match port.side {
-            Side::Inside => guard::attach(self.program("guard")?.as_fd(), &port.interface, *interface)?,
+            Side::Inside => guard::attach(self.program("guard")?.as_fd(), &port.interface, *interface),
             Side::Outside => {
                 guard::detach(*interface);
+                Ok(())
             }
         }
-        port::attach(self.program("steer")?.as_fd(), &self.pin_directory, &port.interface, *interface)?;
-        Ok(())
     }
 
     /// Takes programs off interfaces that are no port any more.
