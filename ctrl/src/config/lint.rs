@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use snapshot::TlsMode;
 
 use super::spiffe::MAX_ID;
+use super::workload::selects;
 use super::{Diagnostic, Place, Resources, WorkloadIdentity};
 
 /// Errors and warnings that no single field shows.
@@ -14,6 +15,10 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     twice(resources.services.iter().map(|s| ("Service", &s.name, &s.place)), &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, &mut found);
+        if identity.selectors.is_empty() {
+            let message = format!("{} has no selector: it is attested nowhere", identity.name);
+            found.push(Diagnostic::warning(&identity.place, "spec.selectors", message));
+        }
         egress(identity, resources, &mut found);
         if let Some(gateway) = &resources.gateway {
             let length = identity.spiffe_id(&gateway.trust_domain).as_str().len();
@@ -79,10 +84,7 @@ fn egress(identity: &WorkloadIdentity, resources: &Resources, found: &mut Vec<Di
     for (nth, rule) in identity.egress.iter().enumerate() {
         let path = format!("spec.egress[{nth}]");
         for (entry, selector) in rule.selectors.iter().enumerate() {
-            let matched = |labels: &std::collections::BTreeMap<String, String>| {
-                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            };
-            if !resources.services.iter().any(|service| matched(&service.labels)) {
+            if !resources.services.iter().any(|service| selects(selector, service)) {
                 let message = "no Service has these labels: the entry matches nothing";
                 found.push(Diagnostic::warning(&rule.place, format!("{path}.selectors[{entry}]"), message));
             }

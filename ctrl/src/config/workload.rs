@@ -8,7 +8,7 @@ use snapshot::{IdPattern, Prefix, TlsMode, Unmatched};
 use super::decode::{Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Place, SpiffeId, TrustDomain};
+use super::{Place, Service, SpiffeId, TrustDomain};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -154,6 +154,11 @@ impl AllowList {
 }
 
 impl Egress {
+    /// Whether one of the selectors' entries has all its labels on the service.
+    pub fn selects(&self, service: &Service) -> bool {
+        self.selectors.iter().any(|entry| selects(entry, service))
+    }
+
     fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
         let mut fields = entry.fields(faults)?;
         let selectors = fields.required("selectors", faults).and_then(|field| field.list(faults));
@@ -174,6 +179,11 @@ impl Egress {
         selectors?;
         Some(Self { place, selectors: by_label, mode, allowed })
     }
+}
+
+/// Whether a service has all these labels.
+pub fn selects(entry: &BTreeMap<String, String>, service: &Service) -> bool {
+    entry.iter().all(|(key, value)| service.labels.get(key) == Some(value))
 }
 
 impl Selector {
