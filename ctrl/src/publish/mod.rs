@@ -18,13 +18,13 @@ mod tests;
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{Boot, ConnectionReport, KeyId, Network, Query, Reply, Snapshot, Version};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
@@ -118,7 +118,7 @@ impl Publisher {
         let desired = Arc::new(desired);
         let requests = Requests::default();
         let shared = Shared { desired: desired.clone(), state, resolve, requests: requests.clone() };
-        tokio::spawn(accept(tokio::io::unix::AsyncFd::new(listener)?, Arc::new(shared)));
+        tokio::spawn(accept(listener, Arc::new(shared)));
         Ok((Self { desired, state: state_out, requests }, resolve_out))
     }
 
@@ -187,7 +187,7 @@ struct Shared {
 
 /// Takes connections for ever. Each runs by itself, so that one that says nothing holds up nobody;
 /// the newest that said Hello is the dataplane, and the one before is let go.
-async fn accept(listener: tokio::io::unix::AsyncFd<OwnedFd>, shared: Arc<Shared>) {
+async fn accept(listener: UnixListener, shared: Arc<Shared>) {
     let newest = Arc::new(watch::channel(0).0);
     loop {
         match accept_one(&listener).await {
@@ -209,18 +209,8 @@ async fn accept(listener: tokio::io::unix::AsyncFd<OwnedFd>, shared: Arc<Shared>
     }
 }
 
-async fn accept_one(listener: &tokio::io::unix::AsyncFd<OwnedFd>) -> io::Result<(Packets, i32)> {
-    use rustix::net::SocketFlags;
-    loop {
-        let mut ready = listener.readable().await?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match ready.try_io(|fd| rustix::net::accept_with(fd.get_ref(), flags).map_err(io::Error::from)) {
-            Ok(socket) => {
-                let socket = socket?;
-                let pid = socket::peer(&socket)?;
-                return Ok((Packets::new(socket)?, pid));
-            }
-            Err(_would_block) => continue,
-        }
-    }
+async fn accept_one(listener: &UnixListener) -> io::Result<(Packets, i32)> {
+    let (socket, _) = listener.accept().await?;
+    let pid = socket::peer(&socket)?;
+    Ok((Packets::new(socket), pid))
 }

@@ -13,7 +13,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
 use snapshot::channel::MAX_MESSAGE;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
 
 pub use rustix::net::SocketType;
 
@@ -41,7 +42,7 @@ pub fn lock(admin: &Path) -> io::Result<Lock> {
 
 /// A listening socket at `path`, mode 0600. A file that an earlier process left is replaced: the
 /// caller holds the [`Lock`].
-pub fn listen(path: &Path, kind: SocketType, _held: &Lock) -> io::Result<OwnedFd> {
+pub fn listen(path: &Path, kind: SocketType, _held: &Lock) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Ok(()) | Err(_) => {}
@@ -51,7 +52,7 @@ pub fn listen(path: &Path, kind: SocketType, _held: &Lock) -> io::Result<OwnedFd
     rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     rustix::net::listen(&socket, 16)?;
-    Ok(socket)
+    UnixListener::from_std(socket.into())
 }
 
 /// The other end of an accepted socket, if it is of our own user (or root).
@@ -79,56 +80,49 @@ pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// One end of a SOCK_SEQPACKET connection.
+/// One end of a SOCK_SEQPACKET connection. tokio has no type for it; its stream only waits for
+/// readiness here, every read and write is ours.
 #[derive(Debug)]
-pub struct Packets(AsyncFd<OwnedFd>);
+pub struct Packets(UnixStream);
 
 impl Packets {
-    /// Takes a non-blocking socket.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        AsyncFd::new(socket).map(Self)
+    pub fn new(socket: UnixStream) -> Self {
+        Self(socket)
     }
 
-    pub async fn connect(path: &Path) -> io::Result<Self> {
+    pub fn connect(path: &Path) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
-        Self::new(socket)
+        UnixStream::from_std(socket.into()).map(Self)
     }
 
     /// Waits for room, then sends one packet whole.
     pub async fn send(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.writable().await?;
-            match ready.try_io(|socket| send_now(socket.get_ref().as_fd(), bytes, descriptor)) {
-                Ok(sent) => return sent,
-                Err(_would_block) => continue,
-            }
-        }
+        self.0.async_io(Interest::WRITABLE, || send_now(self.0.as_fd(), bytes, descriptor)).await
     }
 
     /// The next packet; None when the other side has closed.
     pub async fn receive(&self) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        loop {
-            let mut ready = self.0.readable().await?;
-            let came = ready.try_io(|socket| {
-                rustix::net::recv(socket.get_ref(), &mut buffer[..], RecvFlags::TRUNC).map_err(io::Error::from)
-            });
-            match came {
-                Ok(Ok((_, 0))) => return Ok(None),
-                Ok(Ok((_, length))) if length > buffer.len() => {
-                    let text = format!("a message of {length} bytes is over the limit of {MAX_MESSAGE}");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                Ok(Ok((_, length))) => {
-                    buffer.truncate(length);
-                    return Ok(Some(buffer));
-                }
-                Ok(Err(e)) => return Err(e),
-                Err(_would_block) => continue,
+        let receive_now = || Ok(rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::TRUNC)?.1);
+        match self.0.async_io(Interest::READABLE, receive_now).await? {
+            0 => Ok(None),
+            length if length > buffer.len() => {
+                let text = format!("a message of {length} bytes is over the limit of {MAX_MESSAGE}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+            length => {
+                buffer.truncate(length);
+                Ok(Some(buffer))
             }
         }
+    }
+}
+
+impl AsFd for Packets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
