@@ -108,6 +108,7 @@ async fn read(link: &Link, number: u64, shared: &Shared) -> Result<(), Error> {
                 info!(version = version.0, "in force on all cores");
                 update(shared, number, |state| {
                     state.in_force = state.in_force.max(Some(version));
+                    state.acked = state.acked.max(Some(version));
                     if state.nack.as_ref().is_some_and(|(refused, _)| *refused < version) {
                         state.nack = None;
                     }

@@ -59,6 +59,8 @@ pub struct State {
     pub dataplane: Option<Dataplane>,
     /// The highest version that a dataplane said it has in force.
     pub in_force: Option<Version>,
+    /// The last version that was acked to this process.
+    pub acked: Option<Version>,
     /// The last version that was sent on this connection.
     pub sent: Option<Version>,
     /// The last refusal, until a later version is acked.
