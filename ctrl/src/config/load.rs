@@ -1,14 +1,18 @@
 //! Files of a directory to one [`Loaded`], or everything that is wrong with them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Diagnostic, Gateway, Service, WorkloadIdentity};
+use super::decode::{Faults, Field};
+use super::tree::Span;
+use super::{Diagnostic, Gateway, Place, Service, WorkloadIdentity, lint, resource, tree};
 
 /// A configuration that is right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     pub gateway: Gateway,
-    /// Sorted by name.
+    /// Sorted by name, as the services are.
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
     pub warnings: Vec<Diagnostic>,
@@ -25,24 +29,164 @@ pub struct Resources {
 
 /// Reads all `*.yaml` and `*.yml` of a directory, in the order of their names.
 pub fn load_dir(dir: &Path) -> Result<Loaded, Vec<Diagnostic>> {
-    let _ = dir;
-    Err(Vec::new())
+    parse_dir(dir)?.with_gateway(&dir.display().to_string())
 }
 
 /// Loads texts that were read already; exactly one Gateway must be among them.
 pub fn load_files(files: &[(PathBuf, String)]) -> Result<Loaded, Vec<Diagnostic>> {
-    let _ = files;
-    Err(Vec::new())
+    let whole = files.first().map_or_else(|| "configuration".into(), |(path, _)| path.display().to_string());
+    parse_files(files)?.with_gateway(&whole)
 }
 
 /// As [`load_dir`], but the Gateway may be missing.
 pub fn parse_dir(dir: &Path) -> Result<Resources, Vec<Diagnostic>> {
-    let _ = dir;
-    Err(Vec::new())
+    let (files, mut faults) = read_dir(dir);
+    let parsed = parse(files.iter().map(|(path, text)| (path.strip_prefix(dir).unwrap_or(path), text.as_str(), dir)));
+    match parsed {
+        Ok(resources) if faults.is_empty() => Ok(resources),
+        Ok(resources) => {
+            faults.extend(resources.warnings);
+            Err(faults)
+        }
+        Err(more) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
 }
 
-/// As [`load_files`], but the Gateway may be missing.
+/// As [`load_files`], but the Gateway may be missing. Relative paths in a file start at its directory.
 pub fn parse_files(files: &[(PathBuf, String)]) -> Result<Resources, Vec<Diagnostic>> {
-    let _ = files;
-    Err(Vec::new())
+    parse(files.iter().map(|(path, text)| {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        (path.as_path(), text.as_str(), directory)
+    }))
 }
+
+/// Texts of a directory's files and what could not be read.
+fn read_dir(dir: &Path) -> (Vec<(PathBuf, String)>, Vec<Diagnostic>) {
+    let paths = match yaml_files(dir) {
+        Ok(paths) => paths,
+        Err(error) => return (Vec::new(), vec![Diagnostic::error(&whole(dir), "", error.to_string())]),
+    };
+    let (mut files, mut faults) = (Vec::new(), Vec::new());
+    if paths.is_empty() {
+        faults.push(Diagnostic::error(&whole(dir), "", "there is no *.yaml or *.yml file in this directory"));
+    }
+    if paths.len() > MOST_FILES {
+        let message = format!("{} files; at most {MOST_FILES} are read", paths.len());
+        return (files, vec![Diagnostic::error(&whole(dir), "", message)]);
+    }
+    for path in paths {
+        match read_file(&path) {
+            Ok(text) => files.push((path, text)),
+            Err(reason) => {
+                let shown = path.strip_prefix(dir).unwrap_or(&path);
+                faults.push(Diagnostic::error(&whole(shown), "", reason));
+            }
+        }
+    }
+    (files, faults)
+}
+
+fn yaml_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        // Editors and mounted volumes keep their own files beside ours under hidden names.
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if yaml && !hidden && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// A file's text, refused where it is too large or not UTF-8.
+pub fn read_file(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(too_large());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("is not UTF-8: the byte at offset {at} is none of a character's")
+    })
+}
+
+fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Result<Resources, Vec<Diagnostic>> {
+    let mut resources = Resources::default();
+    let mut found = Vec::new();
+    for (path, text, directory) in files {
+        let mut faults = Faults::of(path.display().to_string().into(), text, directory);
+        parse_text(text, &mut resources, &mut faults);
+        found.append(&mut faults.found);
+    }
+    resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
+    resources.services.sort_by(|a, b| a.name.cmp(&b.name));
+    found.extend(lint::lint(&resources));
+    match found.iter().any(Diagnostic::is_error) {
+        true => Err(found),
+        false => Ok(Resources { warnings: found, ..resources }),
+    }
+}
+
+fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
+    if text.len() > LARGEST_FILE {
+        return faults.error(Span::default(), "", too_large(), "");
+    }
+    match tree::parse(text) {
+        Ok(documents) if documents.is_empty() => {
+            faults.warning(Span::default(), "", "the file holds no resource", "remove it if that is meant");
+        }
+        Ok(documents) => {
+            for node in &documents {
+                resource::decode(&Field { node, path: String::new() }, resources, faults);
+            }
+        }
+        Err(error) => faults.error(error.at, "", format!("not YAML that is taken here: {}", error.reason), ""),
+    }
+}
+
+impl Resources {
+    /// Takes a Gateway; a second one is a fault that names both.
+    pub(super) fn gateway(&mut self, gateway: Option<Gateway>, faults: &mut Faults<'_>) {
+        match (&self.gateway, gateway) {
+            (Some(first), Some(second)) => {
+                let message =
+                    format!("a second Gateway {:?}; the first is {:?} in {}", second.name, first.name, first.place);
+                let at = Span { line: second.place.line, column: second.place.column, length: 1 };
+                faults.error(at, "", message, "one directory configures one node");
+            }
+            (None, gateway) => self.gateway = gateway,
+            (Some(_), None) => {}
+        }
+    }
+
+    fn with_gateway(self, whole: &str) -> Result<Loaded, Vec<Diagnostic>> {
+        let Some(gateway) = self.gateway else {
+            let place = Place { file: Arc::from(whole), line: 0, column: 0 };
+            let help = "add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)";
+            let mut faults = self.warnings;
+            faults.push(Diagnostic::error(&place, "", "there is no Gateway").help(help));
+            return Err(faults);
+        };
+        Ok(Loaded { gateway, identities: self.identities, services: self.services, warnings: self.warnings })
+    }
+}
+
+fn whole(path: &Path) -> Place {
+    Place { file: path.display().to_string().into(), line: 0, column: 0 }
+}
+
+fn too_large() -> String {
+    format!("is larger than {} MiB, the most that is read of one file", LARGEST_FILE >> 20)
+}
+
+/// 10,000 identities take about 5 MiB.
+const LARGEST_FILE: usize = 8 << 20;
+const MOST_FILES: usize = 1_000;

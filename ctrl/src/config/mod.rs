@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod gateway;
 pub mod lint;
 pub mod load;
+pub mod resource;
 pub mod service;
 pub mod spiffe;
 pub mod suggest;

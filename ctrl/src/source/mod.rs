@@ -5,13 +5,14 @@
 
 pub mod embedded_ca;
 pub mod keyfile;
+pub mod signer;
 
 use std::path::PathBuf;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
-use crate::config::{Gateway, IdentitySource, SpiffeId};
+use crate::config::{Gateway, IdentitySource, SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
 
@@ -37,14 +38,14 @@ pub fn open(gateway: &Gateway) -> Result<Box<dyn Source>, Error> {
     match &gateway.identity {
         IdentitySource::Embedded { directory, ttl } => {
             let ca = EmbeddedCa::open(directory)?;
-            match ca.trust_domain() {
-                Some(domain) if domain != gateway.trust_domain.as_str() => Err(Error::TrustDomain {
+            if *ca.trust_domain() != gateway.trust_domain {
+                return Err(Error::TrustDomain {
                     path: directory.clone(),
-                    found: domain.to_owned(),
-                    want: gateway.trust_domain.to_string(),
-                }),
-                Some(_) | None => Ok(Box::new(ca.with(gateway.trust_domain.clone(), *ttl))),
+                    found: ca.trust_domain().clone(),
+                    want: gateway.trust_domain.clone(),
+                });
             }
+            Ok(Box::new(ca.with(*ttl)))
         }
     }
 }
@@ -60,7 +61,9 @@ pub enum Error {
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{} is a CA of trust domain {found}, the Gateway's is {want}", path.display())]
-    TrustDomain { path: PathBuf, found: String, want: String },
+    TrustDomain { path: PathBuf, found: TrustDomain, want: TrustDomain },
+    #[error("{id} is not of trust domain {domain}, which this CA is for")]
+    ForeignId { id: SpiffeId, domain: TrustDomain },
     #[error("the certificate of the issuing CA {} {what} at {}", path.display(), crate::rotate::utc(*at))]
     IssuerNotValid { path: PathBuf, what: &'static str, at: u64 },
     #[error("a time to live of {0} s is too short: use 2s or more")]
@@ -69,6 +72,4 @@ pub enum Error {
     Crypto { what: &'static str, reason: String },
     #[error("node name {0:?}: use letters, digits, '.', '-' and '_'")]
     Node(String),
-    #[error(transparent)]
-    SpiffeId(#[from] crate::config::spiffe::Error),
 }
