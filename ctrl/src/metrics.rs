@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -209,10 +209,11 @@ fn family<M: EncodeMetric>(
 ) -> Encoded {
     let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in rows {
-        match labels.is_empty() {
-            true => value.encode(metric.encode_family(&NoLabelSet {})?)?,
-            false => value.encode(metric.encode_family(&labels)?)?,
+        if labels.is_empty() {
+            // A family without labels is one value.
+            return value.encode(metric);
         }
+        value.encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -87,9 +87,13 @@ async fn keep(process: Process, mut stopped: watch::Receiver<bool>) {
         let how = match process.spawn() {
             Ok(mut child) => {
                 info!(pid = child.id(), "{} started", process.name());
-                tokio::select! {
-                    ended = child.wait() => ended.map_or_else(|e| e.to_string(), describe),
-                    _ = stopped.wait_for(|stop| *stop) => return end(&process, child).await,
+                let ended = tokio::select! {
+                    ended = child.wait() => Some(ended),
+                    () = told_to_stop(&mut stopped) => None,
+                };
+                match ended {
+                    Some(ended) => ended.map_or_else(|e| e.to_string(), describe),
+                    None => return end(&process, child).await,
                 }
             }
             Err(e) => format!("could not be started: {e}"),
@@ -100,10 +104,15 @@ async fn keep(process: Process, mut stopped: watch::Receiver<bool>) {
         warn!("{} {how}; starting it again in {pause:?}", process.name());
         tokio::select! {
             () = sleep(pause) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
+            () = told_to_stop(&mut stopped) => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    // A sender that is gone stops as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 async fn end(process: &Process, mut child: Child) {

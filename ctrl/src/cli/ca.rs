@@ -47,7 +47,7 @@ impl Ca {
         match self {
             Self::Init { directory, trust_domain } => {
                 let domain: TrustDomain =
-                    trust_domain.parse().map_err(|e| Failure::Usage(format!("--trust-domain {trust_domain}: {e}")))?;
+                    TrustDomain::parse(&trust_domain).map_err(|e| Failure::Usage(format!("--trust-domain {trust_domain}: {e}")))?;
                 embedded_ca::init(&directory, &domain, clock::now()).map_err(anyhow::Error::from)?;
                 put(&format!("made the root of {domain} in {}", directory.display()));
             }

@@ -9,8 +9,6 @@
 
 pub mod resolve;
 pub mod table;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,8 +13,6 @@
 
 mod connection;
 pub mod socket;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::net::IpAddr;
