@@ -50,8 +50,9 @@ impl<'t> Faults<'t> {
     }
 
     fn note(&mut self, at: Span, mut fault: Diagnostic, help: String) {
-        // A file that is something else altogether has a fault on each line.
-        if self.found.len() >= MOST_FAULTS {
+        // A file that is something else altogether has a fault on each line. Counted apart, so that
+        // no error is lost behind warnings.
+        if self.found.iter().filter(|earlier| earlier.severity == fault.severity).count() >= MOST_FAULTS {
             return;
         }
         if !help.is_empty() {
@@ -91,6 +92,8 @@ pub struct Fields<'n> {
     pub at: Span,
     pub path: String,
     asked: Vec<&'static str>,
+    /// Taken without a word and not offered as what might have been meant.
+    tolerated: &'static [&'static str],
 }
 
 impl<'n> Field<'n> {
@@ -110,7 +113,7 @@ impl<'n> Field<'n> {
                 faults.error(key.at, &join(&self.path, &key.name), message, "keep one of the two");
             }
         }
-        Some(Fields { entries, at: self.node.at, path: self.path.clone(), asked: Vec::new() })
+        Some(Fields { entries, at: self.node.at, path: self.path.clone(), asked: Vec::new(), tolerated: &[] })
     }
 
     pub fn list(&self, faults: &mut Faults<'_>) -> Option<Vec<Field<'n>>> {
@@ -162,13 +165,17 @@ impl<'n> Field<'n> {
 
     /// One of a closed set of words.
     pub fn choice<T: Copy>(&self, words: &[(&'static str, T)], faults: &mut Faults<'_>) -> Option<T> {
-        let text = self.text(faults)?;
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+        let text = match &self.node.value {
+            Value::Text(text) => text.as_str(),
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => "",
+        };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let help = allowed(text, "allowed", words.iter().map(|(word, _)| *word));
+            let message = format!("{} is not allowed here", capped(&self.node.value.shown()));
+            faults.error(self.at(), &self.path, message, help);
         }
-        let help = allowed(text, "allowed", words.iter().map(|(word, _)| *word));
-        faults.error(self.at(), &self.path, format!("{} is not allowed here", capped(&format!("{text:?}"))), help);
-        None
+        found
     }
 
     /// Parses text by `parse`; its error says what is wrong.
@@ -196,7 +203,12 @@ impl<'n> Field<'n> {
     }
 
     pub fn duration(&self, allowed: RangeInclusive<Duration>, faults: &mut Faults<'_>) -> Option<Duration> {
-        let duration = self.parsed(parse_duration, "such as 500ms, 30s, 10m, 1h or 1h30m", faults)?;
+        const HELP: &str = "such as 500ms, 30s, 10m, 1h or 1h30m";
+        if let Value::Integer(_) | Value::Float(_) = self.node.value {
+            faults.refuse(self, "has no unit", HELP);
+            return None;
+        }
+        let duration = self.parsed(parse_duration, HELP, faults)?;
         if allowed.contains(&duration) {
             return Some(duration);
         }
@@ -225,6 +237,11 @@ impl<'n> Fields<'n> {
         field
     }
 
+    /// Fields that others may have put there.
+    pub fn tolerate(&mut self, names: &'static [&'static str]) {
+        self.tolerated = names;
+    }
+
     /// All entries, for mappings whose keys are data.
     pub fn all(self) -> impl Iterator<Item = (&'n Key, Field<'n>)> {
         let path = self.path;
@@ -233,7 +250,8 @@ impl<'n> Fields<'n> {
 
     /// Notes every field that was not asked for.
     pub fn finish(self, faults: &mut Faults<'_>) {
-        for (key, _) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.name.as_str())) {
+        let known = |name: &str| self.asked.contains(&name) || self.tolerated.contains(&name);
+        for (key, _) in self.entries.iter().filter(|(key, _)| !known(&key.name)) {
             let mut known = self.asked.clone();
             known.sort_unstable();
             let help = allowed(&key.name, "fields here", known.into_iter());
@@ -304,5 +322,5 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 const LONGEST_VALUE: usize = 100;
-/// Of one file; nobody reads more at once.
+/// Errors, and warnings, of one file; nobody reads more at once.
 const MOST_FAULTS: usize = 100;

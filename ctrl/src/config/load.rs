@@ -1,8 +1,8 @@
 //! Files of a directory to one [`Loaded`], or everything that is wrong with them.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::decode::{Faults, Field};
 use super::tree::Span;
@@ -25,42 +25,66 @@ pub struct Resources {
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
     pub warnings: Vec<Diagnostic>,
+    /// A Gateway is there, if only one with faults.
+    pub(super) gateway_seen: bool,
 }
 
-/// Reads all `*.yaml` and `*.yml` of a directory, in the order of their names.
+/// Reads all `*.yaml` and `*.yml` of a directory, in the order of their names. Exactly one Gateway
+/// must be among them. Err holds all faults, and the warnings with them.
 pub fn load_dir(dir: &Path) -> Result<Loaded, Vec<Diagnostic>> {
-    parse_dir(dir)?.with_gateway(&dir.display().to_string())
+    demand_gateway(read_and_parse(dir), dir)
 }
 
-/// Loads texts that were read already; exactly one Gateway must be among them.
+/// Loads texts that were read already. Relative paths in a file start at the file's directory.
 pub fn load_files(files: &[(PathBuf, String)]) -> Result<Loaded, Vec<Diagnostic>> {
-    let whole = files.first().map_or_else(|| "configuration".into(), |(path, _)| path.display().to_string());
-    parse_files(files)?.with_gateway(&whole)
+    let first = files.first().map_or(Path::new("configuration"), |(path, _)| path);
+    demand_gateway(parse_texts(files), first)
 }
 
 /// As [`load_dir`], but the Gateway may be missing.
 pub fn parse_dir(dir: &Path) -> Result<Resources, Vec<Diagnostic>> {
-    let (files, mut faults) = read_dir(dir);
-    let parsed = parse(files.iter().map(|(path, text)| (path.strip_prefix(dir).unwrap_or(path), text.as_str(), dir)));
-    match parsed {
-        Ok(resources) if faults.is_empty() => Ok(resources),
-        Ok(resources) => {
-            faults.extend(resources.warnings);
-            Err(faults)
-        }
-        Err(more) => {
-            faults.extend(more);
-            Err(faults)
-        }
-    }
+    let (resources, faults) = read_and_parse(dir);
+    finish(resources, faults)
 }
 
-/// As [`load_files`], but the Gateway may be missing. Relative paths in a file start at its directory.
+/// As [`load_files`], but the Gateway may be missing.
 pub fn parse_files(files: &[(PathBuf, String)]) -> Result<Resources, Vec<Diagnostic>> {
-    parse(files.iter().map(|(path, text)| {
-        let directory = path.parent().unwrap_or(Path::new(""));
-        (path.as_path(), text.as_str(), directory)
-    }))
+    let (resources, faults) = parse_texts(files);
+    finish(resources, faults)
+}
+
+type Parsed = (Resources, Vec<Diagnostic>);
+
+fn read_and_parse(dir: &Path) -> Parsed {
+    let (files, mut faults) = read_dir(dir);
+    let short = |path: &'_ PathBuf| path.strip_prefix(dir).unwrap_or(path).to_owned();
+    let files: Vec<_> = files.into_iter().map(|(path, text)| (short(&path), text)).collect();
+    let (resources, more) = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)));
+    faults.extend(more);
+    (resources, faults)
+}
+
+fn parse_texts(files: &[(PathBuf, String)]) -> Parsed {
+    parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), path.parent().unwrap_or(Path::new("")))))
+}
+
+fn demand_gateway((mut resources, mut faults): Parsed, whole_path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
+    if !resources.gateway_seen {
+        let fault = Diagnostic::error(&whole(whole_path), "", "there is no Gateway");
+        faults.push(fault.help("add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)"));
+    }
+    let gateway = resources.gateway.take();
+    let Resources { identities, services, warnings, .. } = finish(resources, faults)?;
+    let gateway = gateway.expect("a Gateway that was seen and is not there has a fault");
+    Ok(Loaded { gateway, identities, services, warnings })
+}
+
+/// All right, or everything that is not.
+fn finish(resources: Resources, faults: Vec<Diagnostic>) -> Result<Resources, Vec<Diagnostic>> {
+    match faults.iter().any(Diagnostic::is_error) {
+        true => Err(faults),
+        false => Ok(Resources { warnings: faults, ..resources }),
+    }
 }
 
 /// Texts of a directory's files and what could not be read.
@@ -118,21 +142,27 @@ pub fn read_file(path: &Path) -> Result<String, String> {
     })
 }
 
-fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Result<Resources, Vec<Diagnostic>> {
+fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Parsed {
     let mut resources = Resources::default();
-    let mut found = Vec::new();
+    let (mut found, mut texts) = (Vec::new(), HashMap::new());
     for (path, text, directory) in files {
-        let mut faults = Faults::of(path.display().to_string().into(), text, directory);
+        let file = path.display().to_string();
+        let mut faults = Faults::of(file.as_str().into(), text, directory);
         parse_text(text, &mut resources, &mut faults);
+        faults.found.sort_by_key(|fault| (fault.line, fault.column));
         found.append(&mut faults.found);
+        texts.insert(file, text);
     }
     resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
     resources.services.sort_by(|a, b| a.name.cmp(&b.name));
-    found.extend(lint::lint(&resources));
-    match found.iter().any(Diagnostic::is_error) {
-        true => Err(found),
-        false => Ok(Resources { warnings: found, ..resources }),
-    }
+    // What is missing because it has a fault would be warned about as well.
+    let broken = found.iter().any(Diagnostic::is_error);
+    let linted = lint::lint(&resources).into_iter().filter(|fault| fault.is_error() || !broken);
+    found.extend(linted.map(|fault| match texts.get(&fault.file) {
+        Some(text) => fault.with_excerpt(text, 1),
+        None => fault,
+    }));
+    (resources, found)
 }
 
 fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
@@ -148,13 +178,16 @@ fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
                 resource::decode(&Field { node, path: String::new() }, resources, faults);
             }
         }
-        Err(error) => faults.error(error.at, "", format!("not YAML that is taken here: {}", error.reason), ""),
+        Err(error) => {
+            let help = if error.reason.contains("tab") { "indent with spaces" } else { "" };
+            faults.error(error.at, "", format!("not YAML that is taken here: {}", error.reason), help);
+        }
     }
 }
 
 impl Resources {
     /// Takes a Gateway; a second one is a fault that names both.
-    pub(super) fn gateway(&mut self, gateway: Option<Gateway>, faults: &mut Faults<'_>) {
+    pub(super) fn take_gateway(&mut self, gateway: Option<Gateway>, faults: &mut Faults<'_>) {
         match (&self.gateway, gateway) {
             (Some(first), Some(second)) => {
                 let message =
@@ -165,17 +198,6 @@ impl Resources {
             (None, gateway) => self.gateway = gateway,
             (Some(_), None) => {}
         }
-    }
-
-    fn with_gateway(self, whole: &str) -> Result<Loaded, Vec<Diagnostic>> {
-        let Some(gateway) = self.gateway else {
-            let place = Place { file: Arc::from(whole), line: 0, column: 0 };
-            let help = "add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)";
-            let mut faults = self.warnings;
-            faults.push(Diagnostic::error(&place, "", "there is no Gateway").help(help));
-            return Err(faults);
-        };
-        Ok(Loaded { gateway, identities: self.identities, services: self.services, warnings: self.warnings })
     }
 }
 

@@ -50,12 +50,15 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
     }
     let meta = fields.required("metadata", faults).and_then(|meta| decode_meta(&meta, faults));
     let spec = fields.required("spec", faults);
-    fields.optional("status");
+    fields.tolerate(&["status"]);
     fields.finish(faults);
+    into.gateway_seen |= kind_text == "Gateway";
     let (Some(mut meta), Some(spec)) = (meta, spec) else { return };
     meta.place = faults.place(document.at());
     match kind_text {
-        "Gateway" => into.gateway(Gateway::decode(meta, &spec, faults), faults),
+        "Gateway" => {
+            into.take_gateway(Gateway::decode(meta, &spec, faults), faults);
+        }
         "Service" => into.services.extend(Service::decode(meta, &spec, faults)),
         _ => into.identities.extend(WorkloadIdentity::decode(meta, &spec, faults)),
     }
@@ -83,9 +86,7 @@ fn decode_meta(meta: &Field<'_>, faults: &mut Faults<'_>) -> Option<Meta> {
     for labels in ["labels", "annotations"].map(|name| fields.optional(name)).into_iter().flatten() {
         labels_of_metadata(&labels, faults);
     }
-    for added_by_a_cluster in ADDED {
-        fields.optional(added_by_a_cluster);
-    }
+    fields.tolerate(ADDED_BY_A_CLUSTER);
     let place = faults.place(fields.at);
     fields.finish(faults);
     Some(Meta { name: name?, namespace: namespace?, place })
@@ -119,7 +120,7 @@ const SLUICE: &str = "sluice.dev/v1alpha1";
 const RIPTIDES: &str = "core.riptides.io/v1alpha1";
 const KINDS: &[(&str, &str)] =
     &[("Gateway", SLUICE), ("Service", RIPTIDES), ("TrustBundle", SLUICE), ("WorkloadIdentity", RIPTIDES)];
-const ADDED: &[&str] = &[
+const ADDED_BY_A_CLUSTER: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",

@@ -5,7 +5,7 @@
 //! deep nesting); duplicate keys are kept here and reported by [`super::decode`].
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
 
 /// Where a node stands, and how many characters a caret underlines.
@@ -91,8 +91,23 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| SyntaxError {
         at: error.location().map(Span::from).unwrap_or_default(),
-        reason: error.without_snippet().to_string(),
+        reason: reason(&error),
     })
+}
+
+/// The parser's words without the position that it puts behind them, and ours for its limits.
+fn reason(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    if text.contains("Depth") || text.contains("nesting") {
+        format!("nested deeper than {MAX_DEPTH} levels")
+    } else if text.contains("alias replay limit") || text.contains("alias") && text.contains("budget") {
+        "aliases (*name) stand for more than a configuration ever needs".into()
+    } else if text.contains("budget breached") {
+        format!("too large: {}", text.trim_start_matches("budget breached: "))
+    } else {
+        text.to_owned()
+    }
 }
 
 impl From<Location> for Span {
@@ -179,9 +194,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 Value::Text(name) => name,
                 Value::Bool(value) => value.to_string(),
                 Value::Integer(value) => value.to_string(),
-                Value::Null | Value::Float(_) | Value::List(_) | Value::Map(_) => {
-                    return Err(A::Error::custom("a key must be text"));
-                }
+                Value::Float(value) => value.to_string(),
+                // No field has such a name, so it is reported as an unknown one, with its place.
+                odd @ (Value::Null | Value::List(_) | Value::Map(_)) => format!("({})", odd.noun()),
             };
             entries.push((Key { at: key.referenced.into(), name }, map.next_value()?));
         }

@@ -205,8 +205,8 @@ impl Authority {
     fn check_valid(&self, now: u64) -> Result<(), Error> {
         let wrong = |what, at| Err(Error::IssuerNotValid { path: self.path.clone(), what, at });
         match now {
-            _ if now < self.not_before => wrong("begins", self.not_before),
-            _ if now >= self.not_after => wrong("expired", self.not_after),
+            _ if now < self.not_before => wrong("is not valid before", self.not_before),
+            _ if now >= self.not_after => wrong("expired at", self.not_after),
             _ => Ok(()),
         }
     }

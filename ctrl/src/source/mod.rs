@@ -64,7 +64,7 @@ pub enum Error {
     TrustDomain { path: PathBuf, found: TrustDomain, want: TrustDomain },
     #[error("{id} is not of trust domain {domain}, which this CA is for")]
     ForeignId { id: SpiffeId, domain: TrustDomain },
-    #[error("the certificate of the issuing CA {} {what} at {}", path.display(), crate::rotate::utc(*at))]
+    #[error("{} {what} {}", path.display(), crate::rotate::utc(*at))]
     IssuerNotValid { path: PathBuf, what: &'static str, at: u64 },
     #[error("a time to live of {0} s is too short: use 2s or more")]
     Ttl(u64),
