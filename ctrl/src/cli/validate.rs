@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{Output, green};
 use super::{Done, Failure};
-use crate::config::{self, Diagnostic, Resources};
+use crate::config::{self, Diagnostic};
 
 /// Check a configuration: all faults with file, line and what would be right.
 ///
@@ -37,16 +37,17 @@ struct Report {
 impl Validate {
     pub fn run(self) -> Done {
         let parsed = match &self.config {
-            Some(directory) => config::load_dir(directory).map(|loaded| Resources {
-                gateway: Some(loaded.gateway),
-                identities: loaded.identities,
-                services: loaded.services,
-                warnings: loaded.warnings,
+            Some(directory) => config::load_dir(directory).map(|l| {
+                let summary = summary(1, l.identities.len(), l.services.len());
+                (summary, l.warnings)
             }),
-            None => config::parse_files(&self.read()?),
+            None => config::parse_files(&self.read()?).map(|r| {
+                let summary = summary(r.gateway.iter().count(), r.identities.len(), r.services.len());
+                (summary, r.warnings)
+            }),
         };
         let (valid, summary, diagnostics) = match parsed {
-            Ok(resources) => (true, summary(&resources), resources.warnings),
+            Ok((summary, warnings)) => (true, summary, warnings),
             Err(faults) => (false, String::new(), faults),
         };
         let report = Report { valid, diagnostics };
@@ -67,13 +68,13 @@ impl Validate {
     }
 }
 
-fn summary(resources: &Resources) -> String {
+fn summary(gateways: usize, identities: usize, services: usize) -> String {
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     format!(
         "{} {}, {}, {}",
         green("right:"),
-        count(resources.gateway.iter().count(), "Gateway", "Gateways"),
-        count(resources.identities.len(), "WorkloadIdentity", "WorkloadIdentities"),
-        count(resources.services.len(), "Service", "Services"),
+        count(gateways, "Gateway", "Gateways"),
+        count(identities, "WorkloadIdentity", "WorkloadIdentities"),
+        count(services, "Service", "Services"),
     )
 }
