@@ -219,7 +219,9 @@ impl Sent {
         if let Some(state) = wanted.state.as_ref().filter(|s| self.version != Some(s.version)) {
             self.publish(state, link).await?;
         }
-        if let Some(network) = wanted.network.as_ref().filter(|n| self.revision != Some(n.revision)) {
+        // The first snapshot says what the network is for.
+        let news = wanted.network.as_ref().filter(|n| self.version.is_some() && self.revision != Some(n.revision));
+        if let Some(network) = news {
             let memfd = sealed("sluice-network", &to_state(&**network)?)?;
             let message = to_message(&ToDataplane::Network { revision: network.revision })?;
             link.packets.send(&message, Some(memfd.as_fd())).await?;

@@ -147,3 +147,23 @@ fn contents(memfd: &OwnedFd) -> Vec<u8> {
     }
     bytes
 }
+
+impl FakeDataplane {
+    /// Goes on in the background: acks what comes and answers queries, until ctrl closes.
+    pub fn serve(self, answer: impl Fn(&Query, Version) -> Reply + Send + 'static) {
+        std::thread::spawn(move || {
+            let mut in_force = Version(0);
+            loop {
+                match self.hear() {
+                    Said::Snapshot(snapshot) => {
+                        in_force = snapshot.version;
+                        self.ack(in_force);
+                    }
+                    Said::Query(id, query) => self.reply(id, answer(&query, in_force)),
+                    Said::Boot(_) | Said::Key(..) | Said::Network(_) => {}
+                    Said::Closed => return,
+                }
+            }
+        });
+    }
+}
