@@ -14,6 +14,7 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 pub mod netlink;
+pub mod preflight;
 pub mod publish;
 pub mod resolve;
 pub mod rotate;

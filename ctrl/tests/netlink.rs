@@ -79,11 +79,15 @@ const LINK: &str = "
     ip link set out0 up
     ip link set x0 up
     ip link set other0 up
+    ip link set other1 up
     ip addr add 198.18.9.1/24 dev other0
 ";
 
 async fn until(network: &mut watch::Receiver<Arc<Network>>, want: impl FnMut(&Arc<Network>) -> bool) -> Arc<Network> {
-    tokio::time::timeout(PATIENCE, network.wait_for(want)).await.expect("the mirror follows").unwrap().clone()
+    if let Ok(now) = tokio::time::timeout(PATIENCE, network.wait_for(want)).await {
+        return now.unwrap().clone();
+    }
+    panic!("the mirror stays at {:?}", network.borrow());
 }
 
 fn has(network: &Network, prefix: &str) -> bool {
