@@ -28,8 +28,12 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
     let Some(mut fields) = document.fields(faults) else { return };
     let version = fields.required("apiVersion", faults);
     let kind = fields.required("kind", faults);
-    let (Some(version), Some(kind)) = (version, kind) else { return };
+    let (Some(version), Some(kind)) = (version, kind) else {
+        fields.tolerate(&["metadata", "spec", "status"]);
+        return fields.finish(faults);
+    };
     let (Some(version_text), Some(kind_text)) = (version.text(faults), kind.text(faults)) else { return };
+    into.gateway_seen |= kind_text == "Gateway";
     if (version_text, kind_text) == ("v1", "List") {
         let items = fields.required("items", faults).and_then(|items| items.list(faults));
         fields.optional("metadata");
@@ -52,7 +56,6 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
     let spec = fields.required("spec", faults);
     fields.tolerate(&["status"]);
     fields.finish(faults);
-    into.gateway_seen |= kind_text == "Gateway";
     let (Some(mut meta), Some(spec)) = (meta, spec) else { return };
     meta.place = faults.place(document.at());
     match kind_text {

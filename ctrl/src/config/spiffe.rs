@@ -96,6 +96,9 @@ impl fmt::Display for SpiffeId {
 
 /// An entry of an allow list: an ID, or an ID whose last segment is `*`.
 pub fn parse_pattern(text: &str) -> Result<IdPattern, Error> {
+    if !text.starts_with(SCHEME) {
+        return Err(Error::Scheme);
+    }
     let Some(under) = text.strip_suffix("/*") else {
         return match text.contains('*') {
             true => Err(Error::Star),
@@ -109,7 +112,7 @@ pub fn parse_pattern(text: &str) -> Result<IdPattern, Error> {
         return Err(Error::Star);
     }
     // `spiffe://example.com/*` admits the whole trust domain.
-    let rest = under.strip_prefix(SCHEME).ok_or(Error::Scheme)?;
+    let rest = under.strip_prefix(SCHEME).ok_or(Error::NoTrustDomain)?;
     match rest.split_once('/') {
         None => drop(TrustDomain::parse(rest)?),
         Some((domain, path)) => {
@@ -151,3 +154,60 @@ fn split(text: &str) -> Result<(&str, &str), Error> {
 const SCHEME: &str = "spiffe://";
 /// SPIFFE-ID §2.3.
 pub const MAX_ID: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_exactly_as_the_standard_has_it() {
+        let longest = format!("spiffe://example.com/{}", "a".repeat(MAX_ID - "spiffe://example.com/".len()));
+        for (text, want) in [
+            ("spiffe://example.com/a", Ok(())),
+            ("spiffe://example.com/myapp/App_1/a.b-c", Ok(())),
+            ("spiffe://10.0.0.1/a", Ok(())),
+            (longest.as_str(), Ok(())),
+            (&format!("{longest}a"), Err(Error::Long(MAX_ID + 1))),
+            ("", Err(Error::Scheme)),
+            ("SPIFFE://example.com/a", Err(Error::Scheme)),
+            ("https://example.com/a", Err(Error::Scheme)),
+            ("spiffe://", Err(Error::NoTrustDomain)),
+            ("spiffe:///a", Err(Error::NoTrustDomain)),
+            ("spiffe://example.com", Err(Error::NoPath)),
+            ("spiffe://example.com/", Err(Error::NoPath)),
+            ("spiffe://example.com/a/", Err(Error::EmptySegment)),
+            ("spiffe://example.com//a", Err(Error::EmptySegment)),
+            ("spiffe://example.com/a/../b", Err(Error::Relative("..".into()))),
+            ("spiffe://example.com/a/./b", Err(Error::Relative(".".into()))),
+            ("spiffe://example.com/a%20b", Err(Error::PathCharacter('%'))),
+            ("spiffe://example.com/a?b", Err(Error::PathCharacter('?'))),
+            ("spiffe://example.com/ä", Err(Error::PathCharacter('ä'))),
+            ("spiffe://Example.com/a", Err(Error::TrustDomainCharacter('E'))),
+            ("spiffe://user@example.com/a", Err(Error::TrustDomainCharacter('@'))),
+            ("spiffe://example.com:443/a", Err(Error::TrustDomainCharacter(':'))),
+            (&format!("spiffe://{}/a", "a".repeat(256)), Err(Error::LongTrustDomain(256))),
+        ] {
+            assert_eq!(SpiffeId::parse(text).map(drop), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_an_id_or_all_under_a_path() {
+        let under = |text: &str| Ok(IdPattern::Under(text.into()));
+        for (text, want) in [
+            ("spiffe://example.com/a", Ok(IdPattern::Exact("spiffe://example.com/a".into()))),
+            ("spiffe://example.com/a/*", under("spiffe://example.com/a/")),
+            ("spiffe://example.com/*", under("spiffe://example.com/")),
+            ("spiffe://*", Err(Error::NoTrustDomain)),
+            ("spiffe:///*", Err(Error::NoTrustDomain)),
+            ("*", Err(Error::Scheme)),
+            ("/*", Err(Error::Scheme)),
+            ("spiffe://example.com/a*", Err(Error::Star)),
+            ("spiffe://example.com/*/*", Err(Error::Star)),
+            ("spiffe://example.com//*", Err(Error::NoPath)),
+            ("spiffe://example.com/../*", Err(Error::Relative("..".into()))),
+        ] {
+            assert_eq!(parse_pattern(text), want, "{text}");
+        }
+    }
+}

@@ -99,6 +99,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
 fn reason(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
+    let text = text.trim_end_matches(" by configured policy");
     if text.contains("Depth") || text.contains("nesting") {
         format!("nested deeper than {MAX_DEPTH} levels")
     } else if text.contains("alias replay limit") || text.contains("alias") && text.contains("budget") {
