@@ -173,7 +173,8 @@ impl Core {
                 if let Some(source) = source {
                     self.identities.replace_source(source);
                 }
-                self.ports.send_if_modified(|ports| std::mem::replace(ports, port_names(&loaded)) != port_names(&loaded));
+                self.ports
+                    .send_if_modified(|ports| std::mem::replace(ports, port_names(&loaded)) != port_names(&loaded));
                 self.resolved = resolved;
                 self.loaded = loaded;
                 self.loaded_at = clock::now();
@@ -198,9 +199,10 @@ impl Core {
         let source = match loaded.gateway.identity != self.loaded.gateway.identity
             || loaded.gateway.trust_domain != self.loaded.gateway.trust_domain
         {
-            true => Some(source::open(&loaded.gateway).map_err(|e| {
-                vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())]
-            })?),
+            true => Some(
+                source::open(&loaded.gateway)
+                    .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?,
+            ),
             false => None,
         };
         let now = clock::now();
@@ -257,12 +259,10 @@ impl Core {
                 desired.boot = Some(Arc::new(boot));
             }
         });
-        if let Some(last) = &self.last {
-            if same(last, &snapshot) {
-                return Ok(());
-            }
+        if self.last.as_ref().is_some_and(|last| same(last, &snapshot)) {
+            return Ok(());
         }
-        snapshot.version = self.versions.next().context("cannot write the version beside admin.socket")?;
+        snapshot.version = self.versions.advance().context("cannot write the version beside admin.socket")?;
         snapshot::check::check(&snapshot)?;
         let published = Arc::new(Published::new(&snapshot, keys)?);
         info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "publishing");
@@ -276,9 +276,11 @@ impl Core {
     }
 
     fn known_problems(&self, now: u64) -> Vec<String> {
-        let names = self.resolved.failures().into_iter().map(|f| {
-            format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept)
-        });
+        let names = self
+            .resolved
+            .failures()
+            .into_iter()
+            .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
         let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
         names.chain(svids).chain(self.identities.warnings(now)).collect()
     }

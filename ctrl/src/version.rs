@@ -30,11 +30,10 @@ impl Versions {
     }
 
     /// The number after the last, once it is on disk.
-    pub fn next(&mut self) -> io::Result<Version> {
+    pub fn advance(&mut self) -> io::Result<Version> {
         let next = self.last + 1;
         let fresh = self.path.with_extension("version.new");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         writeln!(file, "{next}")?;
         std::fs::rename(&fresh, &self.path)?;
         self.last = next;
@@ -51,14 +50,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let admin = directory.path().join("a.sock");
         let mut versions = Versions::open(&admin);
-        assert_eq!(versions.next().unwrap(), Version(1));
-        assert_eq!(versions.next().unwrap(), Version(2));
+        assert_eq!(versions.advance().unwrap(), Version(1));
+        assert_eq!(versions.advance().unwrap(), Version(2));
         let mut again = Versions::open(&admin);
         again.raise(Version(1));
-        assert_eq!(again.next().unwrap(), Version(3));
+        assert_eq!(again.advance().unwrap(), Version(3));
         again.raise(Version(40));
-        assert_eq!(again.next().unwrap(), Version(41));
+        assert_eq!(again.advance().unwrap(), Version(41));
         std::fs::write(directory.path().join("a.sock.version"), "no number").unwrap();
-        assert_eq!(Versions::open(&admin).next().unwrap(), Version(1));
+        assert_eq!(Versions::open(&admin).advance().unwrap(), Version(1));
     }
 }

@@ -84,9 +84,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             }],
             last_nack: None,
         }),
-        Query::Counters => {
-            Reply::Counters(Counters { refused: vec![("NoIdentity".into(), 5)], ..Counters::default() })
-        }
+        Query::Counters => Reply::Counters(Counters { refused: vec![("NoIdentity".into(), 5)], ..Counters::default() }),
         Query::Live => connections(vec![live()]),
         Query::Refused => connections(vec![refusal()]),
         Query::Closed => connections(vec![]),
@@ -148,7 +146,9 @@ fn a_change_applies_whole_or_not_at_all() {
     assert_eq!(text, "\n");
     assert!(node.says(0, &["identities"]).contains("PERMISSIVE"));
     std::fs::remove_file(node.config().join("broken.yaml")).unwrap();
-    node.status_until(|s| s["config"]["errors"].as_array().unwrap().is_empty() && s["version"].as_u64() > Some(first.version.0));
+    node.status_until(|s| {
+        s["config"]["errors"].as_array().unwrap().is_empty() && s["version"].as_u64() > Some(first.version.0)
+    });
     assert!(node.says(0, &["identities"]).contains("MUTUAL"));
     // A directory that reads the same makes no new version.
     let version = node.json(&["status"])["version"].clone();
@@ -227,7 +227,10 @@ fn the_command_line_shows_what_the_dataplane_says() {
     assert!(String::from_utf8_lossy(&failed.stderr).contains("no core answers"), "{failed:?}");
     node.says(2, &["explain", "--from", "frontend", "--to", "198.18.2.2:3000"]);
     let text = node.says(0, &["get", "services"]);
-    assert_eq!(text, "NAME                  ADDRESSES                                 LABELS\nshop/backend-api-svc  backend-api.myapp.svc.cluster.local:3000  app=myapp,service=backend-api\n");
+    assert_eq!(
+        text,
+        "NAME                  ADDRESSES                                 LABELS\nshop/backend-api-svc  backend-api.myapp.svc.cluster.local:3000  app=myapp,service=backend-api\n"
+    );
     node.says(1, &["get", "identities", "nobody"]);
     assert_eq!(node.json(&["get", "gateways"])[0]["trust_domain"], "example.com");
     let nowhere = node.sluice(&["status", "--socket", "/nonexistent.sock"]);
@@ -312,4 +315,20 @@ fn a_port_in_use_and_a_second_control_process_are_clear_errors() {
     assert_eq!(third.status.code(), Some(1));
     let text = String::from_utf8_lossy(&third.stderr);
     assert!(text.contains("cannot listen on 127.0.0.1:15020"), "{text}");
+}
+
+#[test]
+fn check_says_what_the_machine_lacks() {
+    let node = Node::new("1h");
+    let directory = node.config();
+    let check = ["check", "--config", directory.to_str().unwrap()];
+    let text = node.sluice(&check);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("port in0: driver veth runs XDP natively"), "{text}");
+    assert!(text.contains("! port in0: up, MTU 1500; up to 65535"), "{text}");
+    assert!(text.contains("✓ identity source: opens"), "{text}");
+    node.write("gateway.yaml", &node.gateway("1h").replace("out0", "out7").replace("cores: [0]", "cores: [999]"));
+    let text = node.says(1, &check);
+    assert!(text.contains("✗ port out7: there is no such interface here"), "{text}");
+    assert!(text.contains("✗ cores: spec.cores has 999"), "{text}");
 }

@@ -25,7 +25,9 @@ impl Rig {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        std::fs::hard_link(SLUICE, path.join("sluice")).or_else(|_| std::fs::copy(SLUICE, path.join("sluice")).map(|_| ())).unwrap();
+        std::fs::hard_link(SLUICE, path.join("sluice"))
+            .or_else(|_| std::fs::copy(SLUICE, path.join("sluice")).map(|_| ()))
+            .unwrap();
         for name in ["sluice-ctrl", "sluice-dataplane"] {
             std::fs::write(path.join(name), SCRIPT).unwrap();
             std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -46,8 +46,8 @@ impl Ca {
     pub fn run(self) -> Done {
         match self {
             Self::Init { directory, trust_domain } => {
-                let domain: TrustDomain =
-                    TrustDomain::parse(&trust_domain).map_err(|e| Failure::Usage(format!("--trust-domain {trust_domain}: {e}")))?;
+                let domain: TrustDomain = TrustDomain::parse(&trust_domain)
+                    .map_err(|e| Failure::Usage(format!("--trust-domain {trust_domain}: {e}")))?;
                 embedded_ca::init(&directory, &domain, clock::now()).map_err(anyhow::Error::from)?;
                 put(&format!("made the root of {domain} in {}", directory.display()));
             }

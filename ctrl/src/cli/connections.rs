@@ -87,8 +87,19 @@ fn live(connections: &[ConnectionReport], wide: bool) -> String {
         row
     };
     let header: &[&str] = &[
-        "DIRECTION", "CLIENT", "SERVER", "MODE", "LOCAL ID", "PEER ID", "TLS", "STATE", "AGE", "SENT", "RECEIVED",
-        "CORE", "RULE",
+        "DIRECTION",
+        "CLIENT",
+        "SERVER",
+        "MODE",
+        "LOCAL ID",
+        "PEER ID",
+        "TLS",
+        "STATE",
+        "AGE",
+        "SENT",
+        "RECEIVED",
+        "CORE",
+        "RULE",
     ];
     table(if wide { header } else { &header[..9] }, connections.iter().map(row))
 }
@@ -104,8 +115,19 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> String {
         row
     };
     let header: &[&str] = &[
-        "DIRECTION", "CLIENT", "SERVER", "MODE", "LOCAL ID", "PEER ID", "REASON", "SENT", "RECEIVED", "AGO", "TLS",
-        "DETAIL", "RULE",
+        "DIRECTION",
+        "CLIENT",
+        "SERVER",
+        "MODE",
+        "LOCAL ID",
+        "PEER ID",
+        "REASON",
+        "SENT",
+        "RECEIVED",
+        "AGO",
+        "TLS",
+        "DETAIL",
+        "RULE",
     ];
     table(if wide { header } else { &header[..10] }, connections.iter().map(row))
 }
@@ -120,8 +142,6 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> String {
         }
         row
     };
-    let header: &[&str] =
-        &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION"];
+    let header: &[&str] = &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION"];
     table(if wide { header } else { &header[..6] }, connections.iter().map(row))
 }
-

@@ -41,9 +41,8 @@ impl Get {
             Some(directory) => Resources::of(&place::load(directory)?),
             None => self.place.client()?.get("/v1/config").await?,
         };
-        let wanted = |name: &str| {
-            self.name.as_ref().is_none_or(|want| name == want || name.rsplit('/').next() == Some(want))
-        };
+        let wanted =
+            |name: &str| self.name.as_ref().is_none_or(|want| name == want || name.rsplit('/').next() == Some(want));
         match self.kind {
             Kind::Gateways => self.rows(resources.gateways.into_iter().filter(|r| wanted(&r.name)).collect(), gateways),
             Kind::Identities => {

@@ -52,6 +52,10 @@ impl Place {
 pub fn load(directory: &Path) -> Result<Loaded, Failure> {
     config::load_dir(directory).map_err(|faults| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        Failure::Other(anyhow::anyhow!("the configuration in {} is not right:\n{}", directory.display(), faults.join("\n")))
+        Failure::Other(anyhow::anyhow!(
+            "the configuration in {} is not right:\n{}",
+            directory.display(),
+            faults.join("\n")
+        ))
     })
 }

@@ -143,4 +143,3 @@ fn duration(text: &str) -> Result<Duration, String> {
         other => Err(format!("unit {other:?}: use ms, s or m")),
     }
 }
-

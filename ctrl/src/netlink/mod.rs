@@ -99,10 +99,7 @@ impl Tables {
     }
 }
 
-async fn all<T>(
-    what: &'static str,
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, Error> {
+async fn all<T>(what: &'static str, stream: impl Stream<Item = Result<T, rtnetlink::Error>>) -> Result<Vec<T>, Error> {
     let rows: Vec<_> = stream.collect().await;
     rows.into_iter().collect::<Result<_, _>>().map_err(|error| Error::Dump { what, error })
 }
@@ -115,8 +112,7 @@ pub async fn mirror(
 ) -> Result<(watch::Receiver<Arc<Network>>, Handle), Error> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
-    let groups =
-        [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
     // Events have a socket of their own: an overrun there loses no answer here.
     let (connection, _, events) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::spawn(connection);

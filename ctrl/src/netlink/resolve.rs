@@ -97,7 +97,8 @@ impl Wishes {
 
     fn hops(&mut self, network: &Network, destinations: &BTreeSet<IpAddr>, now: Instant) -> BTreeSet<(u32, IpAddr)> {
         self.asked.retain(|_, until| *until > now);
-        let up: HashMap<&str, u32> = network.links.iter().filter(|l| l.up).map(|l| (l.name.as_str(), l.index)).collect();
+        let up: HashMap<&str, u32> =
+            network.links.iter().filter(|l| l.up).map(|l| (l.name.as_str(), l.index)).collect();
         let asked = self.asked.keys().filter_map(|(name, address)| Some((*up.get(name.as_str())?, *address)));
         let gateways = network.routes.iter().filter_map(|route| Some((route.interface, route.gateway?)));
         let used = destinations.iter().filter_map(|&to| next_hop(network, to));

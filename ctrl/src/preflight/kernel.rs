@@ -56,7 +56,9 @@ fn memlock(gateway: &Gateway) -> Line {
     let umem = u64::from(gateway.limits.frames) * 4096 * gateway.cores.len() as u64;
     let mib = umem >> 20;
     match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
-        _ if held.contains(CapabilitySet::IPC_LOCK) => Line::fine("memlock", format!("IPC_LOCK covers {mib} MiB of frames")),
+        _ if held.contains(CapabilitySet::IPC_LOCK) => {
+            Line::fine("memlock", format!("IPC_LOCK covers {mib} MiB of frames"))
+        }
         Some(limit) if limit < umem => {
             Line::wrong("memlock", format!("the limit is {} MiB, frames take {mib} MiB: ulimit -l", limit >> 20))
         }
@@ -68,7 +70,7 @@ fn bpffs(gateway: &Gateway) -> Line {
     let pins = std::path::Path::new(&gateway.pin_directory);
     let standing = pins.ancestors().find(|p| p.exists()).unwrap_or(std::path::Path::new("/"));
     match rustix::fs::statfs(standing) {
-        Ok(fs) if fs.f_type as i64 == BPF_FS_MAGIC => Line::fine("bpffs", gateway.pin_directory.clone()),
+        Ok(fs) if fs.f_type == BPF_FS_MAGIC => Line::fine("bpffs", gateway.pin_directory.clone()),
         Ok(_) => Line::note(
             "bpffs",
             format!("{} is not on a bpffs yet: mount -t bpf bpf /sys/fs/bpf", gateway.pin_directory),
@@ -104,9 +106,11 @@ fn ranges(text: &str) -> Vec<u32> {
 /// Certificates of minutes need a clock that is right to seconds.
 fn clock() -> Line {
     let running = |names: &[&str]| {
-        std::fs::read_dir("/proc").into_iter().flatten().flatten().any(|process| {
-            read(process.path().join("comm")).is_some_and(|comm| names.contains(&comm.as_str()))
-        })
+        std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|process| read(process.path().join("comm")).is_some_and(|comm| names.contains(&comm.as_str())))
     };
     if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
         return Line::fine("clock", "synchronised by systemd-timesyncd");

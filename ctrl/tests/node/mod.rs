@@ -199,4 +199,3 @@ spec:
       connection: { tls: { mode: MUTUAL } }
       allowedSPIFFEIDs: [spiffe://example.com/myapp/app/backend-api]
 ";
-
