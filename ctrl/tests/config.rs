@@ -255,6 +255,14 @@ fn what_is_allowed_and_surprising_is_a_warning() {
             ],
         ),
         (
+            "modes of single ports",
+            format!("{HERE}connection: {{ tls: {{ ports: {{ 80: PERMISSIVE, 443: DISABLE, 8443: SIMPLE }} }} }}"),
+            &[
+                "p.yaml:7:32: warning: spec.allowedSPIFFEIDs.inbound: default/a is PERMISSIVE on port 80: callers in plain TCP are served whatever this list says [use MUTUAL once all callers have identities]",
+                "p.yaml:7:32: warning: spec.allowedSPIFFEIDs.inbound: default/a is SIMPLE on port 8443: callers show no identity that this list could be compared with [use MUTUAL, or remove the list]",
+            ],
+        ),
+        (
             "no selector",
             HERE.replace("[{ net:ip: 198.18.1.2 }]", "[]"),
             &["p.yaml:1:1: warning: spec.selectors: default/a has no selector: it is attested nowhere"],
@@ -549,4 +557,54 @@ fn a_fault_is_shown_under_its_line_and_as_json() {
             "help": "did you mean MUTUAL? allowed: MUTUAL, PERMISSIVE, SIMPLE, DISABLE",
         })
     );
+}
+
+#[test]
+fn the_delivered_examples_load_together_and_say_every_field() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let loaded = load_dir(&dir).unwrap_or_else(|faults| panic!("{:#?}", words(&faults)));
+    let defaults = load(&[("gateway.yaml", GATEWAY)]).unwrap().gateway;
+    // The reference shows the defaults, so that it cannot drift from them.
+    assert_eq!(loaded.gateway.limits, defaults.limits);
+    assert_eq!(loaded.gateway.timeouts, defaults.timeouts);
+    assert_eq!(loaded.gateway.pin_directory, defaults.pin_directory);
+    let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
+    assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
+    assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));
+    assert_eq!((modes.selectors.len(), modes.egress.len()), (3, 2));
+}
+
+#[test]
+fn no_damage_to_a_file_panics() {
+    let whole = format!("{GATEWAY}---\n{EXAMPLE}");
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        // xorshift64: the same damage in every run.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..2_000 {
+        let mut bytes = whole.clone().into_bytes();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes.insert(at, b" \t:-[]{}&*!|>'\"%#\n,?0"[random(21)]),
+                2 => bytes.truncate(at.max(1)),
+                _ => bytes[at] = 32 + random(95) as u8,
+            }
+        }
+        match load_files(&[(PathBuf::from("x.yaml"), String::from_utf8(bytes).unwrap())]) {
+            Ok(_) => taken += 1,
+            Err(faults) => {
+                assert!(faults.iter().any(Diagnostic::is_error), "refused without an error");
+                faults.iter().for_each(|fault| assert!(!fault.to_string().is_empty()));
+                refused += 1;
+            }
+        }
+    }
+    assert!(taken > 0 && refused > 0, "{taken} {refused}");
 }

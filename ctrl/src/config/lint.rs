@@ -41,43 +41,47 @@ fn twice<'r>(named: impl Iterator<Item = (&'static str, &'r String, &'r Place)>,
     }
 }
 
-/// What a mode means for an inbound list (ARCHITECTURE.md, D11).
+/// What a mode means for an inbound list (ARCHITECTURE.md, D11): the workload's, then its ports'.
 fn lists_and_modes(identity: &WorkloadIdentity, found: &mut Vec<Diagnostic>) {
+    list_and_mode(identity, identity.mode, "", found);
+    for (port, mode) in identity.ports.iter().filter(|(_, mode)| **mode != identity.mode) {
+        list_and_mode(identity, *mode, &format!(" on port {port}"), found);
+    }
+}
+
+fn list_and_mode(identity: &WorkloadIdentity, mode: TlsMode, on_port: &str, found: &mut Vec<Diagnostic>) {
     const LIST: &str = "spec.allowedSPIFFEIDs.inbound";
     let name = &identity.name;
-    let modes = || std::iter::once(identity.mode).chain(identity.ports.values().copied());
-    match (&identity.inbound, identity.mode) {
-        (None, TlsMode::Mutual) => found.push(
-            Diagnostic::warning(
-                &identity.place,
-                LIST,
-                format!("{name} has no inbound list: under MUTUAL nobody may call it"),
-            )
-            .help("list who may, or write [] to say that nobody shall"),
+    let at = identity.inbound.as_ref().map_or(&identity.place, |list| &list.place);
+    let is = format!("{name} is {}{on_port}", mode.name());
+    let (message, help) = match (&identity.inbound, mode) {
+        (None, TlsMode::Mutual) => (
+            format!("{name} has no inbound list: under MUTUAL nobody may call it{on_port}"),
+            "list who may, or write [] to say that nobody shall",
         ),
-        (None, TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable) => {}
-        (Some(list), TlsMode::Permissive) => found.push(
-            Diagnostic::warning(
-                &list.place,
-                LIST,
-                format!("{name} is PERMISSIVE: callers in plain TCP are served whatever this list says"),
-            )
-            .help("use MUTUAL once all callers have identities"),
+        (Some(_), TlsMode::Permissive) => (
+            format!("{is}: callers in plain TCP are served whatever this list says"),
+            "use MUTUAL once all callers have identities",
         ),
-        (Some(list), TlsMode::Simple) => found.push(
-            Diagnostic::error(
-                &list.place,
-                LIST,
-                format!("{name} is SIMPLE: callers show no identity that this list could be compared with"),
-            )
-            .help("use MUTUAL, or remove the list"),
+        (Some(_), TlsMode::Simple) => (
+            format!("{is}: callers show no identity that this list could be compared with"),
+            "use MUTUAL, or remove the list",
         ),
-        (Some(list), TlsMode::Disable) if modes().all(|mode| mode == TlsMode::Disable) => found.push(
-            Diagnostic::warning(&list.place, LIST, format!("{name} is DISABLE: nothing is compared with this list"))
-                .help("use MUTUAL, or remove the list"),
-        ),
-        (Some(_), TlsMode::Mutual | TlsMode::Disable) => {}
-    }
+        (Some(_), TlsMode::Disable) if on_port.is_empty() => {
+            (format!("{is}: nothing is compared with this list"), "use MUTUAL, or remove the list")
+        }
+        // One port that does its own TLS is what the override is for.
+        (Some(_), TlsMode::Mutual | TlsMode::Disable)
+        | (None, TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable) => return,
+    };
+    // Of one port alone it is surprising; of the workload the list would mean nothing at all.
+    let fault = match mode {
+        TlsMode::Simple if on_port.is_empty() => Diagnostic::error(at, LIST, message),
+        TlsMode::Mutual | TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => {
+            Diagnostic::warning(at, LIST, message)
+        }
+    };
+    found.push(fault.help(help));
 }
 
 fn egress(identity: &WorkloadIdentity, resources: &Resources, found: &mut Vec<Diagnostic>) {
