@@ -51,10 +51,9 @@ fn a_crafted_syn_is_answered_in_one_piece_and_in_fragments() {
     let mut syn = Packet::syn(SocketAddr::new(Host::Legacy.v4(), 40_000), server);
     syn.source_mac = site.wire.mac("b0").unwrap();
     syn.destination_mac = site.node_b.mac("out0").unwrap();
-    for frames in [vec![syn.frame()], {
-        syn.source.set_port(40_001);
-        syn.fragments(8)
-    }] {
+    for (port, in_fragments) in [(40_000, false), (40_001, true)] {
+        syn.source.set_port(port);
+        let frames = if in_fragments { syn.fragments(8) } else { vec![syn.frame()] };
         let capture = Capture::start(&site.wire, "b0").unwrap();
         for frame in &frames {
             sender.send(frame).unwrap();
@@ -88,7 +87,9 @@ fn hold_a_rig_if_told_to() {
     let namespace = rig.namespace("held").unwrap();
     let _program = namespace.spawn("tail -f /dev/null", &rig.directory().join("log")).unwrap();
     println!("\nholding {}", namespace.name());
-    std::thread::park();
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
