@@ -11,6 +11,7 @@
 //! netns exec`: that one unshares the mounts, and what a program pins in a bpffs would die with it.
 
 mod capture;
+pub mod gateway;
 mod namespace;
 mod packet_socket;
 mod process;
@@ -21,6 +22,7 @@ mod site;
 use std::time::{Duration, Instant};
 
 pub use capture::Capture;
+pub use gateway::Gateway;
 pub use namespace::Namespace;
 pub use packet_socket::PacketSocket;
 pub use process::{Output, Process, run};

@@ -1,0 +1,235 @@
+//! A node's gateway as an operator runs it: a configuration directory, `sluice up`, and the CLI.
+//!
+//! Nothing here reaches into the gateway: what the demo and the tests know of it is what `sluice`
+//! prints, and what they change, they change in its files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use snapshot::{ConnectionReport, Explanation, Status, Version};
+
+use super::{Namespace, Output, Process, Rig, run, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+pub struct Gateway {
+    name: String,
+    namespace: Namespace,
+    /// The configuration; socket and log stand beside it.
+    directory: PathBuf,
+    process: Option<Process>,
+}
+
+/// What the `Gateway` resource says beyond the rig's own paths.
+#[derive(Debug, Clone)]
+pub struct Settings<'a> {
+    pub name: &'a str,
+    /// Each with a workload behind it; `out0` is the outside port.
+    pub inside: &'a [&'a str],
+    pub cores: &'a [u32],
+    /// Of SVIDs, as the configuration writes it: `1h`, `6s`.
+    pub ttl: &'a str,
+    /// What a caller without identity gets: `pass` or `refuse`.
+    pub unmatched_egress: &'a str,
+}
+
+/// The backend's name in the demo's configuration; each gateway's `hosts` knows it.
+pub const BACKEND: &str = "backend-api.myapp.svc.cluster.local";
+
+impl Gateway {
+    /// Writes its configuration directory: the `Gateway` and the files given by name and content.
+    /// `authority` is a directory that [`authority`] made.
+    pub fn configure(
+        rig: &Rig,
+        namespace: &Namespace,
+        authority: &Path,
+        settings: &Settings<'_>,
+        files: &[(&str, &str)],
+    ) -> Result<Self> {
+        let name = settings.name.to_owned();
+        let directory = rig.directory().join(&name);
+        fs::create_dir(&directory)?;
+        let gateway = Self { name, namespace: namespace.clone(), directory, process: None };
+        let pins = format!("/sys/fs/bpf/sluice/{}{}", rig.prefix(), gateway.name);
+        let issue = ["ca", "issue-node", "--root", &text(authority), "--node", &gateway.name, "--out"];
+        let out = text(&gateway.directory.join("ca"));
+        host_sluice(&[&issue[..], &[&out]].concat())?.ok()?;
+        gateway.write("gateway.yaml", &gateway.resource(settings, &pins))?;
+        for (name, content) in files {
+            gateway.write(name, content)?;
+        }
+        // Pins outlive programs and namespaces by design, so they are removed by name.
+        rig.afterwards(move || drop(fs::remove_dir_all(pins)));
+        Ok(gateway)
+    }
+
+    fn resource(&self, settings: &Settings<'_>, pins: &str) -> String {
+        let inside = settings.inside.iter().map(|port| format!("    - {{ interface: {port}, side: inside }}\n"));
+        let cores = settings.cores.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        format!(
+            "apiVersion: sluice.dev/v1alpha1\n\
+             kind: Gateway\n\
+             metadata: {{ name: {name} }}\n\
+             spec:\n  \
+               trustDomain: example.com\n  \
+               ports:\n{inside}    - {{ interface: out0, side: outside }}\n  \
+               cores: [{cores}]\n  \
+               hosts: {{ {BACKEND}: [198.18.2.2, \"2001:db8:2::2\"] }}\n  \
+               identity: {{ source: embedded, embedded: {{ directory: ca, ttl: {ttl} }} }}\n  \
+               admin: {{ socket: {socket}, metrics: 127.0.0.1:15020 }}\n  \
+               unmatchedEgress: {unmatched}\n  \
+               pinDirectory: {pins}\n",
+            name = self.name,
+            inside = inside.collect::<String>(),
+            ttl = settings.ttl,
+            unmatched = settings.unmatched_egress,
+            socket = self.socket().display(),
+        )
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.with_extension("sock")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.directory.with_extension("log")
+    }
+
+    /// `sluice up`; [`Self::wait_ready`] says when it is.
+    pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(binary("sluice")?);
+        command.args(["up", "--config"]).arg(&self.directory);
+        self.process = Some(Process::start(command, &self.log())?);
+        Ok(())
+    }
+
+    /// `sluice status --wait`: ready means that every core has adopted a snapshot.
+    pub fn wait_ready(&self) -> Result<()> {
+        let output = self.sluice(&["status", "--wait", "30s"])?;
+        output.ok().map(drop).with_context(|| format!("{} does not become ready; its log:\n{}", self.name, self.tail()))
+    }
+
+    /// The supervisor. Panics if the gateway was not started.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the gateway was started")
+    }
+
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut process| process.stop().map(drop))
+    }
+
+    /// Lets it run on after the demo.
+    pub fn leave(self) {
+        if let Some(process) = self.process {
+            process.leave();
+        }
+    }
+
+    /// One command of the CLI, against this gateway.
+    pub fn sluice(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.namespace.command(binary("sluice")?);
+        command.args(arguments).arg("--socket").arg(self.socket());
+        run(command, PATIENCE)
+    }
+
+    fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let output = self.sluice(&[arguments, &["-o", "json"]].concat())?;
+        let text = output.ok()?;
+        serde_json::from_str(text).with_context(|| format!("`sluice {}` printed: {text}", arguments.join(" ")))
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        self.json(&["status"])
+    }
+
+    /// Live ones and those that ended.
+    pub fn connections(&self) -> Result<Vec<ConnectionReport>> {
+        self.json(&["connections", "--all"])
+    }
+
+    pub fn refused(&self) -> Result<Vec<ConnectionReport>> {
+        self.json(&["connections", "--refused"])
+    }
+
+    pub fn explain(&self, from: &str, to: &str) -> Result<Explanation> {
+        self.json(&["explain", "--from", from, "--to", to])
+    }
+
+    /// A counter of `/metrics`, its series summed whose labels contain `label`.
+    pub fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let output = self.namespace.run("curl -sf --max-time 5 http://127.0.0.1:15020/metrics", PATIENCE)?;
+        let lines = output.ok()?.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Replaces one file of the configuration, and waits until a newer version is in force.
+    pub fn apply(&self, name: &str, content: &str) -> Result<Version> {
+        let before = self.status()?.in_force;
+        self.write(name, content)?;
+        wait_until(&format!("{} takes the change of {name}; its log:\n{}", self.name, self.tail()), PATIENCE, || {
+            self.status().ok()?.in_force.filter(|version| Some(*version) > before)
+        })
+    }
+
+    /// Makes the next SVIDs live for `ttl`.
+    pub fn renew_every(&self, ttl: &str) -> Result<Version> {
+        let text = fs::read_to_string(self.directory.join("gateway.yaml"))?;
+        let (head, tail) = text.split_once("ttl: ").context("the Gateway says ttl")?;
+        let (_, tail) = tail.split_once(' ').context("more follows")?;
+        self.apply("gateway.yaml", &format!("{head}ttl: {ttl} {tail}"))
+    }
+
+    /// Whole or not at all: written beside, then renamed.
+    fn write(&self, name: &str, content: &str) -> Result<()> {
+        let beside = self.directory.join(format!(".{name}.new"));
+        fs::write(&beside, content)?;
+        fs::rename(&beside, self.directory.join(name)).with_context(|| format!("write {name}"))
+    }
+
+    /// The log's last lines, for errors.
+    pub fn tail(&self) -> String {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+/// Makes the root CA of `example.com` in `directory`.
+pub fn authority(directory: &Path) -> Result<()> {
+    host_sluice(&["ca", "init", "--trust-domain", "example.com", "--out", &text(directory)])?.ok().map(drop)
+}
+
+fn host_sluice(arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(binary("sluice")?);
+    command.args(arguments);
+    run(command, PATIENCE)
+}
+
+/// One of the workspace's programs, built beside the one that asks.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // Tests stand one level deeper, in deps/.
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let Some(path) = found else { bail!("{name} is not built: run `make build`") };
+    Ok(path)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
