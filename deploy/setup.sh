@@ -30,6 +30,7 @@ for package in "${build[@]}" "${run[@]}"; do
   installed "$package" || missing+=("$package")
 done
 if [ ${#missing[@]} -eq 0 ]; then
+  say "nothing is missing"
   exit 0
 fi
 

@@ -104,13 +104,20 @@ pub fn exchange(namespace: &Namespace, server: SocketAddr, what: Exchange) -> Re
 
 /// One exchange on a connection of its own.
 pub fn call(server: SocketAddr, number: u64, bytes: u64) -> Result<()> {
+    complete(&open(server, number)?, number, bytes)
+}
+
+/// A connection whose exchange has begun and goes on with [`complete`], whenever that is.
+pub fn open(server: SocketAddr, number: u64) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&server, PATIENCE).context("connect")?;
-    let mut header = [0; 16];
-    header[..8].copy_from_slice(&number.to_be_bytes());
-    header[8..].copy_from_slice(&bytes.to_be_bytes());
     set_patience(&stream)?;
-    (&stream).write_all(&header).context("send the header")?;
-    both_ways(&stream, seed(number, 0), seed(number, 1), bytes)
+    (&stream).write_all(&number.to_be_bytes()).context("send the header's first half")?;
+    Ok(stream)
+}
+
+pub fn complete(mut stream: &TcpStream, number: u64, bytes: u64) -> Result<()> {
+    stream.write_all(&bytes.to_be_bytes()).context("send the header's second half")?;
+    both_ways(stream, seed(number, 0), seed(number, 1), bytes)
 }
 
 fn answer(stream: &TcpStream) -> Result<()> {

@@ -14,6 +14,7 @@ mod capture;
 pub mod gateway;
 mod namespace;
 mod packet_socket;
+pub mod pair;
 mod process;
 mod rig;
 mod signal;
@@ -25,6 +26,7 @@ pub use capture::Capture;
 pub use gateway::Gateway;
 pub use namespace::Namespace;
 pub use packet_socket::PacketSocket;
+pub use pair::Pair;
 pub use process::{Output, Process, run};
 pub use rig::{End, Rig};
 pub use site::{Host, Mtu, Site};
@@ -41,4 +43,33 @@ pub fn wait_until<T>(what: &str, timeout: Duration, mut condition: impl FnMut() 
         #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// How much of one core these processes use together, over `window`.
+pub fn cpu_share(pids: &[rustix::process::Pid], window: Duration) -> anyhow::Result<f64> {
+    // Fields 14 and 15 of proc(5) stat, counted behind the name, which may hold blanks.
+    let ticks = |pid: &rustix::process::Pid| -> anyhow::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+        let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+        Ok(fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum())
+    };
+    let all = || pids.iter().map(ticks).sum::<anyhow::Result<u64>>();
+    anyhow::ensure!(!pids.is_empty(), "no process to measure");
+    let before = all()?;
+    let began = Instant::now();
+    #[expect(clippy::disallowed_methods, reason = "a rate needs a stretch of time")]
+    std::thread::sleep(window);
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((all()? - before) as f64 / per_second / began.elapsed().as_secs_f64())
+}
+
+/// For tests that hold thousands of sockets.
+pub fn raise_file_limit(to: u64) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= to) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(to));
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(to), maximum })?)
 }
