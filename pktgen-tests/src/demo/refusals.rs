@@ -43,14 +43,14 @@ pub fn spoof(stage: &Stage) -> Result<String> {
     intruder.ip(&format!("address del {address}/32 dev eth0"))?;
     let said = result?;
     ensure!(stage.accepted()? == accepted, "the service saw a connection");
-    let dropped = wait_until("node-a counts SourceSpoofed", SECONDS(5), || {
+    let dropped = wait_until("node-a counts drop_spoofed", SECONDS(5), || {
         spoofed(&stage.node_a).ok().map(|now| now - before).filter(|more| *more > 0.0)
     })?;
-    Ok(format!("node-a dropped {dropped} packets from {address} at in1 as SourceSpoofed; {said}"))
+    Ok(format!("node-a dropped {dropped} packets from {address} at in1 (drop_spoofed); {said}"))
 }
 
 fn spoofed(gateway: &Gateway) -> Result<f64> {
-    gateway.metric("sluice_", "SourceSpoofed")
+    gateway.metric("sluice_steered_packets_total", "drop_spoofed")
 }
 
 /// The newest refusal of `host` by `gateway`, which has this reason.

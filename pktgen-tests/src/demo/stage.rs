@@ -127,7 +127,7 @@ impl Stage {
         println!("  what the wire sees of it:\n    nsenter --net=/run/netns/{wire} tcpdump -i b0 -nA tcp");
         for gateway in [&self.node_a, &self.node_b] {
             println!("  {}:", gateway.name());
-            for command in ["status", "identities", "connections --all", "connections --refused"] {
+            for command in ["status", "identities", "connections --closed", "connections --refused"] {
                 println!("    sluice {command} --socket {}", gateway.socket().display());
             }
         }

@@ -9,6 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use snapshot::{ConnectionReport, Explanation, Status, Version};
 
@@ -37,6 +39,32 @@ pub struct Settings<'a> {
     pub unmatched_egress: &'a str,
 }
 
+/// What `sluice status` tells, as far as it is looked at here.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    /// Of the control process.
+    pub pid: u32,
+    pub config: Config,
+    pub identities: Vec<Identity>,
+    pub dataplane: Option<Status>,
+    pub dataplane_error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Config {
+    /// Why the files as they are now were refused.
+    pub errors: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Identity {
+    pub spiffe_id: String,
+    pub serial: Option<String>,
+    /// Seconds since the epoch.
+    pub not_before: Option<u64>,
+    pub not_after: Option<u64>,
+}
+
 /// The backend's name in the demo's configuration; each gateway's `hosts` knows it.
 pub const BACKEND: &str = "backend-api.myapp.svc.cluster.local";
 
@@ -63,7 +91,11 @@ impl Gateway {
             gateway.write(name, content)?;
         }
         // Pins outlive programs and namespaces by design, so they are removed by name.
-        rig.afterwards(move || drop(fs::remove_dir_all(pins)));
+        rig.afterwards(move || {
+            if Path::new(&pins).exists() {
+                let _ = host_sluice(&["detach", "--pin-directory", &pins]);
+            }
+        });
         Ok(gateway)
     }
 
@@ -150,21 +182,33 @@ impl Gateway {
 
     fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let output = self.sluice(&[arguments, &["-o", "json"]].concat())?;
-        let text = output.ok()?;
-        serde_json::from_str(text).with_context(|| format!("`sluice {}` printed: {text}", arguments.join(" ")))
+        // `explain` and `status` answer "no" by their exit code, and print it all the same.
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("`sluice {}` printed: {}{}", arguments.join(" "), output.stdout, output.stderr))
     }
 
-    pub fn status(&self) -> Result<Status> {
+    pub fn report(&self) -> Result<Report> {
         self.json(&["status"])
     }
 
-    /// Live ones and those that ended.
+    /// The dataplane's own.
+    pub fn status(&self) -> Result<Status> {
+        let report = self.report()?;
+        report.dataplane.with_context(|| format!("{}: no dataplane: {:?}", self.name, report.dataplane_error))
+    }
+
+    /// Live ones and those that ended in order or not, in the order of their beginning.
     pub fn connections(&self) -> Result<Vec<ConnectionReport>> {
-        self.json(&["connections", "--all"])
+        let mut all: Vec<ConnectionReport> = self.json(&["connections"])?;
+        all.extend(self.json::<Vec<ConnectionReport>>(&["connections", "--closed"])?);
+        all.sort_by_key(|connection| connection.id);
+        Ok(all)
     }
 
     pub fn refused(&self) -> Result<Vec<ConnectionReport>> {
-        self.json(&["connections", "--refused"])
+        let mut all: Vec<ConnectionReport> = self.json(&["connections", "--refused"])?;
+        all.sort_by_key(|connection| connection.id);
+        Ok(all)
     }
 
     pub fn explain(&self, from: &str, to: &str) -> Result<Explanation> {
@@ -182,17 +226,34 @@ impl Gateway {
     pub fn apply(&self, name: &str, content: &str) -> Result<Version> {
         let before = self.status()?.in_force;
         self.write(name, content)?;
-        wait_until(&format!("{} takes the change of {name}; its log:\n{}", self.name, self.tail()), PATIENCE, || {
-            self.status().ok()?.in_force.filter(|version| Some(*version) > before)
-        })
+        let taken = wait_until("a newer version is in force", PATIENCE, || {
+            let report = self.report().ok()?;
+            let newer = report.dataplane?.in_force.filter(|version| Some(*version) > before);
+            if report.config.errors.is_empty() { newer.map(Ok) } else { Some(Err(report.config.errors)) }
+        });
+        match taken.with_context(|| format!("{name} changed; the log of {}:\n{}", self.name, self.tail()))? {
+            Ok(version) => Ok(version),
+            Err(errors) => bail!("{} refuses {name}: {}", self.name, errors.join("; ")),
+        }
     }
 
-    /// Makes the next SVIDs live for `ttl`.
-    pub fn renew_every(&self, ttl: &str) -> Result<Version> {
+    /// Makes SVIDs live for `ttl`, beginning with new ones: its control process starts again, the
+    /// dataplane goes on.
+    pub fn renew_every(&self, ttl: &str) -> Result<()> {
         let text = fs::read_to_string(self.directory.join("gateway.yaml"))?;
         let (head, tail) = text.split_once("ttl: ").context("the Gateway says ttl")?;
         let (_, tail) = tail.split_once(' ').context("more follows")?;
-        self.apply("gateway.yaml", &format!("{head}ttl: {ttl} {tail}"))
+        self.write("gateway.yaml", &format!("{head}ttl: {ttl} {tail}"))?;
+        let before = self.report()?;
+        let serials = |report: &Report| report.identities.iter().filter_map(|i| i.serial.clone()).collect::<Vec<_>>();
+        let old = serials(&before);
+        kill_process(Pid::from_raw(before.pid.cast_signed()).context("it has a PID")?, Signal::TERM)?;
+        wait_until(&format!("{} has new SVIDs; its log:\n{}", self.name, self.tail()), PATIENCE, || {
+            let now = self.report().ok()?;
+            let new = serials(&now);
+            (new.len() == old.len() && new.iter().all(|serial| !old.contains(serial))).then_some(())
+        })?;
+        self.wait_ready()
     }
 
     /// Whole or not at all: written beside, then renamed.
@@ -212,7 +273,7 @@ impl Gateway {
 
 /// Makes the root CA of `example.com` in `directory`.
 pub fn authority(directory: &Path) -> Result<()> {
-    host_sluice(&["ca", "init", "--trust-domain", "example.com", "--out", &text(directory)])?.ok().map(drop)
+    host_sluice(&["ca", "init", "--trust-domain", "example.com", "--directory", &text(directory)])?.ok().map(drop)
 }
 
 fn host_sluice(arguments: &[&str]) -> Result<Output> {
