@@ -8,6 +8,7 @@ with the caller as this side sees it.
 """
 
 import json
+import socket
 import socketserver
 import sys
 import threading
@@ -29,8 +30,11 @@ class Logged:
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 128
+    address_family = socket.AF_INET6
 
     def process_request(self, request, client_address):
+        # The socket is of both families: IPv4 callers show as ::ffff:a.b.c.d.
+        client_address = (client_address[0].removeprefix("::ffff:"), client_address[1])
         log(event="accept", port=self.server_address[1], peer=client_address[0], peer_port=client_address[1])
         super().process_request(request, client_address)
 

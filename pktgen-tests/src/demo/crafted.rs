@@ -15,7 +15,7 @@ pub fn syns(stage: &Stage) -> Result<String> {
     let mut syn = Packet::syn(SocketAddr::new(Host::Legacy.v4(), 45_000), backend);
     syn.source_mac = wire.mac("b0")?;
     syn.destination_mac = stage.site.node_b.mac("out0")?;
-    let accepted = stage.accepted()?;
+    let accepted = stage.service.accepted()?;
     let capture = Capture::start(wire, "b0")?;
     let inside = Capture::start(&stage.site.backend, "eth0")?;
 
@@ -40,6 +40,6 @@ pub fn syns(stage: &Stage) -> Result<String> {
     let frames = inside.finish()?;
     let legacy = |frame: &Vec<u8>| frame.windows(4).any(|bytes| bytes == [198, 18, Host::Legacy as u8, 2]);
     ensure!(!frames.iter().any(legacy), "a packet of it crossed to the backend's cable");
-    ensure!(stage.accepted()? == accepted, "the service saw a connection");
+    ensure!(stage.service.accepted()? == accepted, "the service saw a connection");
     Ok("both unanswered, no packet of them on the backend's cable, no connection seen; a whole SYN was answered".into())
 }

@@ -9,7 +9,7 @@ use crate::stage::{BACKEND_ID, FRONTEND_ID, SECONDS, Stage};
 
 pub fn call(stage: &Stage) -> Result<String> {
     let reply = stage.call(&stage.site.frontend, "first-call", &[])?;
-    let seen = stage.events("request")?;
+    let seen = stage.service.events("request")?;
     let seen = seen.iter().find(|event| event["marker"] == "first-call").context("the service logged no request")?;
     let (address, port) = (Host::Frontend.v4().to_string(), reply.local_port);
     ensure!(seen["peer"] == *address && seen["peer_port"] == port, "the service saw {seen}, not {address}:{port}");

@@ -36,13 +36,13 @@ pub fn spoof(stage: &Stage) -> Result<String> {
     let address = Host::Frontend.v4();
     let intruder = &stage.site.intruder;
     let before = spoofed(&stage.node_a)?;
-    let accepted = stage.accepted()?;
+    let accepted = stage.service.accepted()?;
     intruder.ip(&format!("address add {address}/32 dev eth0"))?;
     let extra = ["--interface", &address.to_string(), "--connect-timeout", "2"];
     let result = stage.refused_call(intruder, Host::Frontend, "spoof", &extra);
     intruder.ip(&format!("address del {address}/32 dev eth0"))?;
     let said = result?;
-    ensure!(stage.accepted()? == accepted, "the service saw a connection");
+    ensure!(stage.service.accepted()? == accepted, "the service saw a connection");
     let dropped = wait_until("node-a counts drop_spoofed", SECONDS(5), || {
         spoofed(&stage.node_a).ok().map(|now| now - before).filter(|more| *more > 0.0)
     })?;

@@ -1,19 +1,15 @@
 //! Everything the steps stand on: the site, both gateways, the service, and how to call it.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pktgen_tests::netns::gateway::{self, BACKEND, Gateway, Settings};
-use pktgen_tests::netns::{Host, Mtu, Namespace, Process, Site, run, wait_until};
-use serde_json::Value;
+use pktgen_tests::netns::{Host, Mtu, Namespace, Service, Site, run};
 
 pub struct Stage {
     pub node_a: Gateway,
     pub node_b: Gateway,
-    service: Process,
-    service_log: PathBuf,
+    pub service: Service,
     /// Last: the handles of programs are dropped before their namespaces go.
     pub site: Site,
 }
@@ -21,7 +17,6 @@ pub struct Stage {
 /// The example of the documentation, its selectors replaced by `net:ip`.
 pub const POLICY: &str = include_str!("../../../deploy/demo/frontend-backend.yaml");
 const INTRUDER: &str = include_str!("../../../deploy/demo/intruder.yaml");
-const SERVICE: &str = include_str!("../../../deploy/demo/service.py");
 
 pub const FRONTEND_ID: &str = "spiffe://example.com/myapp/app/frontend";
 pub const BACKEND_ID: &str = "spiffe://example.com/myapp/app/backend-api";
@@ -40,11 +35,7 @@ impl Stage {
     pub fn set() -> Result<(Self, String)> {
         let began = Instant::now();
         let site = Site::lay(Mtu { inside: 1500, outside: 1500 })?;
-        let service_log = site.rig.directory().join("service.log");
-        let script = site.rig.directory().join("service.py");
-        fs::write(&script, SERVICE)?;
-        let service = site.backend.spawn(&format!("python3 {}", script.display()), &service_log)?;
-
+        let service = Service::start(&site.backend, site.rig.directory())?;
         let authority = site.rig.directory().join("root-ca");
         gateway::authority(&authority)?;
         let node_a = Settings { name: "node-a", inside: &["in0", "in1", "in2"], ..SETTINGS };
@@ -56,8 +47,7 @@ impl Stage {
         node_b.launch()?;
         node_a.wait_ready()?;
         node_b.wait_ready()?;
-        let stage = Self { node_a, node_b, service, service_log, site };
-        wait_until("the service is ready", SECONDS(10), || (!stage.events("ready").ok()?.is_empty()).then_some(()))?;
+        let stage = Self { node_a, node_b, service, site };
         let [a, b] = [stage.node_a.status()?, stage.node_b.status()?];
         let version = |status: &snapshot::Status| status.in_force.map_or("none".into(), |v| v.to_string());
         let detail = format!(
@@ -92,28 +82,12 @@ impl Stage {
 
     /// A call that must fail: how curl puts it, and that the service saw no connection from `host`.
     pub fn refused_call(&self, from: &Namespace, host: Host, marker: &str, extra: &[&str]) -> Result<String> {
-        let before = self.accepted_from(host)?;
+        let before = self.service.accepted_from(host)?;
         let output = run(self.curl(from, "/", marker, extra), SECONDS(15))?;
         ensure!(!output.status.success(), "the call was answered: {}", output.stdout.trim());
-        let after = self.accepted_from(host)?;
+        let after = self.service.accepted_from(host)?;
         ensure!(before == after, "the service saw {} connections of it", after - before);
         Ok(output.stderr.trim().to_owned())
-    }
-
-    /// What the service has logged under this name.
-    pub fn events(&self, name: &str) -> Result<Vec<Value>> {
-        let text = fs::read_to_string(&self.service_log)?;
-        let all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(all.filter(|event| event["event"] == name).collect())
-    }
-
-    pub fn accepted_from(&self, host: Host) -> Result<usize> {
-        let address = host.v4().to_string();
-        Ok(self.events("accept")?.iter().filter(|event| event["peer"] == *address).count())
-    }
-
-    pub fn accepted(&self) -> Result<usize> {
-        Ok(self.events("accept")?.len())
     }
 
     /// Leaves everything up and says what can be done with it.

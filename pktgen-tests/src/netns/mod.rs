@@ -17,6 +17,7 @@ mod packet_socket;
 pub mod pair;
 mod process;
 mod rig;
+mod service;
 mod signal;
 mod site;
 
@@ -29,6 +30,7 @@ pub use packet_socket::PacketSocket;
 pub use pair::Pair;
 pub use process::{Output, Process, run};
 pub use rig::{End, Rig};
+pub use service::Service;
 pub use site::{Host, Mtu, Site};
 
 /// Asks `condition` until it is `Some` or `timeout` has passed. For what the kernel has no event
