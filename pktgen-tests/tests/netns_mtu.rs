@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use pktgen_tests::load::{Exchange, Server, exchange};
 use pktgen_tests::netns::pair::{Pair, Setup};
-use pktgen_tests::netns::{Capture, Host, Mtu};
+use pktgen_tests::netns::{Cables, Capture, Host};
 use pktgen_tests::stream::streams;
 
 const TOTAL: u64 = 200_000_000;
 
 fn bytes_are_exact_at(mtu: u32) {
-    let pair = Pair::start(&Setup { mtu: Mtu { inside: mtu, outside: mtu }, ..Setup::default() }).unwrap();
+    let pair = Pair::start(&Setup { cables: Cables::mtu(mtu), ..Setup::default() }).unwrap();
     for v6 in [false, true] {
         let address = SocketAddr::new(Host::Backend.address(v6), 3000);
         let server = Server::start(&pair.site.backend, address).unwrap();

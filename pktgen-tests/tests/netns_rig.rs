@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pktgen_tests::load::{Exchange, Server, exchange};
-use pktgen_tests::netns::{Capture, Host, Mtu, PacketSocket, Rig, Site, wait_until};
+use pktgen_tests::netns::{Cables, Capture, Host, PacketSocket, Rig, Site, wait_until};
 use pktgen_tests::packet::{ACK, Packet, RST, SYN, Segment};
 use pktgen_tests::stream::{holds_marker, streams};
 
-const SMALL: Mtu = Mtu { inside: 1500, outside: 1500 };
+const SMALL: Cables = Cables::mtu(1500);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]

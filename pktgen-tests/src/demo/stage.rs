@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pktgen_tests::netns::gateway::{self, BACKEND, Gateway, Settings};
-use pktgen_tests::netns::{Host, Mtu, Namespace, Service, Site, run};
+use pktgen_tests::netns::{Cables, Host, Namespace, Service, Site, run};
 
 pub struct Stage {
     pub node_a: Gateway,
@@ -34,7 +34,7 @@ pub struct Reply {
 impl Stage {
     pub fn set() -> Result<(Self, String)> {
         let began = Instant::now();
-        let site = Site::lay(Mtu { inside: 1500, outside: 1500 })?;
+        let site = Site::lay(Cables::mtu(1500))?;
         let service = Service::start(&site.backend, site.rig.directory())?;
         let authority = site.rig.directory().join("root-ca");
         gateway::authority(&authority)?;

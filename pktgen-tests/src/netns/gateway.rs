@@ -23,7 +23,8 @@ pub struct Gateway {
     namespace: Namespace,
     /// The configuration; socket and log stand beside it.
     directory: PathBuf,
-    process: Option<Process>,
+    /// `sluice up`, or the control process and the dataplane by themselves.
+    processes: Vec<Process>,
 }
 
 /// What the `Gateway` resource says beyond the rig's own paths.
@@ -81,7 +82,7 @@ impl Gateway {
         let name = settings.name.to_owned();
         let directory = rig.directory().join(&name);
         fs::create_dir(&directory)?;
-        let gateway = Self { name, namespace: namespace.clone(), directory, process: None };
+        let gateway = Self { name, namespace: namespace.clone(), directory, processes: vec![] };
         let pins = format!("/sys/fs/bpf/sluice/{}{}", rig.prefix(), gateway.name);
         let issue = ["ca", "issue-node", "--root", &text(authority), "--node", &gateway.name, "--out"];
         let out = text(&gateway.directory.join("ca"));
@@ -145,10 +146,33 @@ impl Gateway {
 
     /// `sluice up`; [`Self::wait_ready`] says when it is.
     pub fn launch(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(binary("sluice")?);
-        command.args(["up", "--config"]).arg(&self.directory);
-        self.process = Some(Process::start(command, &self.log())?);
+        let directory = text(&self.directory);
+        self.spawn("sluice", &["up", "--config", &directory])
+    }
+
+    /// Both processes without a supervisor: one that is killed stays dead.
+    pub fn launch_apart(&mut self) -> Result<()> {
+        self.launch_control()?;
+        let socket = text(&self.socket());
+        self.spawn("sluice-dataplane", &["--admin", &socket])
+    }
+
+    pub fn launch_control(&mut self) -> Result<()> {
+        let directory = text(&self.directory);
+        self.spawn("sluice-ctrl", &["--config", &directory])
+    }
+
+    fn spawn(&mut self, program: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.namespace.command(binary(program)?);
+        command.args(arguments);
+        self.processes.push(Process::start(command, &self.log())?);
         Ok(())
+    }
+
+    /// SIGKILL to the control process.
+    pub fn kill_control(&self) -> Result<()> {
+        let pid = self.report()?.pid;
+        kill_process(Pid::from_raw(pid.cast_signed()).context("it has a PID")?, Signal::KILL).context("kill ctrl")
     }
 
     /// `sluice status --wait`: ready means that every core has adopted a snapshot.
@@ -157,20 +181,9 @@ impl Gateway {
         output.ok().map(drop).with_context(|| format!("{} does not become ready; its log:\n{}", self.name, self.tail()))
     }
 
-    /// The supervisor. Panics if the gateway was not started.
-    pub fn process(&mut self) -> &mut Process {
-        self.process.as_mut().expect("the gateway was started")
-    }
-
-    pub fn stop(&mut self) -> Result<()> {
-        self.process.take().map_or(Ok(()), |mut process| process.stop().map(drop))
-    }
-
     /// Lets it run on after the demo.
     pub fn leave(self) {
-        if let Some(process) = self.process {
-            process.leave();
-        }
+        self.processes.into_iter().for_each(Process::leave);
     }
 
     /// One command of the CLI, against this gateway.

@@ -31,7 +31,7 @@ pub use pair::Pair;
 pub use process::{Output, Process, run};
 pub use rig::{End, Rig};
 pub use service::Service;
-pub use site::{Host, Mtu, Site};
+pub use site::{Cables, Host, Site};
 
 /// Asks `condition` until it is `Some` or `timeout` has passed. For what the kernel has no event
 /// for; `what` is what the error says did not happen.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::gateway::{self, Gateway, Settings};
-use super::{Mtu, Site};
+use super::{Cables, Site};
 
 pub struct Pair {
     pub node_a: Gateway,
@@ -19,7 +19,7 @@ pub struct Pair {
 /// What differs between tests.
 #[derive(Debug, Clone)]
 pub struct Setup<'a> {
-    pub mtu: Mtu,
+    pub cables: Cables,
     pub ttl: &'a str,
     pub cores: &'a [u32],
     /// Files of both configurations.
@@ -39,7 +39,7 @@ pub fn policy() -> String {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { mtu: Mtu { inside: 1500, outside: 1500 }, ttl: "1h", cores: &[0], files: &[] }
+        Self { cables: Cables::mtu(1500), ttl: "1h", cores: &[0], files: &[] }
     }
 }
 
@@ -56,7 +56,7 @@ impl Pair {
 
     /// Everything but starting them.
     pub fn configure(setup: &Setup<'_>) -> Result<Self> {
-        let site = Site::lay(setup.mtu)?;
+        let site = Site::lay(setup.cables)?;
         let authority = site.rig.directory().join("root-ca");
         gateway::authority(&authority)?;
         let policy = policy();

@@ -91,11 +91,14 @@ impl Rig {
     }
 
     /// Lays a veth cable, both ends up.
-    pub fn cable(&self, a: &End<'_>, b: &End<'_>, mtu: u32) -> Result<()> {
-        let mtu = mtu.to_string();
+    pub fn cable(&self, a: &End<'_>, b: &End<'_>, mtu: u32, queues: u32) -> Result<()> {
+        let (mtu, queues) = (mtu.to_string(), queues.to_string());
+        let queues = ["numtxqueues", &queues, "numrxqueues", &queues];
         ip(&[
-            &["link", "add", a.interface, "mtu", &mtu, "netns", a.namespace.name(), "type", "veth"][..],
-            &["peer", "name", b.interface, "mtu", &mtu, "netns", b.namespace.name()],
+            &["link", "add", a.interface, "mtu", &mtu, "netns", a.namespace.name()][..],
+            &queues,
+            &["type", "veth", "peer", "name", b.interface, "mtu", &mtu, "netns", b.namespace.name()],
+            &queues,
         ]
         .concat())?;
         for end in [a, b] {

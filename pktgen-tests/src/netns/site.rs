@@ -16,11 +16,20 @@ use anyhow::Result;
 
 use super::{End, Namespace, Rig};
 
-/// Of the cables to the workloads, and of those between the nodes.
+/// What the cables are like: MTU of those to the workloads, MTU of those between the nodes, and how
+/// many queues each end has.
 #[derive(Debug, Clone, Copy)]
-pub struct Mtu {
+pub struct Cables {
     pub inside: u32,
     pub outside: u32,
+    pub queues: u32,
+}
+
+impl Cables {
+    /// One MTU everywhere, one queue.
+    pub const fn mtu(mtu: u32) -> Self {
+        Self { inside: mtu, outside: mtu, queues: 1 }
+    }
 }
 
 pub struct Site {
@@ -66,7 +75,7 @@ impl Host {
 
 impl Site {
     /// Lays everything, with the kernel forwarding plainly.
-    pub fn lay(mtu: Mtu) -> Result<Self> {
+    pub fn lay(cables: Cables) -> Result<Self> {
         let rig = Rig::new()?;
         let site = Self {
             frontend: rig.namespace("frontend")?,
@@ -82,35 +91,50 @@ impl Site {
         for router in [&site.node_a, &site.wire, &site.node_b] {
             router.forward()?;
         }
-        site.host(&site.node_a, "in0", &site.frontend, Host::Frontend, mtu.inside)?;
-        site.host(&site.node_a, "in1", &site.intruder, Host::Intruder, mtu.inside)?;
-        site.host(&site.node_a, "in2", &site.stranger, Host::Stranger, mtu.inside)?;
-        site.host(&site.node_b, "in0", &site.backend, Host::Backend, mtu.inside)?;
-        site.host(&site.wire, "l0", &site.legacy, Host::Legacy, mtu.outside)?;
-        site.uplink(&site.node_a, "a0", 10, &[Host::Frontend, Host::Intruder, Host::Stranger], mtu.outside)?;
-        site.uplink(&site.node_b, "b0", 20, &[Host::Backend], mtu.outside)?;
+        site.host(&site.node_a, "in0", &site.frontend, Host::Frontend, (cables.inside, cables.queues))?;
+        site.host(&site.node_a, "in1", &site.intruder, Host::Intruder, (cables.inside, cables.queues))?;
+        site.host(&site.node_a, "in2", &site.stranger, Host::Stranger, (cables.inside, cables.queues))?;
+        site.host(&site.node_b, "in0", &site.backend, Host::Backend, (cables.inside, cables.queues))?;
+        site.host(&site.wire, "l0", &site.legacy, Host::Legacy, (cables.outside, cables.queues))?;
+        site.uplink(
+            &site.node_a,
+            "a0",
+            10,
+            &[Host::Frontend, Host::Intruder, Host::Stranger],
+            (cables.outside, cables.queues),
+        )?;
+        site.uplink(&site.node_b, "b0", 20, &[Host::Backend], (cables.outside, cables.queues))?;
         Ok(site)
     }
 
     /// A host with one cable to its router.
-    fn host(&self, router: &Namespace, port: &str, host: &Namespace, place: Host, mtu: u32) -> Result<()> {
+    fn host(
+        &self,
+        router: &Namespace,
+        port: &str,
+        host: &Namespace,
+        place: Host,
+        (mtu, queues): (u32, u32),
+    ) -> Result<()> {
         let n = place as u8;
         let (router_v4, router_v6) = (format!("198.18.{n}.1"), format!("2001:db8:{n}::1"));
         self.rig.cable(
             &End::new(router, port, &[&format!("{router_v4}/24"), &format!("{router_v6}/64")]),
             &End::new(host, "eth0", &[&format!("198.18.{n}.2/24"), &format!("2001:db8:{n}::2/64")]),
             mtu,
+            queues,
         )?;
         host.ip(&format!("route add default via {router_v4}"))?;
         host.ip(&format!("route add default via {router_v6}"))
     }
 
     /// A node's cable to the wire, which then knows the way to the node's hosts.
-    fn uplink(&self, node: &Namespace, port: &str, n: u8, hosts: &[Host], mtu: u32) -> Result<()> {
+    fn uplink(&self, node: &Namespace, port: &str, n: u8, hosts: &[Host], (mtu, queues): (u32, u32)) -> Result<()> {
         self.rig.cable(
             &End::new(node, "out0", &[&format!("198.18.{n}.1/24"), &format!("2001:db8:{n}::1/64")]),
             &End::new(&self.wire, port, &[&format!("198.18.{n}.254/24"), &format!("2001:db8:{n}::254/64")]),
             mtu,
+            queues,
         )?;
         node.ip(&format!("route add default via 198.18.{n}.254"))?;
         node.ip(&format!("route add default via 2001:db8:{n}::254"))?;
