@@ -9,7 +9,13 @@
 //!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
 //! ```
 
+pub mod link;
 pub mod mem;
+pub mod ports;
+pub mod rings;
+pub mod umem;
+pub mod wait;
+pub mod xsk;
 
 use std::net::SocketAddr;
 
@@ -39,13 +45,26 @@ pub trait PacketIo {
     /// The burst before must have been released.
     fn rx_burst(&mut self, port: PortId) -> usize;
 
-    /// The whole packet, Ethernet header first, contiguous.
+    /// The packet's first bytes, all headers among them: what parsing needs, without the copy that
+    /// makes a packet of several frames contiguous.
+    fn head(&mut self, packet: Packet) -> &[u8] {
+        self.bytes(packet)
+    }
+
+    /// Bytes of the whole packet.
+    fn length(&mut self, packet: Packet) -> usize {
+        self.bytes(packet).len()
+    }
+
+    /// The whole packet, Ethernet header first, contiguous. What is written to it may be lost when
+    /// another packet's bytes are asked for.
     fn bytes(&mut self, packet: Packet) -> &mut [u8];
 
     /// Gives back all frames of the current burst.
     fn release(&mut self);
 
-    /// Whether a packet of `len` bytes could be sent now.
+    /// Whether [`send`](Self::send) is worth a try now. False is only said of what passes by itself
+    /// (rings or frames are full); a port that is down says true, and refuses.
     fn can_send(&mut self, port: PortId, len: usize) -> bool;
 
     /// Queues one packet of `len` bytes, which `fill` writes (all of them). Refused with the reason
@@ -67,6 +86,10 @@ pub trait PacketIo {
     /// Blocks until a packet arrives, `timeout` (None: for ever) has passed, or another thread
     /// wakes this worker (the agent, or a core that hands a frame over).
     fn wait(&mut self, timeout: Option<std::time::Duration>);
+
+    /// The port's interface came back or changed, or is another one of the same name: opens its
+    /// rings anew if they need it. False: not yet, try again.
+    fn reopen(&mut self, port: PortId) -> bool;
 
     /// Frames that are accounted for (free, or lent to a ring), and all frames. Equal whenever no
     /// burst is out: a difference is a leak.

@@ -1,0 +1,513 @@
+//! All AF_XDP ports of one core behind [`PacketIo`].
+//!
+//! ```text
+//!   rx_burst ◀── sockets of the port's queues that are this core's, round robin
+//!   send ──▶ backlog ──▶ flush: window ──▶ transmit ring ──▶ one wake-up
+//! ```
+//!
+//! Each port has its own backlog and its own share of frames, so a port that cannot send delays
+//! nobody. A port whose interface is down or gone has no sockets: they are closed as soon as the
+//! kernel says so, which brings back every frame they held and makes sure that nothing stale leaves
+//! when the interface returns; [`XskPorts::take_up`] makes them anew.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use snapshot::DropReason;
+
+use super::link::Link;
+use super::rings::{BACKLOG, Backlog, FRAME_CAPACITY, Holder, MAX_CHAIN, RingSize, Shares, Window, frames_for};
+use super::umem::{Frame, Mode, Umem};
+use super::wait::{MAX_SOCKETS, Sleeper, Waker};
+use super::xsk::{Binding, Kick, OpenError, Xsk};
+use super::{BURST, Packet, PacketIo, PortId};
+
+/// The steering map's entries of flows: the runtime puts the program's map behind it.
+pub trait SteerMap: Send {
+    /// False: the map is full.
+    fn insert(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) -> bool;
+    fn remove(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr);
+    /// A port's socket is another one from now on. False: it could not be registered.
+    fn register(&mut self, port: PortId, queue: u32, socket: BorrowedFd<'_>) -> bool;
+}
+
+#[derive(Debug, Clone)]
+pub struct PortSpec {
+    pub interface: String,
+    /// Its place in the Gateway's list, and in the steering maps.
+    pub index: PortId,
+    /// Queues that the interface has (see [`super::link::ensure_queues`]); queue q is the business
+    /// of core q % cores.
+    pub queues: u32,
+}
+
+pub struct OpenOptions<'a> {
+    /// All ports of the Gateway, in its order.
+    pub ports: &'a [PortSpec],
+    pub core_index: u32,
+    pub cores: u32,
+    /// Frames of this core's UMEM.
+    pub frames: u32,
+    /// Entries of each of a socket's four rings.
+    pub ring: RingSize,
+    pub steer: Box<dyn SteerMap>,
+}
+
+/// What a port did not take or hand on, since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Received packets of more frames than any packet may have ([`DropReason::TooLarge`]).
+    pub oversized: u64,
+    /// Packets that the kernel took and did not send: no carrier, or too large for the interface.
+    pub refused: u64,
+    /// Packets queued when the port went down ([`DropReason::PortDown`]).
+    pub shed: u64,
+    /// Wake-ups of the transmit ring.
+    pub kicks: u64,
+}
+
+struct Port {
+    interface: String,
+    queues: Vec<u32>,
+    holders: u16,
+    link: Link,
+    /// Empty while the port is down. The first one, of the lowest queue, sends.
+    sockets: Vec<Xsk>,
+    backlog: Backlog<Frame>,
+    /// The transmit ring may hold descriptors that no wake-up has covered.
+    unsent: bool,
+    /// The socket that the next burst begins with.
+    turn: usize,
+    counters: Counters,
+}
+
+/// A received packet: its frames within the burst's.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: usize,
+    frames: usize,
+    length: usize,
+}
+
+struct Burst {
+    frames: Vec<Frame>,
+    packets: Vec<Span>,
+    /// The packet that `scratch` holds, made contiguous.
+    linear: Option<Packet>,
+    scratch: Box<[u8]>,
+}
+
+pub struct XskPorts {
+    ports: Vec<Port>,
+    umem: Umem,
+    mode: Mode,
+    ring: RingSize,
+    shares: Shares,
+    burst: Burst,
+    /// Where a packet of several frames is written before it is spread.
+    large: Box<[u8]>,
+    sleeper: Sleeper,
+    steer: Box<dyn SteerMap>,
+}
+
+/// Wake-ups of one port in one flush. More than one only while the kernel stops half-way and gets on.
+const KICKS: usize = 16;
+
+/// The longest sleep while something is queued that the kernel did not take.
+const RETRY: Duration = Duration::from_micros(100);
+
+/// Ethernet header and one VLAN tag: what a frame may be longer than the MTU.
+const LINK_HEADER: usize = 18;
+
+const ETHERNET_HEADER: usize = 14;
+
+impl XskPorts {
+    pub fn open(options: OpenOptions<'_>) -> Result<Self, OpenError> {
+        let OpenOptions { ports: specs, core_index, cores, frames, ring, steer } = options;
+        let mut ports = Vec::with_capacity(specs.len());
+        let mut holders = 0;
+        for spec in specs {
+            let queues: Vec<u32> = (0..spec.queues).filter(|queue| queue % cores == core_index).collect();
+            if queues.is_empty() {
+                let interface = spec.interface.clone();
+                return Err(OpenError::Queues { interface, queues: spec.queues, cores });
+            }
+            ports.push(Port::new(spec, Link::read(&spec.interface)?, queues, holders));
+            holders += ports.last().map_or(0, |port| port.queues.len() as u16);
+        }
+        let sockets = usize::from(holders);
+        assert!(sockets <= MAX_SOCKETS, "one core has at most {MAX_SOCKETS} sockets, not {sockets}");
+        let shares = Shares::divide(frames, ports.len(), sockets, ring)?;
+        let (umem, mode) = bind_all(&mut ports, frames, ring)?;
+        for port in &mut ports {
+            port.backlog = Backlog::new(shares.send);
+        }
+        let mut all = Self {
+            ports,
+            umem,
+            mode,
+            ring,
+            shares,
+            burst: Burst::new(),
+            large: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
+            sleeper: Sleeper::new().map_err(|errno| OpenError::Wait(errno.raw_os_error()))?,
+            steer,
+        };
+        all.refill();
+        Ok(all)
+    }
+
+    /// What the kernel gave: "copy" or "zero-copy".
+    pub fn mode(&self) -> &'static str {
+        self.mode.name()
+    }
+
+    /// Every socket of this core, to be registered in the steering program's socket map.
+    pub fn sockets(&self) -> impl Iterator<Item = (PortId, u32, BorrowedFd<'_>)> {
+        let ports = self.ports.iter().enumerate();
+        ports.flat_map(|(i, port)| port.sockets.iter().map(move |s| (PortId(i as u16), s.queue, s.fd())))
+    }
+
+    pub fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    pub fn mtu(&self, port: PortId) -> usize {
+        self.ports[usize::from(port.0)].link.mtu
+    }
+
+    pub fn mac(&self, port: PortId) -> [u8; 6] {
+        self.ports[usize::from(port.0)].link.mac
+    }
+
+    pub fn is_up(&self, port: PortId) -> bool {
+        !self.ports[usize::from(port.0)].sockets.is_empty()
+    }
+
+    pub fn counters(&self, port: PortId) -> Counters {
+        let port = &self.ports[usize::from(port.0)];
+        let oversized = port.counters.oversized + port.sockets.iter().map(|s| s.oversized).sum::<u64>();
+        Counters { oversized, ..port.counters }
+    }
+
+    /// Takes a port up again after its interface changed, came up, or was made anew: reads its MTU
+    /// and MAC, and opens its sockets unless they are good. True: the sockets are new and must be
+    /// registered ([`Self::sockets`]). [`OpenError::Busy`] passes: call again in some milliseconds.
+    pub fn take_up(&mut self, port: PortId) -> Result<bool, OpenError> {
+        let mode = self.mode;
+        let port = &mut self.ports[usize::from(port.0)];
+        let link = match Link::read(&port.interface) {
+            Ok(link) => link,
+            Err(gone) => {
+                port.close(&mut self.umem);
+                return Err(gone.into());
+            }
+        };
+        let same = link.index == port.link.index;
+        port.link = link;
+        if same && port.sockets.first().is_some_and(|socket| socket.kick() != Kick::Down) {
+            return Ok(false);
+        }
+        port.close(&mut self.umem);
+        if !port.link.up {
+            return Err(OpenError::Down { interface: port.interface.clone() });
+        }
+        port.bind(&self.umem, self.ring, mode)?;
+        self.refill();
+        Ok(true)
+    }
+
+    /// Closes a port whose interface is known to be gone, and takes its frames back.
+    pub fn close(&mut self, port: PortId) {
+        self.ports[usize::from(port.0)].close(&mut self.umem);
+    }
+
+    fn refill(&mut self) {
+        for socket in self.ports.iter_mut().flat_map(|port| &mut port.sockets) {
+            socket.refill(&mut self.umem, self.shares.fill);
+        }
+    }
+}
+
+/// Zero-copy if every port's driver has it (the sockets of one UMEM all work in one mode), else copy.
+fn bind_all(ports: &mut [Port], frames: u32, ring: RingSize) -> Result<(Umem, Mode), OpenError> {
+    if !ports.iter().any(|port| port.link.veth) {
+        let umem = Umem::without_anchor(frames, ring)?;
+        if ports.iter_mut().try_for_each(|port| port.bind_patiently(&umem, ring, Mode::ZeroCopy)).is_ok() {
+            return Ok((umem, Mode::ZeroCopy));
+        }
+        ports.iter_mut().for_each(|port| port.sockets.clear());
+    }
+    let umem = Umem::with_anchor(frames, ring)?;
+    ports.iter_mut().try_for_each(|port| port.bind_patiently(&umem, ring, Mode::Copy))?;
+    Ok((umem, Mode::Copy))
+}
+
+impl Port {
+    fn new(spec: &PortSpec, link: Link, queues: Vec<u32>, holders: u16) -> Self {
+        Self {
+            interface: spec.interface.clone(),
+            sockets: Vec::with_capacity(queues.len()),
+            queues,
+            holders,
+            link,
+            backlog: Backlog::new(0),
+            unsent: false,
+            turn: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    fn bind(&mut self, umem: &Umem, ring: RingSize, mode: Mode) -> Result<(), OpenError> {
+        let window = if self.link.veth { Window::VETH } else { ring.entries() as usize };
+        for (i, &queue) in self.queues.iter().enumerate() {
+            let holder = Holder(self.holders + i as u16);
+            match Xsk::open(umem, &Binding { interface: &self.interface, queue, ring, mode, window, holder }) {
+                Ok(socket) => self.sockets.push(socket),
+                // None of them has a frame yet.
+                Err(error) => {
+                    self.sockets.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds at start-up, when the kernel may still be taking down the sockets of the process before.
+    fn bind_patiently(&mut self, umem: &Umem, ring: RingSize, mode: Mode) -> Result<(), OpenError> {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            match self.bind(umem, ring, mode) {
+                Err(OpenError::Busy { .. }) if pause < Duration::from_millis(2000) => {
+                    let tv_nsec = i64::from(pause.subsec_nanos());
+                    let _ =
+                        rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: pause.as_secs() as i64, tv_nsec });
+                    pause *= 2;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Sheds what is queued and gives every frame back.
+    fn close(&mut self, umem: &mut Umem) {
+        self.counters.shed += self.backlog.packets() as u64;
+        while let Some(frame) = self.backlog.pop() {
+            umem.give(frame);
+        }
+        for socket in self.sockets.drain(..) {
+            self.counters.oversized += socket.oversized;
+            self.counters.shed += socket.window.packets() as u64;
+            socket.close(umem);
+        }
+        self.unsent = false;
+        self.turn = 0;
+    }
+
+    fn sending(&self) -> usize {
+        self.backlog.pieces() + self.sockets.first().map_or(0, |socket| socket.window.frames())
+    }
+
+    /// Packets that the next flush goes on with.
+    fn queued(&self) -> usize {
+        self.backlog.packets() + usize::from(self.unsent)
+    }
+
+    fn flush(&mut self, umem: &mut Umem, ring: RingSize) {
+        for _ in 0..KICKS {
+            let Some(socket) = self.sockets.first_mut() else { return };
+            let completed = socket.collect(umem);
+            while self.backlog.packets() > 0 {
+                let backlog = &mut self.backlog;
+                if !socket.transmit(umem, backlog.first(), || backlog.pop().expect("the packet was counted")) {
+                    break;
+                }
+                self.unsent = true;
+            }
+            if !self.unsent {
+                return;
+            }
+            let before = socket.untaken(ring);
+            self.counters.kicks += 1;
+            match socket.kick() {
+                Kick::Done => self.unsent = false,
+                // Nothing taken and nothing completed: it is the next turn's.
+                Kick::Again if completed == 0 && socket.untaken(ring) == before => return,
+                Kick::Again => {}
+                Kick::Refused => self.counters.refused += 1,
+                Kick::Down => return self.close(umem),
+            }
+            if !self.unsent && self.backlog.packets() == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl Burst {
+    fn new() -> Self {
+        Self {
+            frames: Vec::with_capacity(BURST * MAX_CHAIN),
+            packets: Vec::with_capacity(BURST),
+            linear: None,
+            scratch: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
+        }
+    }
+
+    fn push(&mut self, frames: &mut Vec<Frame>) {
+        let length = frames.iter().map(Frame::len).sum();
+        self.packets.push(Span { first: self.frames.len(), frames: frames.len(), length });
+        self.frames.append(frames);
+    }
+}
+
+impl PacketIo for XskPorts {
+    fn reopen(&mut self, port: PortId) -> bool {
+        match self.take_up(port) {
+            Ok(false) => true,
+            Ok(true) => {
+                let sockets = &self.ports[usize::from(port.0)].sockets;
+                sockets.iter().all(|socket| self.steer.register(port, socket.queue, socket.fd()))
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    fn rx_burst(&mut self, port: PortId) -> usize {
+        let Self { ports, umem, burst, .. } = self;
+        assert!(burst.packets.is_empty(), "the burst before was not released");
+        let port = &mut ports[usize::from(port.0)];
+        let sockets = port.sockets.len();
+        for i in 0..sockets {
+            let socket = &mut port.sockets[(port.turn + i) % sockets];
+            // A frame ends one packet at most, so no more packets come than there is room for.
+            while burst.packets.len() < BURST
+                && socket.receive(umem, BURST - burst.packets.len(), |frames| burst.push(frames)) > 0
+            {}
+        }
+        port.turn = port.turn.wrapping_add(1);
+        burst.packets.len()
+    }
+
+    fn head(&mut self, packet: Packet) -> &[u8] {
+        let first = self.burst.packets[packet.0].first;
+        self.umem.bytes(&mut self.burst.frames[first])
+    }
+
+    fn length(&mut self, packet: Packet) -> usize {
+        self.burst.packets[packet.0].length
+    }
+
+    fn bytes(&mut self, packet: Packet) -> &mut [u8] {
+        let Self { umem, burst: Burst { frames, packets, linear, scratch }, .. } = self;
+        let Span { first, frames: count, length } = packets[packet.0];
+        if count == 1 {
+            return umem.bytes(&mut frames[first]);
+        }
+        if *linear != Some(packet) {
+            let mut at = 0;
+            for frame in &mut frames[first..first + count] {
+                let bytes = umem.bytes(frame);
+                scratch[at..at + bytes.len()].copy_from_slice(bytes);
+                at += bytes.len();
+            }
+            *linear = Some(packet);
+        }
+        &mut scratch[..length]
+    }
+
+    fn release(&mut self) {
+        self.burst.packets.clear();
+        self.burst.linear = None;
+        for frame in self.burst.frames.drain(..) {
+            self.umem.give(frame);
+        }
+    }
+
+    fn can_send(&mut self, port: PortId, len: usize) -> bool {
+        self.room(port, len).is_ok()
+    }
+
+    fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason> {
+        let frames = self.room(port, len)?;
+        let Self { ports, umem, large, .. } = self;
+        let backlog = &mut ports[usize::from(port.0)].backlog;
+        if frames == 1 {
+            let mut frame = umem.take().ok_or(DropReason::NoFrame)?;
+            fill(umem.resize(&mut frame, len));
+            backlog.push(frame);
+            return Ok(());
+        }
+        fill(&mut large[..len]);
+        let mut pieces = large[..len].chunks(FRAME_CAPACITY).peekable();
+        while let Some(piece) = pieces.next() {
+            let mut frame = umem.take().expect("free frames were counted");
+            umem.resize(&mut frame, piece.len()).copy_from_slice(piece);
+            frame.set_continued(pieces.peek().is_some());
+            backlog.push(frame);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> usize {
+        let mut queued = 0;
+        for port in &mut self.ports {
+            port.flush(&mut self.umem, self.ring);
+            queued += port.queued();
+        }
+        self.refill();
+        queued
+    }
+
+    fn steer(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) -> bool {
+        self.steer.insert(port, source, destination)
+    }
+
+    fn unsteer(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) {
+        self.steer.remove(port, source, destination);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let pending = self.ports.iter().any(|port| port.queued() > 0);
+        let timeout = if pending { Some(timeout.map_or(RETRY, |timeout| timeout.min(RETRY))) } else { timeout };
+        let sockets = self.ports.iter().flat_map(|port| &port.sockets).map(Xsk::fd);
+        self.sleeper.sleep(sockets, timeout);
+    }
+
+    fn frames(&self) -> (usize, usize) {
+        let held = |port: &Port| port.backlog.pieces() + port.sockets.iter().map(Xsk::held).sum::<usize>();
+        (self.umem.free() + self.ports.iter().map(held).sum::<usize>(), self.umem.count())
+    }
+}
+
+impl XskPorts {
+    /// Frames that a packet of `len` bytes takes, if `port` has room for them now.
+    fn room(&mut self, port: PortId, len: usize) -> Result<usize, DropReason> {
+        assert!(len >= ETHERNET_HEADER, "a packet of {len} bytes has no Ethernet header");
+        let Self { ports, umem, shares, .. } = self;
+        let port = &mut ports[usize::from(port.0)];
+        if port.sockets.is_empty() {
+            return Err(DropReason::PortDown);
+        }
+        if len > port.link.mtu + LINK_HEADER {
+            return Err(DropReason::TooLarge);
+        }
+        let frames = frames_for(len);
+        if port.backlog.packets() == BACKLOG {
+            return Err(DropReason::TransmitBacklogFull);
+        }
+        if port.sending() + frames > shares.send {
+            port.sockets[0].collect(umem);
+            if port.sending() + frames > shares.send {
+                return Err(DropReason::TransmitBacklogFull);
+            }
+        }
+        if umem.free() < frames { Err(DropReason::NoFrame) } else { Ok(frames) }
+    }
+}

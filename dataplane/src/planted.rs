@@ -1,0 +1,71 @@
+//! Bugs that a test build can switch on, one at a time and per thread, to show that the suite
+//! notices. Without the feature `planted` every question is a constant `false`.
+
+/// Each breaks one promise of the gateway, at the place that keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// Policy is not asked: everybody who has a certificate is allowed.
+    VerdictSkipped,
+    /// What should be sealed leaves in clear.
+    PlaintextOut,
+    /// The last bytes before a close are not delivered.
+    LastBytesLost,
+    /// An abort is told to the other side as an orderly end.
+    FinForReset,
+    /// A frame is not given back.
+    FrameLeaked,
+    /// A decision is made under a snapshot that is no longer in force.
+    StaleSnapshot,
+    /// A certificate's URI SANs after the first are not looked at.
+    SecondSanUnchecked,
+    /// Two records are sealed under one nonce.
+    NonceRepeated,
+}
+
+impl Bug {
+    pub const ALL: [Self; 8] = [
+        Self::VerdictSkipped,
+        Self::PlaintextOut,
+        Self::LastBytesLost,
+        Self::FinForReset,
+        Self::FrameLeaked,
+        Self::StaleSnapshot,
+        Self::SecondSanUnchecked,
+        Self::NonceRepeated,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local!(static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) });
+
+    /// Plants `bug` on this thread, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub fn active() -> Option<Bug> {
+        PLANTED.get()
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+mod switch {
+    use super::Bug;
+
+    pub const fn active() -> Option<Bug> {
+        None
+    }
+}
+
+pub use switch::*;
+
+/// Whether `bug` is planted on this thread.
+#[inline]
+pub fn is(bug: Bug) -> bool {
+    active() == Some(bug)
+}

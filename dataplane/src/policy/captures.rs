@@ -1,0 +1,203 @@
+//! What steering has to hand to us, so that every call that policy speaks about meets it.
+//!
+//! Everything is derived by asking the tables that [`Compiled::route`] asks. A source set is a
+//! workload's index plus one; set 0 is every inside source that no workload claims.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ::snapshot::{Prefix, Side, TlsMode, Unmatched};
+
+use crate::io::PortId;
+use crate::snapshot::Compiled;
+
+/// SYNs that come in on an outside port, by destination. The exact port beats any port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inbound {
+    pub address: IpAddr,
+    /// 0: any.
+    pub port: u16,
+    /// False: left to the kernel, also where any port is taken.
+    pub take: bool,
+    /// Never to be let through in clear, also while no dataplane runs.
+    pub protected: bool,
+}
+
+/// SYNs that come in on an inside port, by the sender's set and the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Outbound {
+    pub set: u32,
+    /// None: any.
+    pub address: Option<IpAddr>,
+    /// 0: any.
+    pub port: u16,
+    pub protected: bool,
+}
+
+/// Whose packets come from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    pub port: PortId,
+    pub prefix: Prefix,
+    pub mac: Option<[u8; 6]>,
+    pub set: u32,
+}
+
+/// What the kernel itself must never forward a SYN to (the guard on egress of inside ports).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guarded {
+    pub address: IpAddr,
+    /// 0: any. The exact port beats any port.
+    pub port: u16,
+    /// False: an exception from any port.
+    pub guard: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captures {
+    pub inbound: Vec<Inbound>,
+    pub outbound: Vec<Outbound>,
+    pub sources: Vec<Source>,
+    pub guarded: Vec<Guarded>,
+    /// Places of more addresses than are entered one by one ([`WIDEST`]), by workload: calls to
+    /// them are not captured, so they must be refused or reported, never forgotten.
+    pub too_wide: Vec<(usize, Prefix)>,
+}
+
+/// Most addresses of one place that are entered one by one.
+pub const WIDEST: u32 = 1024;
+
+/// `ports`: index, interface and side of each.
+pub fn captures(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Captures {
+    let mut captures = Captures { sources: sources(compiled, ports), ..Captures::default() };
+    for (index, workload) in compiled.workloads.iter().enumerate() {
+        for place in &workload.places {
+            match addresses(place.prefix) {
+                Some(addresses) => addresses.for_each(|address| inbound(compiled, index, address, &mut captures)),
+                // Every address is nobody's in particular: such a place only says who sends.
+                None if place.prefix.length == 0 => {}
+                None => captures.too_wide.push((index, place.prefix)),
+            }
+        }
+    }
+    unidentified(compiled, &mut captures.outbound);
+    for index in 0..compiled.workloads.len() {
+        outbound(compiled, index, &mut captures.outbound);
+    }
+    local(compiled, &mut captures);
+    settle(&mut captures.inbound);
+    settle(&mut captures.guarded);
+    settle(&mut captures.outbound);
+    // What is captured twice is protected if one says so.
+    captures.outbound.dedup_by(|b, a| {
+        let same = (a.set, a.address, a.port) == (b.set, b.address, b.port);
+        a.protected |= same && b.protected;
+        same
+    });
+    captures
+}
+
+fn settle<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
+}
+
+fn sources(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for &(port, interface, _) in ports.iter().filter(|(_, _, side)| *side == Side::Inside) {
+        for (set, workload) in (1..).zip(&compiled.workloads) {
+            let here = workload.places.iter().filter(|place| place.interface == interface);
+            sources.extend(here.map(|place| Source { port, prefix: place.prefix, mac: place.mac, set }));
+        }
+    }
+    sources
+}
+
+fn protects(mode: TlsMode) -> bool {
+    match mode {
+        TlsMode::Mutual | TlsMode::Simple => true,
+        TlsMode::Permissive | TlsMode::Disable => false,
+    }
+}
+
+fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Captures) {
+    if compiled.destination(address) != Some(index) {
+        // A longer prefix of another workload owns the address.
+        return;
+    }
+    let workload = &compiled.workloads[index];
+    let any = (0, workload.mode);
+    for (port, mode) in std::iter::once(any).chain(workload.ports.iter().copied()) {
+        let take = mode != TlsMode::Disable;
+        if take || workload.mode != TlsMode::Disable {
+            captures.inbound.push(Inbound { address, port, take, protected: protects(mode) });
+        }
+        let guard = mode == TlsMode::Mutual;
+        if guard || (port != 0 && workload.mode == TlsMode::Mutual) {
+            captures.guarded.push(Guarded { address, port, guard });
+        }
+    }
+}
+
+/// Set 0 is refused at every service of ours, and everywhere if unmatched calls are.
+fn unidentified(compiled: &Compiled, out: &mut Vec<Outbound>) {
+    if compiled.unmatched_egress == Unmatched::Refuse {
+        out.push(Outbound { set: 0, address: None, port: 0, protected: true });
+    }
+    for endpoint in compiled.services.iter().flat_map(|service| &service.endpoints) {
+        out.push(exactly(0, endpoint.address, true));
+    }
+}
+
+fn outbound(compiled: &Compiled, index: usize, out: &mut Vec<Outbound>) {
+    let workload = &compiled.workloads[index];
+    let set = set_of(index);
+    if workload.unmatched_egress == Unmatched::Refuse {
+        out.push(Outbound { set, address: None, port: 0, protected: true });
+    }
+    for &service in workload.egress.iter().flat_map(|rule| &rule.services) {
+        for endpoint in &compiled.services[service as usize].endpoints {
+            let Some((rule, _)) = compiled.egress(index, endpoint.address) else { continue };
+            let entry = &workload.egress[rule];
+            // PERMISSIVE with a list is a refusal, which no absence of ours may turn into a pass.
+            let listed = workload.outbound.is_some() || entry.allowed.is_some();
+            match entry.mode {
+                TlsMode::Disable => {}
+                TlsMode::Permissive => out.push(exactly(set, endpoint.address, listed)),
+                TlsMode::Mutual | TlsMode::Simple => out.push(exactly(set, endpoint.address, true)),
+            }
+        }
+    }
+}
+
+/// Calls between workloads of one node are captured where they start, whoever the caller is.
+fn local(compiled: &Compiled, captures: &mut Captures) {
+    let sets = 0..=compiled.workloads.len();
+    for to in captures.inbound.iter().filter(|inbound| inbound.take) {
+        captures.outbound.extend(sets.clone().map(|set| Outbound {
+            set: set as u32,
+            address: Some(to.address),
+            port: to.port,
+            protected: to.protected,
+        }));
+    }
+}
+
+fn exactly(set: u32, address: SocketAddr, protected: bool) -> Outbound {
+    Outbound { set, address: Some(address.ip().to_canonical()), port: address.port(), protected }
+}
+
+fn set_of(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+/// The addresses of a prefix, if they are few enough to be entered one by one.
+fn addresses(prefix: Prefix) -> Option<Box<dyn Iterator<Item = IpAddr>>> {
+    let width = if prefix.address.is_ipv4() { 32 } else { 128 };
+    let count = 1u32.checked_shl(width - u32::from(prefix.length)).filter(|&count| count <= WIDEST)?;
+    Some(match prefix.address {
+        IpAddr::V4(first) => Box::new((0..count).map(move |n| Ipv4Addr::from_bits(first.to_bits() + n).into())),
+        IpAddr::V6(first) => {
+            Box::new((0..count).map(move |n| Ipv6Addr::from_bits(first.to_bits() + u128::from(n)).into()))
+        }
+    })
+}

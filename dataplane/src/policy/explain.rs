@@ -1,0 +1,265 @@
+//! The decision about a call, in sentences: the same tables and functions, asked for a caller that
+//! may not exist yet.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ::snapshot::report::Caller;
+use ::snapshot::{Direction, Explanation, RefuseReason, RuleId, Side, TlsMode};
+
+use super::{AllowList, Route, Verdict, decide, why_not};
+use crate::snapshot::Compiled;
+use crate::tls::{Peer, SpiffeId};
+
+/// How many entries of a list are shown.
+const SHOWN: usize = 8;
+
+/// What would happen to a new connection of `caller` to `to` at `now`.
+pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -> Explanation {
+    let mut story = Story::new(compiled);
+    match place_of(compiled, caller, to, &mut story) {
+        Some(Position { side, interface, address, id }) => {
+            let route = compiled.route(side, &interface, SocketAddr::new(address, 0), to, now);
+            story.tell_route(&route, to, id.as_deref());
+        }
+        None => story.refuse(RefuseReason::NoIdentity, None, None),
+    }
+    story.told
+}
+
+/// Where the call would enter, and with which identity, as far as the question tells.
+struct Position {
+    side: Side,
+    interface: String,
+    address: IpAddr,
+    id: Option<String>,
+}
+
+fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut Story<'_>) -> Option<Position> {
+    let local = compiled.destination(to.ip().to_canonical()).is_some();
+    let unspecified = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let outside = |address, id| Position { side: Side::Outside, interface: String::new(), address, id };
+    match caller {
+        Caller::Id(id) => {
+            let workload = compiled.workloads.iter().find(|w| *w.spiffe_id == **id && !w.places.is_empty());
+            match workload {
+                Some(workload) => {
+                    let place = &workload.places[0];
+                    story
+                        .say(format!("{id} is workload {} at {} on {}.", workload.name, place.prefix, place.interface));
+                    let (interface, address) = (place.interface.clone(), place.prefix.address);
+                    Some(Position { side: Side::Inside, interface, address, id: None })
+                }
+                None if local => {
+                    story.say(format!("{id} is no workload of this node: it calls from the wire."));
+                    Some(outside(unspecified, Some(id.clone())))
+                }
+                None => {
+                    story.say(format!("{id} is no workload of this node, and {to} is none either."));
+                    None
+                }
+            }
+        }
+        Caller::Address(address) => {
+            let address = address.to_canonical();
+            let mut places = compiled.workloads.iter().flat_map(|w| w.places.iter().map(move |place| (w, place)));
+            let found = places.find(|(_, place)| {
+                let source = compiled.source(&place.interface, address).map(|index| &compiled.workloads[index]);
+                place.prefix.contains(address) && source.is_some()
+            });
+            match found {
+                Some((_, place)) => {
+                    let source = compiled.source(&place.interface, address).map(|index| &compiled.workloads[index])?;
+                    story.say(format!(
+                        "{address} on {} is workload {}, {}.",
+                        place.interface, source.name, source.spiffe_id
+                    ));
+                    Some(Position { side: Side::Inside, interface: place.interface.clone(), address, id: None })
+                }
+                None if local => {
+                    story.say(format!("{address} is no workload of this node: it calls from the wire."));
+                    Some(outside(address, None))
+                }
+                None => {
+                    story.say(format!("{address} has no WorkloadIdentity on this node."));
+                    Some(Position { side: Side::Inside, interface: String::new(), address, id: None })
+                }
+            }
+        }
+    }
+}
+
+struct Story<'a> {
+    compiled: &'a Compiled,
+    told: Explanation,
+}
+
+impl<'a> Story<'a> {
+    fn new(compiled: &'a Compiled) -> Self {
+        let told = Explanation {
+            direction: None,
+            allowed: false,
+            passed: false,
+            mode: None,
+            refused: None,
+            rule: None,
+            version: compiled.version,
+            steps: Vec::new(),
+        };
+        Self { compiled, told }
+    }
+
+    fn say(&mut self, sentence: String) {
+        self.told.steps.push(sentence);
+    }
+
+    fn name_rule(&self, rule: Option<RuleId>) -> Option<String> {
+        rule.map(|id| self.compiled.rule(id)).map(|rule| format!("{} ({})", rule.name, rule.place))
+    }
+
+    fn allow(&mut self, rule: Option<RuleId>) {
+        self.told.allowed = true;
+        self.told.rule = self.name_rule(rule);
+        let by = self.told.rule.clone().map_or(String::new(), |rule| format!(" by {rule}"));
+        self.say(format!("Allowed{by}."));
+    }
+
+    fn refuse(&mut self, reason: RefuseReason, rule: Option<RuleId>, detail: Option<String>) {
+        self.told.refused = Some(reason);
+        self.told.rule = self.name_rule(rule);
+        if let Some(detail) = detail {
+            self.say(format!("{detail}."));
+        }
+        let by = self.told.rule.clone().map_or(String::new(), |rule| format!(", by {rule}"));
+        self.say(format!("Refused: {} ({}){by}; {}.", reason.meaning(), reason.name(), reason.remedy()));
+    }
+
+    fn verdict(&mut self, route: &Route, peer: Option<&Peer>) {
+        match decide(self.compiled, route, peer) {
+            Verdict::Allow(rule) => self.allow(rule),
+            Verdict::Refuse(reason, rule) => {
+                let detail = peer.and_then(|peer| why_not(self.compiled, route, reason, &peer.spiffe_id));
+                self.refuse(reason, rule, detail);
+            }
+        }
+    }
+
+    fn tell_route(&mut self, route: &Route, to: SocketAddr, id: Option<&str>) {
+        match route {
+            Route::Inbound { workload, mode, .. } => self.tell_inbound(route, *workload, *mode, to, id),
+            Route::Egress { .. } => self.tell_egress(route, to),
+            Route::Local { from, to: callee, mode_in, .. } => {
+                let (from, callee) = (&self.compiled.workloads[*from], &self.compiled.workloads[*callee]);
+                self.told.direction = Some(Direction::Local);
+                self.told.mode = Some(*mode_in);
+                let (mode, from, callee) =
+                    (mode_in.name(), from.spiffe_id.clone(), (callee.name.clone(), callee.spiffe_id.clone()));
+                self.say(format!("{to} is workload {} of this node, {}, mode {mode}.", callee.0, callee.1));
+                let caller = hypothetical(&from);
+                self.verdict(route, Some(&caller));
+            }
+            Route::Plain { why, rule, workload } => {
+                self.told.allowed = true;
+                self.told.passed = true;
+                self.told.rule = self.name_rule(*rule);
+                self.told.mode = match why {
+                    super::Why::Disabled => Some(TlsMode::Disable),
+                    super::Why::PermissiveEgress => Some(TlsMode::Permissive),
+                    super::Why::NotOurs | super::Why::UnmatchedEgress | super::Why::NoIdentity => None,
+                };
+                self.told.direction = workload.map(|index| self.direction_of(index, to));
+                self.say(why.meaning().to_owned());
+            }
+            Route::Refuse { reason, workload, rule, detail } => {
+                self.told.direction = workload.map(|index| self.direction_of(index, to));
+                self.refuse(*reason, *rule, detail.clone());
+            }
+        }
+    }
+
+    fn direction_of(&self, workload: usize, to: SocketAddr) -> Direction {
+        match self.compiled.destination(to.ip().to_canonical()) {
+            Some(index) if index == workload => Direction::Inbound,
+            Some(_) => Direction::Local,
+            None => Direction::Egress,
+        }
+    }
+
+    fn tell_inbound(&mut self, route: &Route, workload: usize, mode: TlsMode, to: SocketAddr, id: Option<&str>) {
+        let callee = &self.compiled.workloads[workload];
+        self.told.direction = Some(Direction::Inbound);
+        self.told.mode = Some(mode);
+        self.say(format!("{to} is workload {}, {}, mode {}.", callee.name, callee.spiffe_id, mode.name()));
+        match (id, mode) {
+            (_, TlsMode::Simple | TlsMode::Disable) | (None, TlsMode::Permissive) => self.verdict(route, None),
+            (Some(id), TlsMode::Mutual | TlsMode::Permissive) => match SpiffeId::parse(id) {
+                None => {
+                    let detail = format!("{id} is no SPIFFE ID");
+                    self.refuse(RefuseReason::PeerNoSpiffeId, None, Some(detail));
+                }
+                Some(parsed) if self.compiled.roots(parsed.trust_domain).is_none() => {
+                    let detail = format!("there is no bundle for trust domain {}", parsed.trust_domain);
+                    self.refuse(RefuseReason::PeerTrustDomainUnknown, None, Some(detail));
+                }
+                Some(_) => self.verdict(route, Some(&hypothetical(id))),
+            },
+            (None, TlsMode::Mutual) => {
+                self.say("The caller's certificate decides, not its address.".into());
+                let list = callee.inbound.as_ref();
+                match list.filter(|list| !list.is_empty()) {
+                    Some(list) => {
+                        self.say(format!("Admitted are {}.", list.shown(SHOWN)));
+                        self.allow(Some(callee.inbound_rule));
+                    }
+                    None if list.is_some() => {
+                        self.refuse(RefuseReason::NotAllowedInbound, Some(callee.inbound_rule), None);
+                    }
+                    None => self.refuse(RefuseReason::NoInboundList, Some(callee.inbound_rule), None),
+                }
+            }
+        }
+    }
+
+    /// Who the server is shows in the handshake: the call is allowed if somebody could answer it.
+    fn tell_egress(&mut self, route: &Route, to: SocketAddr) {
+        let Route::Egress { workload, endpoint, rule, mode } = *route else { return };
+        let (caller, service) = (&self.compiled.workloads[workload], self.compiled.service_name(endpoint));
+        let entry = &caller.egress[rule];
+        self.told.direction = Some(Direction::Egress);
+        self.told.mode = Some(mode);
+        let place = self.name_rule(Some(entry.id)).unwrap_or_default();
+        self.say(format!("{to} is service {service}, selected by {place}, mode {}.", mode.name()));
+        let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
+        if lists.is_empty() {
+            self.say("No list restricts the server's SPIFFE ID.".into());
+            return self.allow(Some(entry.id));
+        }
+        for list in &lists {
+            self.say(format!("The server must be one of: {}.", list.shown(SHOWN)));
+        }
+        let decided = |id: &str| decide(self.compiled, route, Some(&hypothetical(id)));
+        let mut named = lists.iter().flat_map(|list| list.exact());
+        let open = lists.iter().all(|list| list.has_patterns());
+        if open || named.any(|id| matches!(decided(id), Verdict::Allow(_))) {
+            return self.allow(Some(entry.id));
+        }
+        let detail = "no SPIFFE ID could be in every list that applies".to_owned();
+        self.refuse(RefuseReason::NotAllowedOutbound, Some(entry.id), Some(detail));
+    }
+}
+
+impl super::Why {
+    /// One sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::NotOurs => "The destination is no workload of this node: relayed plain.",
+            Self::Disabled => "The mode is DISABLE: untouched.",
+            Self::PermissiveEgress => "The egress mode is PERMISSIVE: relayed plain, and counted.",
+            Self::UnmatchedEgress => "No egress entry of the caller matches, and unmatchedEgress is pass: plain.",
+            Self::NoIdentity => "The caller has no identity, the destination is no Service of ours: plain.",
+        }
+    }
+}
+
+fn hypothetical(id: &str) -> Peer {
+    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX }
+}

@@ -1,0 +1,22 @@
+//! Who may call whom, in two steps: where a call goes and how, then whether the peer may.
+//!
+//! [`Compiled::route`](crate::snapshot::Compiled::route) answers for a captured SYN, from addresses
+//! alone and before any cryptography; [`decide`] answers once the peer is authenticated, and again
+//! for living connections when a newer snapshot came into force. [`explain`](explain::explain) asks
+//! the same two and puts the steps into sentences, and [`captures`] asks them what steering has to
+//! hand to us: there is one policy, in one place.
+
+pub mod allow;
+pub mod captures;
+pub mod decide;
+pub mod explain;
+pub mod route;
+
+#[cfg(test)]
+mod tests;
+
+pub use allow::AllowList;
+pub use captures::Captures;
+pub use decide::{Standing, Verdict, Wire, decide, why_not};
+pub use explain::explain;
+pub use route::{Route, Why};

@@ -1,0 +1,269 @@
+//! Where a captured SYN goes, and under which mode: from addresses alone, before any cryptography.
+//!
+//! ```text
+//!   outside ─▶ destination is ours? ── no ──▶ Plain(NotOurs)
+//!                └ yes: mode of its port ──▶ Inbound | Plain(Disabled) | Refuse(NoSvid)
+//!   inside ──▶ destination is ours, and its port not DISABLE? ─▶ Local | Inbound | Refuse
+//!                └ no: egress rule of the caller ─▶ Egress | Plain | Refuse
+//! ```
+
+use std::net::SocketAddr;
+
+use ::snapshot::{RefuseReason, RuleId, Side, TlsMode, Unmatched};
+
+use crate::snapshot::{Compiled, EndpointId};
+
+/// What a captured SYN is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// To a workload of this node; `mode` is that of its port. Comes from the wire, or from an
+    /// inside port when the caller has no identity here or is left to speak TLS itself.
+    Inbound {
+        workload: usize,
+        port: u16,
+        mode: TlsMode,
+    },
+    /// From a workload to a service elsewhere, over TLS: `mode` is MUTUAL or SIMPLE.
+    Egress {
+        workload: usize,
+        endpoint: EndpointId,
+        rule: usize,
+        mode: TlsMode,
+    },
+    /// Between two workloads of this node, both attested here: decided like a wire call, relayed
+    /// plain. `rule`: None where no egress rule matched and unmatched calls pass.
+    Local {
+        from: usize,
+        to: usize,
+        rule: Option<usize>,
+        mode_in: TlsMode,
+        mode_out: TlsMode,
+    },
+    /// Relayed plain, and counted.
+    Plain {
+        workload: Option<usize>,
+        why: Why,
+        rule: Option<RuleId>,
+    },
+    Refuse {
+        reason: RefuseReason,
+        workload: Option<usize>,
+        rule: Option<RuleId>,
+        detail: Option<String>,
+    },
+}
+
+/// Why a call is relayed plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// From the wire to an address that is no workload's (any more).
+    NotOurs,
+    /// The mode is DISABLE: not ours to touch.
+    Disabled,
+    /// The egress mode is PERMISSIVE.
+    PermissiveEgress,
+    /// No egress rule matched, and unmatched calls pass.
+    UnmatchedEgress,
+    /// The caller has no identity, the destination is no service of ours, and that passes.
+    NoIdentity,
+}
+
+impl Why {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotOurs => "NotOurs",
+            Self::Disabled => "Disabled",
+            Self::PermissiveEgress => "PermissiveEgress",
+            Self::UnmatchedEgress => "UnmatchedEgress",
+            Self::NoIdentity => "NoIdentity",
+        }
+    }
+}
+
+/// Whether SVIDs are asked to be valid: for new connections they are; living ones outlast theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Svids {
+    ValidAt(u64),
+    AsTheyAre,
+}
+
+impl Compiled {
+    /// `interface` is the name of the port that the SYN came in on, `side` that port's side.
+    pub fn route(&self, side: Side, interface: &str, client: SocketAddr, server: SocketAddr, now: u64) -> Route {
+        self.route_with(Svids::ValidAt(now), side, interface, client, server)
+    }
+
+    pub(super) fn route_with(
+        &self,
+        svids: Svids,
+        side: Side,
+        interface: &str,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Route {
+        let (client, server) = (canonical(client), canonical(server));
+        let to = self.destination(server.ip());
+        match side {
+            Side::Outside => match to {
+                Some(to) => self.inbound(svids, to, server.port()),
+                None => Route::Plain { workload: None, why: Why::NotOurs, rule: None },
+            },
+            Side::Inside => {
+                let from = self.source(interface, client.ip());
+                let to = to.filter(|&to| self.workloads[to].mode_of(server.port()) != TlsMode::Disable);
+                match (from, to) {
+                    (Some(from), Some(to)) => self.local(svids, from, to, server),
+                    (Some(from), None) => self.outbound(svids, from, server),
+                    (None, Some(to)) => self.unidentified_local(svids, to, server),
+                    (None, None) => self.unidentified(client, server),
+                }
+            }
+        }
+    }
+
+    fn inbound(&self, svids: Svids, workload: usize, port: u16) -> Route {
+        let mode = self.workloads[workload].mode_of(port);
+        match mode {
+            TlsMode::Disable => Route::Plain {
+                workload: Some(workload),
+                why: Why::Disabled,
+                rule: Some(self.workloads[workload].inbound_rule),
+            },
+            // A plain caller needs no SVID of ours; one that offers TLS will find it missing.
+            TlsMode::Permissive => Route::Inbound { workload, port, mode },
+            TlsMode::Mutual | TlsMode::Simple => match self.lacks_svid(svids, workload) {
+                Some(refusal) => refusal,
+                None => Route::Inbound { workload, port, mode },
+            },
+        }
+    }
+
+    fn outbound(&self, svids: Svids, workload: usize, server: SocketAddr) -> Route {
+        let caller = &self.workloads[workload];
+        let Some((rule, endpoint)) = self.egress(workload, server) else { return self.unmatched(workload, server) };
+        let entry = &caller.egress[rule];
+        let plain = |why| Route::Plain { workload: Some(workload), why, rule: Some(entry.id) };
+        match entry.mode {
+            TlsMode::Mutual => match self.lacks_svid(svids, workload) {
+                Some(refusal) => refusal,
+                None => Route::Egress { workload, endpoint, rule, mode: entry.mode },
+            },
+            TlsMode::Simple => Route::Egress { workload, endpoint, rule, mode: entry.mode },
+            TlsMode::Permissive if caller.outbound.is_some() || entry.allowed.is_some() => Route::Refuse {
+                reason: RefuseReason::NotAllowedOutbound,
+                workload: Some(workload),
+                rule: Some(if entry.allowed.is_some() { entry.id } else { caller.outbound_rule }),
+                detail: Some(
+                    "the call would be plain (mode PERMISSIVE), and a server that shows no SPIFFE ID is in no list"
+                        .into(),
+                ),
+            },
+            TlsMode::Permissive => plain(Why::PermissiveEgress),
+            TlsMode::Disable => plain(Why::Disabled),
+        }
+    }
+
+    fn unmatched(&self, workload: usize, server: SocketAddr) -> Route {
+        let caller = &self.workloads[workload];
+        match caller.unmatched_egress {
+            Unmatched::Pass => Route::Plain { workload: Some(workload), why: Why::UnmatchedEgress, rule: None },
+            Unmatched::Refuse => Route::Refuse {
+                reason: RefuseReason::UnmatchedEgress,
+                workload: Some(workload),
+                rule: None,
+                detail: Some(match self.endpoints(server).first() {
+                    Some(&id) => format!(
+                        "{server} is service {}, which no egress entry of {} selects",
+                        self.service_name(id),
+                        caller.name
+                    ),
+                    None => format!("{server} is no endpoint of any Service"),
+                }),
+            },
+        }
+    }
+
+    fn local(&self, svids: Svids, from: usize, to: usize, server: SocketAddr) -> Route {
+        let caller = &self.workloads[from];
+        let mode_in = self.workloads[to].mode_of(server.port());
+        let matched = self.egress(from, server).map(|(rule, _)| rule);
+        let mode_out = match matched {
+            Some(rule) => caller.egress[rule].mode,
+            None if caller.unmatched_egress == Unmatched::Refuse => return self.unmatched(from, server),
+            None => TlsMode::Permissive,
+        };
+        if mode_out == TlsMode::Disable {
+            // The caller does its own TLS: it is for the destination's port like any stranger.
+            return self.inbound(svids, to, server.port());
+        }
+        let needs = |mode| matches!((mode_in, mode_out), (a, b) if a == mode || b == mode);
+        let lacking = if needs(TlsMode::Mutual) {
+            self.lacks_svid(svids, from).or_else(|| self.lacks_svid(svids, to))
+        } else if needs(TlsMode::Simple) {
+            self.lacks_svid(svids, to)
+        } else {
+            None
+        };
+        lacking.unwrap_or(Route::Local { from, to, rule: matched, mode_in, mode_out })
+    }
+
+    /// A caller behind an inside port that is nobody, to a workload of this node.
+    fn unidentified_local(&self, svids: Svids, to: usize, server: SocketAddr) -> Route {
+        match self.workloads[to].mode_of(server.port()) {
+            TlsMode::Mutual => Route::Refuse {
+                reason: RefuseReason::NoIdentity,
+                workload: Some(to),
+                rule: Some(self.workloads[to].inbound_rule),
+                detail: Some(format!("{} admits callers of this node by their identity only", self.workloads[to].name)),
+            },
+            TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => self.inbound(svids, to, server.port()),
+        }
+    }
+
+    /// The same, to elsewhere. To a service of ours it fails closed.
+    fn unidentified(&self, client: SocketAddr, server: SocketAddr) -> Route {
+        let refuse = |detail| Route::Refuse {
+            reason: RefuseReason::NoIdentity,
+            workload: None,
+            rule: None,
+            detail: Some(detail),
+        };
+        // A port that its own workload set to DISABLE asks nothing of its callers.
+        let untouched = self.destination(server.ip()).is_some();
+        match (self.endpoints(server).first(), self.unmatched_egress) {
+            (Some(&id), _) if !untouched => {
+                refuse(format!("{} calls service {} without an identity", client.ip(), self.service_name(id)))
+            }
+            (_, Unmatched::Refuse) if !untouched => {
+                refuse(format!("{} has no identity, and unmatchedEgress is refuse", client.ip()))
+            }
+            (_, Unmatched::Pass | Unmatched::Refuse) => {
+                let why = if untouched { Why::Disabled } else { Why::NoIdentity };
+                Route::Plain { workload: None, why, rule: None }
+            }
+        }
+    }
+
+    fn lacks_svid(&self, svids: Svids, workload: usize) -> Option<Route> {
+        let holder = &self.workloads[workload];
+        let Svids::ValidAt(now) = svids else { return None };
+        if holder.valid_credentials(now).is_some() {
+            return None;
+        }
+        let state = match &holder.credentials {
+            Some(credentials) => format!("valid until {} only, it is {now}", credentials.not_after()),
+            None => "not there".to_owned(),
+        };
+        Some(Route::Refuse {
+            reason: RefuseReason::NoSvid,
+            workload: Some(workload),
+            rule: None,
+            detail: Some(format!("the SVID of {} is {state}", holder.name)),
+        })
+    }
+}
+
+/// An IPv4 address in IPv6 clothes is the IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

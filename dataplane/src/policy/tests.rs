@@ -1,0 +1,1 @@
+//! Tests of policy: routes, verdicts, explanations, captures.

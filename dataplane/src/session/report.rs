@@ -1,0 +1,125 @@
+//! What a session tells about itself: one [`ConnectionReport`], live or ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use snapshot::{ConnectionReport, Direction, RefuseReason, Side, Version};
+
+use super::{Ending, Session};
+use crate::policy::Route;
+use crate::snapshot::Compiled;
+use crate::time::Now;
+use crate::tls::TlsLeg;
+
+impl Session {
+    pub fn report(&self, now_ms: u64, core: u32, detail: Option<&str>) -> ConnectionReport {
+        let (refused, closed) = match self.ending {
+            Some(Ending::Refused(reason)) => (Some(reason), None),
+            Some(Ending::Closed(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        ConnectionReport {
+            id: self.id,
+            core,
+            direction: self.plan.direction,
+            client: self.down.remote,
+            server: self.down.local,
+            workload: workload_name(&self.compiled, &self.route),
+            local_id: self.local_id.as_deref().map(str::to_owned),
+            peer_id: self.peer.as_ref().map(|peer| peer.spiffe_id.to_string()).or_else(|| self.local_peer()),
+            mode: self.plan.mode,
+            tls: self.tls().filter(|tls| !tls.handshaking()).map(TlsLeg::report),
+            state: self.state.name().into(),
+            refused,
+            closed,
+            detail: detail.map(str::to_owned),
+            rule: self.rule_text(self.rule),
+            version: self.compiled.version,
+            opened_at: self.opened_at,
+            ended_at: self.ending.map(|_| now_ms),
+            sent: self.request.moved,
+            received: self.response.moved,
+        }
+    }
+
+    pub(super) fn tls(&self) -> Option<&TlsLeg> {
+        self.down.tls.as_deref().or_else(|| self.up.as_ref()?.tls.as_deref())
+    }
+
+    /// Between two workloads of this node, nobody shows a certificate: both are attested here.
+    fn local_peer(&self) -> Option<String> {
+        match self.route {
+            Route::Local { to, .. } => Some(self.compiled.workloads[to].spiffe_id.to_string()),
+            Route::Inbound { .. } | Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => None,
+        }
+    }
+}
+
+/// The workload of this node whose call or service it is.
+fn workload_of(route: &Route) -> Option<usize> {
+    match *route {
+        Route::Inbound { workload, .. } | Route::Egress { workload, .. } => Some(workload),
+        Route::Local { from, .. } => Some(from),
+        Route::Plain { workload, .. } | Route::Refuse { workload, .. } => workload,
+    }
+}
+
+fn workload_name(compiled: &Compiled, route: &Route) -> Option<String> {
+    workload_of(route).map(|index| compiled.workloads[index].name.to_string())
+}
+
+pub fn local_id(compiled: &Compiled, route: &Route) -> Option<Arc<str>> {
+    workload_of(route).map(|index| compiled.workloads[index].spiffe_id.clone())
+}
+
+pub fn direction_of(side: Side) -> Direction {
+    match side {
+        Side::Outside => Direction::Inbound,
+        Side::Inside => Direction::Egress,
+    }
+}
+
+/// Of a call that never became a session. `compiled` is None before the first snapshot.
+#[allow(clippy::too_many_arguments)]
+pub fn refused_at_once(
+    id: u64,
+    core: u32,
+    side: Side,
+    client: SocketAddr,
+    server: SocketAddr,
+    compiled: Option<(&Compiled, &Route)>,
+    reason: RefuseReason,
+    now: Now,
+) -> ConnectionReport {
+    let (rule, detail) = match compiled {
+        Some((compiled, Route::Refuse { rule, detail, .. })) => {
+            let rule = rule.map(|rule| compiled.rule(rule)).map(|r| format!("{} ({})", r.name, r.place));
+            (rule, detail.clone())
+        }
+        Some((_, Route::Inbound { .. } | Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. })) | None => {
+            (None, None)
+        }
+    };
+    ConnectionReport {
+        id,
+        core,
+        direction: direction_of(side),
+        client,
+        server,
+        workload: compiled.and_then(|(compiled, route)| workload_name(compiled, route)),
+        local_id: compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string()),
+        peer_id: None,
+        mode: None,
+        tls: None,
+        state: "refused".into(),
+        refused: Some(reason),
+        closed: None,
+        detail,
+        rule,
+        version: compiled.map_or(Version(0), |(compiled, _)| compiled.version),
+        opened_at: now.unix_ms,
+        ended_at: Some(now.unix_ms),
+        sent: 0,
+        received: 0,
+    }
+}

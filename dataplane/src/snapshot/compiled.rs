@@ -1,0 +1,288 @@
+//! A snapshot made ready to decide with: tables instead of lists, keys instead of key ids.
+//!
+//! It is immutable and shared by all workers; a newer snapshot is a new `Compiled`. What did not
+//! change between the two (imported keys, parsed roots: the expensive parts) is taken over by
+//! content, so that a renewal of one SVID costs one key import, whatever the size of the snapshot.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ::snapshot::{
+    Bundle, EgressRule, KeyId, Place, RuleId, RuleSource, Snapshot, Svid, TlsMode, Unmatched, Version,
+    channel::PrivateKey,
+};
+
+use super::addresses::{AddressTable, Map};
+use crate::policy::AllowList;
+use crate::tls::{Credentials, CryptoProvider, Roots};
+
+/// Private keys by id, as they came over ctrl's socket. A key is wiped when it is dropped.
+pub type Keys = Map<KeyId, PrivateKey>;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("workload {0}: the key of its SVID has not come; keys are sent before the snapshot that needs them")]
+    KeyUnknown(String),
+    #[error("workload {0}: the private key is not that of its certificate")]
+    KeyMismatch(String),
+    #[error("workload {workload}: its SVID cannot be used: {why}")]
+    Svid { workload: String, why: String },
+    #[error("trust domain {domain}: root {index} is no certificate that could be trusted: {why}")]
+    Root { domain: String, index: usize, why: String },
+    #[error("{address} leads to {first} and to {second}: a destination address belongs to one workload of a node")]
+    Destination { address: String, first: String, second: String },
+}
+
+/// One endpoint of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointId {
+    pub service: u32,
+    pub endpoint: u32,
+}
+
+/// A workload of this node, ready for handshakes.
+#[derive(Debug)]
+pub struct Workload {
+    pub name: Arc<str>,
+    pub spiffe_id: Arc<str>,
+    pub places: Vec<Place>,
+    /// None while no identity could be had.
+    pub credentials: Option<Arc<Credentials>>,
+    pub mode: TlsMode,
+    /// Sorted by port.
+    pub ports: Vec<(u16, TlsMode)>,
+    pub inbound: Option<AllowList>,
+    pub inbound_rule: RuleId,
+    pub outbound: Option<AllowList>,
+    pub outbound_rule: RuleId,
+    pub egress: Vec<Egress>,
+    /// The first egress rule that names the service.
+    by_service: Map<u32, usize>,
+    pub unmatched_egress: Unmatched,
+}
+
+#[derive(Debug)]
+pub struct Egress {
+    pub id: RuleId,
+    pub services: Vec<u32>,
+    /// The entry's own mode, or else the workload's.
+    pub mode: TlsMode,
+    pub allowed: Option<AllowList>,
+}
+
+#[derive(Debug)]
+pub struct Compiled {
+    pub version: Version,
+    pub trust_domain: Arc<str>,
+    pub workloads: Vec<Workload>,
+    pub services: Vec<::snapshot::Service>,
+    pub rules: Vec<RuleSource>,
+    pub unmatched_egress: Unmatched,
+    /// By interface: which workload sends from an address.
+    sources: Map<String, AddressTable>,
+    /// Which workload of this node an address belongs to.
+    destinations: AddressTable,
+    endpoints: Map<SocketAddr, Vec<EndpointId>>,
+    /// By trust domain. A peer is verified against its own domain's roots only, so there is no pool.
+    roots: Map<Arc<str>, Arc<Roots>>,
+    by_name: Map<Arc<str>, usize>,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl Compiled {
+    /// `snapshot` has passed [`snapshot::check`](::snapshot::check::check). Whatever is wrong beyond
+    /// that refuses it whole.
+    pub fn compile(
+        snapshot: &Snapshot,
+        keys: &Keys,
+        provider: &Arc<CryptoProvider>,
+        previous: Option<&Self>,
+    ) -> Result<Self, Error> {
+        let mut workloads = Vec::with_capacity(snapshot.workloads.len());
+        for workload in &snapshot.workloads {
+            let before = previous.and_then(|p| p.workload(&workload.name));
+            let credentials = match &workload.svid {
+                Some(svid) => Some(credentials(workload, svid, keys, before)?),
+                None => None,
+            };
+            workloads.push(compile_workload(workload, credentials));
+        }
+        let mut roots = Map::default();
+        for bundle in &snapshot.bundles {
+            let compiled = compile_roots(bundle, previous)?;
+            roots.insert(compiled.trust_domain().clone(), compiled);
+        }
+        Ok(Self {
+            version: snapshot.version,
+            trust_domain: snapshot.trust_domain.as_str().into(),
+            sources: sources(&workloads),
+            destinations: destinations(&workloads)?,
+            endpoints: endpoints(&snapshot.services),
+            by_name: workloads.iter().enumerate().map(|(index, w)| (w.name.clone(), index)).collect(),
+            workloads,
+            services: snapshot.services.clone(),
+            rules: snapshot.rules.clone(),
+            unmatched_egress: snapshot.unmatched_egress,
+            roots,
+            provider: provider.clone(),
+        })
+    }
+
+    /// By `namespace/name`.
+    pub fn workload(&self, name: &str) -> Option<&Workload> {
+        self.by_name.get(name).map(|&index| &self.workloads[index])
+    }
+
+    /// The workload that sends from `address` behind `interface`.
+    pub fn source(&self, interface: &str, address: IpAddr) -> Option<usize> {
+        self.sources.get(interface).and_then(|table| table.find(address))
+    }
+
+    /// The workload of this node that `address` belongs to.
+    pub fn destination(&self, address: IpAddr) -> Option<usize> {
+        self.destinations.find(address)
+    }
+
+    /// All endpoints at exactly this address and port.
+    pub fn endpoints(&self, address: SocketAddr) -> &[EndpointId] {
+        self.endpoints.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first egress rule of `workload` that selects `address`, and which endpoint that is.
+    pub fn egress(&self, workload: usize, address: SocketAddr) -> Option<(usize, EndpointId)> {
+        let by_service = &self.workloads[workload].by_service;
+        let matches = self.endpoints(address).iter().filter_map(|id| Some((*by_service.get(&id.service)?, *id)));
+        matches.min_by_key(|(rule, id)| (*rule, id.service, id.endpoint))
+    }
+
+    /// The name that resolved to the endpoint, for SNI.
+    pub fn host(&self, id: EndpointId) -> Option<&str> {
+        self.services[id.service as usize].endpoints[id.endpoint as usize].host.as_deref()
+    }
+
+    pub fn service_name(&self, id: EndpointId) -> &str {
+        &self.services[id.service as usize].name
+    }
+
+    pub fn roots(&self, trust_domain: &str) -> Option<&Arc<Roots>> {
+        self.roots.get(trust_domain)
+    }
+
+    pub fn rule(&self, id: RuleId) -> &RuleSource {
+        &self.rules[id.0 as usize]
+    }
+}
+
+impl Workload {
+    /// The mode of one of its ports for callers.
+    pub fn mode_of(&self, port: u16) -> TlsMode {
+        match self.ports.binary_search_by_key(&port, |(port, _)| *port) {
+            Ok(index) => self.ports[index].1,
+            Err(_) => self.mode,
+        }
+    }
+
+    /// Its SVID, if it has one that is valid at `now`.
+    pub fn valid_credentials(&self, now: u64) -> Option<&Arc<Credentials>> {
+        self.credentials.as_ref().filter(|c| c.valid_at(now))
+    }
+}
+
+fn credentials(
+    workload: &::snapshot::Workload,
+    svid: &Svid,
+    keys: &Keys,
+    before: Option<&Workload>,
+) -> Result<Arc<Credentials>, Error> {
+    if let Some(same) = before.and_then(|w| w.credentials.as_ref()).filter(|c| c.is_of(svid, &workload.spiffe_id)) {
+        return Ok(same.clone());
+    }
+    let key = keys.get(&svid.key).ok_or_else(|| Error::KeyUnknown(workload.name.clone()))?;
+    match Credentials::import(svid, key, &workload.spiffe_id) {
+        Ok(credentials) => Ok(Arc::new(credentials)),
+        Err(crate::tls::ImportError::KeyMismatch) => Err(Error::KeyMismatch(workload.name.clone())),
+        Err(other) => Err(Error::Svid { workload: workload.name.clone(), why: other.to_string() }),
+    }
+}
+
+fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Credentials>>) -> Workload {
+    let mut by_service = Map::default();
+    for (index, rule) in workload.egress.iter().enumerate() {
+        for &service in &rule.services {
+            by_service.entry(service).or_insert(index);
+        }
+    }
+    let mut ports = workload.ports.clone();
+    ports.sort_by_key(|(port, _)| *port);
+    Workload {
+        name: workload.name.as_str().into(),
+        spiffe_id: workload.spiffe_id.as_str().into(),
+        places: workload.places.clone(),
+        credentials,
+        mode: workload.mode,
+        ports,
+        inbound: workload.inbound.as_deref().map(AllowList::new),
+        inbound_rule: workload.inbound_rule,
+        outbound: workload.outbound.as_deref().map(AllowList::new),
+        outbound_rule: workload.outbound_rule,
+        egress: workload.egress.iter().map(|rule| compile_egress(rule, workload.mode)).collect(),
+        by_service,
+        unmatched_egress: workload.unmatched_egress,
+    }
+}
+
+fn compile_egress(rule: &EgressRule, mode: TlsMode) -> Egress {
+    Egress {
+        id: rule.id,
+        services: rule.services.clone(),
+        mode: rule.mode.unwrap_or(mode),
+        allowed: rule.allowed.as_deref().map(AllowList::new),
+    }
+}
+
+fn compile_roots(bundle: &Bundle, previous: Option<&Compiled>) -> Result<Arc<Roots>, Error> {
+    if let Some(same) = previous.and_then(|p| p.roots(&bundle.trust_domain)).filter(|r| r.is_of(bundle)) {
+        return Ok(same.clone());
+    }
+    match Roots::parse(bundle) {
+        Ok(roots) => Ok(Arc::new(roots)),
+        Err((index, why)) => Err(Error::Root { domain: bundle.trust_domain.clone(), index, why }),
+    }
+}
+
+fn sources(workloads: &[Workload]) -> Map<String, AddressTable> {
+    let mut sources: Map<String, AddressTable> = Map::default();
+    for (index, workload) in workloads.iter().enumerate() {
+        for place in &workload.places {
+            sources.entry(place.interface.clone()).or_default().insert(place.prefix, index);
+        }
+    }
+    sources
+}
+
+/// A place of every address (length 0) says where packets come from, not whose an address is.
+fn destinations(workloads: &[Workload]) -> Result<AddressTable, Error> {
+    let mut table = AddressTable::default();
+    for (index, workload) in workloads.iter().enumerate() {
+        for place in workload.places.iter().filter(|place| place.prefix.length > 0) {
+            if let Some(first) = table.insert(place.prefix, index).filter(|&first| first != index) {
+                return Err(Error::Destination {
+                    address: place.prefix.to_string(),
+                    first: workloads[first].name.to_string(),
+                    second: workload.name.to_string(),
+                });
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn endpoints(services: &[::snapshot::Service]) -> Map<SocketAddr, Vec<EndpointId>> {
+    let mut table: Map<SocketAddr, Vec<EndpointId>> = Map::default();
+    for (service, s) in (0..).zip(services) {
+        for (endpoint, e) in (0..).zip(&s.endpoints) {
+            table.entry(e.address).or_default().push(EndpointId { service, endpoint });
+        }
+    }
+    table
+}

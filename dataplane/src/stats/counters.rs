@@ -1,0 +1,115 @@
+//! Counters of one core: written by its worker alone, read by the agent at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use snapshot::{CloseReason, DropReason, RefuseReason};
+
+/// What is counted that is no reason for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Total {
+    PacketsReceived,
+    PacketsSent,
+    SessionsOpened,
+    SessionsRelayed,
+    RelayedPlain,
+    RelayedLocal,
+    Handshakes,
+    BytesSent,
+    BytesReceived,
+    ReportsLost,
+    HandedOver,
+    Turns,
+    /// Gauges: set, not counted.
+    Sessions,
+    Handshaking,
+    Flows,
+    FramesFree,
+    Frames,
+    SnapshotVersion,
+}
+
+impl Total {
+    pub const ALL: &'static [(Self, &'static str)] = &[
+        (Self::PacketsReceived, "packets_received"),
+        (Self::PacketsSent, "packets_sent"),
+        (Self::SessionsOpened, "sessions_opened"),
+        (Self::SessionsRelayed, "sessions_relayed"),
+        (Self::RelayedPlain, "relayed_plain"),
+        (Self::RelayedLocal, "relayed_local"),
+        (Self::Handshakes, "handshakes"),
+        (Self::BytesSent, "bytes_sent"),
+        (Self::BytesReceived, "bytes_received"),
+        (Self::ReportsLost, "reports_lost"),
+        (Self::HandedOver, "handed_over"),
+        (Self::Turns, "turns"),
+        (Self::Sessions, "sessions"),
+        (Self::Handshaking, "handshaking"),
+        (Self::Flows, "flows"),
+        (Self::FramesFree, "frames_free"),
+        (Self::Frames, "frames"),
+        (Self::SnapshotVersion, "snapshot_version"),
+    ];
+}
+
+#[derive(Debug)]
+pub struct CoreCounters {
+    dropped: [AtomicU64; DropReason::COUNT],
+    refused: [AtomicU64; RefuseReason::COUNT],
+    closed: [AtomicU64; CloseReason::COUNT],
+    totals: [AtomicU64; Total::ALL.len()],
+}
+
+impl Default for CoreCounters {
+    fn default() -> Self {
+        Self {
+            dropped: [const { AtomicU64::new(0) }; DropReason::COUNT],
+            refused: [const { AtomicU64::new(0) }; RefuseReason::COUNT],
+            closed: [const { AtomicU64::new(0) }; CloseReason::COUNT],
+            totals: [const { AtomicU64::new(0) }; Total::ALL.len()],
+        }
+    }
+}
+
+impl CoreCounters {
+    pub fn drop(&self, reason: DropReason) {
+        add(&self.dropped[reason as usize], 1);
+    }
+
+    pub fn refuse(&self, reason: RefuseReason) {
+        add(&self.refused[reason as usize], 1);
+    }
+
+    pub fn close(&self, reason: CloseReason) {
+        add(&self.closed[reason as usize], 1);
+    }
+
+    pub fn add(&self, total: Total, by: u64) {
+        add(&self.totals[total as usize], by);
+    }
+
+    pub fn set(&self, gauge: Total, value: u64) {
+        self.totals[gauge as usize].store(value, Relaxed);
+    }
+
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize].load(Relaxed)
+    }
+
+    pub fn refused(&self, reason: RefuseReason) -> u64 {
+        self.refused[reason as usize].load(Relaxed)
+    }
+
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Relaxed)
+    }
+
+    pub fn total(&self, total: Total) -> u64 {
+        self.totals[total as usize].load(Relaxed)
+    }
+}
+
+/// One writer: a plain load and store will do, and costs no locked instruction.
+fn add(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}

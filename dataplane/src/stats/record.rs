@@ -1,0 +1,28 @@
+//! What a worker tells the agent, over a bounded queue that never makes it wait.
+
+use std::net::IpAddr;
+
+use snapshot::{ConnectionReport, Version};
+
+use crate::io::PortId;
+
+#[derive(Debug)]
+pub enum Report {
+    /// This core decides by this snapshot from now on.
+    Adopted(Version),
+    /// A connection was refused, or ended after it stood.
+    Ended(Box<ConnectionReport>),
+    /// One live connection, for a [`crate::worker::Command::ListLive`].
+    Live {
+        query: u64,
+        connection: Box<ConnectionReport>,
+    },
+    LiveEnd {
+        query: u64,
+    },
+    /// A next hop without a neighbour entry.
+    Resolve {
+        port: PortId,
+        address: IpAddr,
+    },
+}

@@ -1,0 +1,108 @@
+//! What a handshake stands on: a workload's own certificate and key, and a trust domain's roots.
+
+use std::sync::Arc;
+
+use ::snapshot::{Bundle, Svid, channel::PrivateKey};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
+
+use super::identity;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    #[error("the private key is not that of the certificate")]
+    KeyMismatch,
+    #[error("the private key is no PKCS#8 key of a kind that TLS signs with")]
+    Key,
+    #[error("its certificate breaks the rules of an X.509-SVID: {0}")]
+    Certificate(String),
+    #[error("its certificate is of {0}")]
+    OtherId(String),
+}
+
+/// An SVID with its key, imported.
+pub struct Credentials {
+    svid: Svid,
+    spiffe_id: String,
+    pub serial: Arc<str>,
+    pub(super) resolver: Arc<SingleCertAndKey>,
+}
+
+impl Credentials {
+    /// The key is copied into the crypto library only; the caller's copy is the caller's to wipe.
+    pub fn import(svid: &Svid, key: &PrivateKey, spiffe_id: &str) -> Result<Self, ImportError> {
+        let chain: Vec<_> = svid.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let leaf = svid.chain.first().ok_or_else(|| ImportError::Certificate("there is none".into()))?;
+        let claim = identity::read_leaf(leaf)
+            .map_err(|refusal| ImportError::Certificate(refusal.detail.unwrap_or_default()))?;
+        if claim.id != spiffe_id {
+            return Err(ImportError::OtherId(claim.id));
+        }
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8()));
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|_| ImportError::Key)?;
+        let certified = CertifiedKey::new(chain, signer);
+        certified.keys_match().map_err(|_| ImportError::KeyMismatch)?;
+        Ok(Self {
+            svid: svid.clone(),
+            spiffe_id: spiffe_id.to_owned(),
+            serial: svid.serial.as_str().into(),
+            resolver: Arc::new(SingleCertAndKey::from(certified)),
+        })
+    }
+
+    pub fn valid_at(&self, now: u64) -> bool {
+        (self.svid.not_before..=self.svid.not_after).contains(&now)
+    }
+
+    /// Seconds since the epoch.
+    pub fn not_after(&self) -> u64 {
+        self.svid.not_after
+    }
+
+    /// Whether importing `svid` again would come to the same.
+    pub fn is_of(&self, svid: &Svid, spiffe_id: &str) -> bool {
+        self.svid == *svid && self.spiffe_id == spiffe_id
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("serial", &self.serial)
+            .field("not_after", &self.svid.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The roots of one trust domain. There is no way to ask two domains' roots at once.
+#[derive(Debug)]
+pub struct Roots {
+    trust_domain: Arc<str>,
+    bundle: Bundle,
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl Roots {
+    /// Or the index of the root that is none, and why.
+    pub fn parse(bundle: &Bundle) -> Result<Self, (usize, String)> {
+        let anchor = |(index, der): (usize, &Vec<u8>)| {
+            let certificate = CertificateDer::from(der.as_slice());
+            let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|e| (index, e.to_string()))?;
+            Ok(anchor.to_owned())
+        };
+        Ok(Self {
+            trust_domain: bundle.trust_domain.as_str().into(),
+            anchors: bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?,
+            bundle: bundle.clone(),
+        })
+    }
+
+    pub fn trust_domain(&self) -> &Arc<str> {
+        &self.trust_domain
+    }
+
+    pub fn is_of(&self, bundle: &Bundle) -> bool {
+        self.bundle == *bundle
+    }
+}

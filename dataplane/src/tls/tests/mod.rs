@@ -1,0 +1,1 @@
+//! Tests of TLS legs against each other.

@@ -1,0 +1,220 @@
+//! One connection's judge: the peer's chain, its SPIFFE ID, and then policy.
+//!
+//! The TLS library calls it while the handshake runs; what it says no to becomes the alert that the
+//! peer hears. What it found is left in a [`Slot`] that the leg shares: a peer that policy refused
+//! is known by name there, and a verdict without a valid signature is a refusal.
+
+use std::sync::{Arc, OnceLock};
+
+use ::snapshot::RefuseReason::{self, *};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::{Outcome, Peer, Refusal, identity};
+use crate::policy::{self, Route, Verdict};
+use crate::snapshot::Compiled;
+
+/// What is known of the peer so far.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    peer: OnceLock<Peer>,
+    outcome: OnceLock<Outcome>,
+    /// Set when the peer could not show that it holds the key: overrides the outcome.
+    impostor: OnceLock<Outcome>,
+}
+
+impl Slot {
+    pub fn peer(&self) -> Option<&Peer> {
+        if self.impostor.get().is_some() { None } else { self.peer.get() }
+    }
+
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.impostor.get().or_else(|| self.outcome.get())
+    }
+
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.outcome().and_then(|outcome| outcome.as_ref().err())
+    }
+
+    pub fn decided(&self, outcome: Outcome) {
+        // A second decision on one connection would be a second certificate: the first one stands.
+        let _ = self.outcome.set(outcome);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    pub compiled: Arc<Compiled>,
+    pub route: Route,
+    pub slot: Arc<Slot>,
+}
+
+impl Verifier {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), Error> {
+        let outcome = self.authenticate(leaf, intermediates, now, usage).and_then(|peer| {
+            let verdict = policy::decide(&self.compiled, &self.route, Some(&peer));
+            let peer = self.slot.peer.get_or_init(|| peer);
+            match verdict {
+                Verdict::Allow(rule) => Ok(rule),
+                Verdict::Refuse(reason, rule) => {
+                    let detail = policy::why_not(&self.compiled, &self.route, reason, &peer.spiffe_id);
+                    Err(Refusal { reason, rule, detail })
+                }
+            }
+        });
+        let said = match &outcome {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(Error::InvalidCertificate(as_alert(refusal.reason))),
+        };
+        self.slot.decided(outcome);
+        said
+    }
+
+    fn authenticate(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<Peer, Refusal> {
+        let claim = identity::read_leaf(leaf)?;
+        let roots = self.compiled.roots(&claim.trust_domain).ok_or_else(|| {
+            Refusal::new(PeerTrustDomainUnknown, format!("{} claims trust domain {}", claim.id, claim.trust_domain))
+        })?;
+        let algorithms = self.compiled.provider.signature_verification_algorithms.all;
+        EndEntityCert::try_from(leaf)
+            .and_then(|end| {
+                end.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, None, None).map(|_| ())
+            })
+            .map_err(|error| Refusal::new(as_reason(&error), format!("{}: {error}", claim.id)))?;
+        Ok(Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after })
+    }
+
+    fn signature(&self, checked: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
+        checked.inspect_err(|error| {
+            let refusal = Refusal::new(PeerBadSignature, error.to_string());
+            let _ = self.slot.impostor.set(Err(refusal));
+        })
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.compiled.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What the library makes the right alert of.
+fn as_alert(reason: RefuseReason) -> CertificateError {
+    match reason {
+        PeerTrustDomainUnknown | PeerUntrusted => CertificateError::UnknownIssuer,
+        PeerExpired => CertificateError::Expired,
+        PeerNoSpiffeId | PeerBadCertificate => CertificateError::BadEncoding,
+        // The rest is policy: access_denied.
+        _ => CertificateError::ApplicationVerificationFailure,
+    }
+}
+
+fn as_reason(error: &webpki::Error) -> RefuseReason {
+    use webpki::Error as E;
+    match error {
+        E::CertExpired { .. } | E::CertNotValidYet { .. } => PeerExpired,
+        // A chain that was signed by somebody else, leads nowhere, or goes where its issuers forbid.
+        E::UnknownIssuer
+        | E::InvalidSignatureForPublicKey
+        | E::NameConstraintViolation
+        | E::PathLenConstraintViolated
+        | E::MaximumPathDepthExceeded
+        | E::MaximumPathBuildCallsExceeded
+        | E::MaximumSignatureChecksExceeded
+        | E::MaximumNameConstraintComparisonsExceeded
+        | E::EndEntityUsedAsCa
+        | E::CertDistrusted => PeerUntrusted,
+        // A library's error, not ours: what is left, and what it may add, is a malformed certificate.
+        _ => PeerBadCertificate,
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A stranger need not learn whom we trust.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.judge(end_entity, intermediates, now, KeyUsage::client_auth()).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.compiled.provider.signature_verification_algorithms;
+        self.signature(verify_tls12_signature(message, cert, dss, algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.compiled.provider.signature_verification_algorithms;
+        self.signature(verify_tls13_signature(message, cert, dss, algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        // The SPIFFE ID is the name that counts, not the host's.
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge(end_entity, intermediates, now, KeyUsage::server_auth()).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ClientCertVerifier::verify_tls12_signature(self, message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ClientCertVerifier::verify_tls13_signature(self, message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}

@@ -1,0 +1,132 @@
+//! A captured SYN: refused at once, or the beginning of a session.
+//!
+//! Everything that can be known from addresses alone is decided here, before memory for the
+//! connection or any crypto is spent.
+
+use std::sync::Arc;
+
+use snapshot::{RefuseReason, Side};
+
+use super::Worker;
+use crate::flow::{FlowKey, FlowRef, Leg as Side2};
+use crate::io::{PacketIo, PortId};
+use crate::parse::Segment;
+use crate::policy::{Route, Standing, Verdict, decide};
+use crate::session::{Leg, Plan, Session, Syn, refused_at_once};
+use crate::snapshot::Compiled;
+use crate::stats::{Report, Total};
+use crate::time::Clock;
+
+impl<P: PacketIo, C: Clock> Worker<P, C> {
+    pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
+        let key = FlowKey::new(port, segment.source, segment.destination);
+        self.clear_remains(&key);
+        let Some(compiled) = self.compiled.clone() else {
+            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::NoSnapshot);
+        };
+        let spec = self.port(port);
+        let side = spec.side;
+        let route = compiled.route(side, &spec.interface, segment.source, segment.destination, self.now.unix());
+        match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone()) {
+            Ok(index) => self.sessions.mark(index),
+            Err(reason) => self.refuse_at_once(port, &segment, &syn, mac, Some((&compiled, &route)), reason),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        port: PortId,
+        side: Side,
+        segment: &Segment,
+        syn: &Syn,
+        mac: [u8; 6],
+        compiled: &Arc<Compiled>,
+        route: Route,
+    ) -> Result<u32, RefuseReason> {
+        if let Route::Refuse { reason, .. } = route {
+            return Err(reason);
+        }
+        let plan = Plan::of(&route, side).expect("every route but Refuse has a plan");
+        let (standing, rule) = match &route {
+            Route::Local { .. } | Route::Plain { .. } => match decide(compiled, &route, None) {
+                Verdict::Allow(rule) => (Some(Standing::new(compiled, &route, false, None)), rule),
+                Verdict::Refuse(reason, _) => return Err(reason),
+            },
+            Route::Inbound { .. } | Route::Egress { .. } | Route::Refuse { .. } => (None, None),
+        };
+        let index = self.sessions.vacant().ok_or(RefuseReason::SessionsFull)?;
+        if self.sessions.opening() >= self.settings.limits.handshakes as usize {
+            return Err(RefuseReason::HandshakesFull);
+        }
+        let (client, server) = (segment.source, segment.destination);
+        self.claim_flow(port, client, server)?;
+        let Some(conn) = self.pool.take() else {
+            self.io.unsteer(port, client, server);
+            return Err(RefuseReason::SessionsFull);
+        };
+        // Inside, the kernel knows the workload; outside, the answer goes where the SYN came from.
+        let known = match side {
+            Side::Inside => self.paths.neighbour(port, client.ip()),
+            Side::Outside => None,
+        };
+        let mtu = self.paths.link(port).map_or(1500, |link| link.mtu);
+        let down = Leg::new(port, server, client, conn, known.or(Some(mac)), mtu);
+        let session = Session::new(self.next_id, plan, route, compiled, standing, rule, down, syn.clone(), self.now);
+        self.next_id += 1;
+        self.flows.insert(FlowKey::new(port, client, server), FlowRef::Live { session: index, leg: Side2::Down });
+        self.mailbox.counters.add(Total::SessionsOpened, 1);
+        Ok(self.sessions.insert(session))
+    }
+
+    /// Room in the table and in steering, if need be at the cost of flows that are over anyway.
+    fn claim_flow(
+        &mut self,
+        port: PortId,
+        client: std::net::SocketAddr,
+        server: std::net::SocketAddr,
+    ) -> Result<(), RefuseReason> {
+        while !self.flows.has_room(2) {
+            let oldest =
+                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+            self.forget(oldest);
+        }
+        while !self.io.steer(port, client, server) {
+            let oldest =
+                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+            self.forget(oldest);
+        }
+        Ok(())
+    }
+
+    /// What an earlier connection of the same 4-tuple has left: a session that has ended, or a flow
+    /// in TIME-WAIT.
+    fn clear_remains(&mut self, key: &FlowKey) {
+        match self.flows.find(key) {
+            Some(FlowRef::Live { session, .. }) => {
+                self.free(session);
+                self.flows.remove(key);
+            }
+            Some(FlowRef::Spent | FlowRef::Adopted) => self.flows.remove(key),
+            None => {}
+        }
+    }
+
+    fn refuse_at_once(
+        &mut self,
+        port: PortId,
+        segment: &Segment,
+        syn: &Syn,
+        mac: [u8; 6],
+        compiled: Option<(&Compiled, &Route)>,
+        reason: RefuseReason,
+    ) {
+        self.mailbox.counters.refuse(reason);
+        let (core, side) = (self.settings.core, self.side(port));
+        let report =
+            refused_at_once(self.next_id, core, side, segment.source, segment.destination, compiled, reason, self.now);
+        self.next_id += 1;
+        self.mailbox.report(Report::Ended(Box::new(report)));
+        self.reset(port, mac, syn.packet());
+    }
+}

@@ -1,0 +1,53 @@
+//! What passes between a worker and the rest of the process: bounded, lock-free, one way each.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::neigh::Paths;
+use crate::snapshot::Compiled;
+use crate::stats::{CoreCounters, Report};
+
+/// Reports that may wait for the agent. What does not fit is counted (`reports_lost`).
+const REPORTS: usize = 8_192;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Report every live connection, some a turn, then [`Report::LiveEnd`].
+    ListLive { query: u64 },
+    /// Reset every connection and end the loop.
+    Stop,
+    /// The port's interface came back or changed: [`crate::io::PacketIo::reopen`] it.
+    Reopen(crate::io::PortId),
+}
+
+/// Shared between one worker and the agent.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Holds the newest one: a worker that slept through two adopts the second.
+    pub compiled: ArrayQueue<Arc<Compiled>>,
+    pub paths: ArrayQueue<Arc<Paths>>,
+    pub commands: ArrayQueue<Command>,
+    pub reports: ArrayQueue<Report>,
+    pub counters: CoreCounters,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            compiled: ArrayQueue::new(1),
+            paths: ArrayQueue::new(1),
+            commands: ArrayQueue::new(64),
+            reports: ArrayQueue::new(REPORTS),
+            counters: CoreCounters::default(),
+        }
+    }
+}
+
+impl Mailbox {
+    pub fn report(&self, report: Report) {
+        if self.reports.push(report).is_err() {
+            self.counters.add(crate::stats::Total::ReportsLost, 1);
+        }
+    }
+}

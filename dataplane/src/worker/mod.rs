@@ -1,0 +1,223 @@
+//! The loop of a core: receive a burst, step the sessions it touched, send what came of it.
+//!
+//! One core owns everything in here. What comes from other threads (snapshots, next hops, commands)
+//! waits in the [`Mailbox`] until the next turn; what goes to them is pushed and never waited for.
+//! Time, packets and chance are arguments: the same [`Worker`] runs on rings and in a simulation.
+//!
+//! ```text
+//!   turn: mailbox ─▶ packets ─▶ timers ─▶ sessions (established first) ─▶ flush
+//! ```
+
+mod admit;
+mod mailbox;
+mod pool;
+mod receive;
+mod sessions;
+mod timers;
+mod upkeep;
+
+use std::sync::Arc;
+
+use snapshot::{Boot, Limits, Port, Timeouts, Waiting};
+use tcp_stack::{Config, Stack};
+
+pub use mailbox::{Command, Mailbox};
+pub use pool::Pool;
+
+use crate::flow::{FlowTable, Spent};
+use crate::io::{PacketIo, PortId};
+use crate::neigh::Paths;
+use crate::snapshot::Compiled;
+use crate::stats::Total;
+use crate::time::{Clock, Duration, Instant, Now};
+use sessions::Sessions;
+use timers::Timers;
+
+/// How long a worker that found nothing spins before it sleeps (measured: less wakes up too often,
+/// more costs CPU and wins nothing).
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Longest sleep: upper bound on how late a gauge is.
+const NAP: Duration = Duration::from_secs(1);
+
+/// Handshake flights whose crypto is done in one turn; each takes some hundred microseconds.
+const HANDSHAKES_PER_TURN: u32 = 4;
+
+/// Delayed acknowledgement of a lone segment (RFC 9293 §3.8.6.3 allows up to 500 ms).
+const ACK_DELAY: Duration = Duration::from_millis(10);
+
+/// MTU classes that a path may be narrowed to by ICMP, besides those of the ports.
+const MTU_LADDER: [usize; 8] = [576, 1280, 1400, 1460, 1492, 1500, 4096, 9000];
+
+/// What is the same for all turns of a worker.
+pub struct Settings {
+    /// This worker's index, and how many there are.
+    pub core: u32,
+    pub cores: u32,
+    pub ports: Vec<Port>,
+    /// Whether each port is a veth, whose peer leaves checksums partial.
+    pub veth: Vec<bool>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub waiting: Waiting,
+    /// Seeds initial sequence numbers and the hash of the flow table.
+    pub secret: [u8; 16],
+}
+
+impl Settings {
+    pub fn new(boot: &Boot, core: u32, veth: Vec<bool>, secret: [u8; 16]) -> Self {
+        Self {
+            core,
+            cores: boot.cores.0.len() as u32,
+            ports: boot.ports.clone(),
+            veth,
+            limits: boot.limits.clone(),
+            timeouts: boot.timeouts.clone(),
+            waiting: boot.waiting,
+            secret,
+        }
+    }
+}
+
+pub struct Worker<P: PacketIo, C: Clock> {
+    io: P,
+    clock: C,
+    settings: Settings,
+    mailbox: Arc<Mailbox>,
+    now: Now,
+    stack: Stack,
+    pool: Pool,
+    flows: FlowTable,
+    spent: Spent,
+    sessions: Sessions,
+    timers: Timers,
+    compiled: Option<Arc<Compiled>>,
+    paths: Arc<Paths>,
+    upkeep: upkeep::Upkeep,
+    next_id: u64,
+    /// Until when segments of connections older than their capture may pass: ended flows are kept
+    /// longer meanwhile, so that nothing late of theirs passes too.
+    grace_until: Instant,
+    stopping: bool,
+}
+
+impl<P: PacketIo, C: Clock> Worker<P, C> {
+    /// Takes all memory that it will ever use, but for what grows up to its limit in [`Pool`].
+    pub fn new(io: P, mut clock: C, settings: Settings, mailbox: Arc<Mailbox>) -> Self {
+        let now = clock.now();
+        let sessions = settings.limits.sessions as usize;
+        let flows = (settings.limits.flows / settings.cores) as usize;
+        let tcp = Config {
+            buffer: settings.limits.buffer as usize,
+            keep_alive: Some(settings.timeouts.keep_alive.into()),
+            user_timeout: Some(settings.timeouts.user.into()),
+            ack_delay: Some(ACK_DELAY),
+        };
+        let seed = u64::from_le_bytes(settings.secret[..8].try_into().expect("eight bytes"));
+        Self {
+            stack: Stack::new(settings.secret, &mtu_classes(), now.mono),
+            pool: Pool::new(tcp, 2 * sessions),
+            flows: FlowTable::new(flows, seed),
+            spent: Spent::new(flows / 2),
+            sessions: Sessions::new(sessions),
+            timers: Timers::new(sessions, now.mono),
+            compiled: None,
+            paths: Arc::new(Paths::default()),
+            upkeep: upkeep::Upkeep::default(),
+            next_id: 1,
+            grace_until: now.mono + settings.limits.pre_existing_grace.into(),
+            stopping: false,
+            io,
+            clock,
+            settings,
+            mailbox,
+            now,
+        }
+    }
+
+    /// Turns until [`Command::Stop`].
+    pub fn run(&mut self) {
+        let mut idle_since: Option<Instant> = None;
+        while !self.stopping {
+            if self.turn() {
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert(self.now.mono);
+            match self.settings.waiting {
+                Waiting::Adaptive if self.now.mono - since >= SPIN => {
+                    self.io.wait(Some(self.nap()));
+                    idle_since = None;
+                }
+                Waiting::Adaptive | Waiting::Busy => (0..64).for_each(|_| std::hint::spin_loop()),
+            }
+        }
+        self.drain();
+    }
+
+    /// One turn. False: there was nothing to do.
+    pub fn turn(&mut self) -> bool {
+        self.now = self.clock.now();
+        self.read_mailbox();
+        let received = self.receive();
+        self.expire();
+        self.upkeep();
+        let stepped = self.step_sessions();
+        let queued = self.io.flush();
+        self.gauge();
+        received > 0 || stepped || queued > 0 || self.sessions.any_dirty()
+    }
+
+    /// When something is due without a packet. None: never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.sessions.any_dirty() || self.upkeep.is_busy() {
+            return Some(self.now.mono);
+        }
+        [self.timers.next(), self.spent.next(), self.upkeep.next()].into_iter().flatten().min()
+    }
+
+    pub fn io(&mut self) -> &mut P {
+        &mut self.io
+    }
+
+    pub fn clock(&mut self) -> &mut C {
+        &mut self.clock
+    }
+
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Sessions that live, for tests and gauges.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn nap(&self) -> std::time::Duration {
+        let until =
+            self.next_deadline().map_or(NAP, |at| if at > self.now.mono { at - self.now.mono } else { Duration::ZERO });
+        until.min(NAP).into()
+    }
+
+    fn gauge(&mut self) {
+        let counters = &self.mailbox.counters;
+        counters.add(Total::Turns, 1);
+        counters.set(Total::Sessions, self.sessions.len() as u64);
+        counters.set(Total::Handshaking, self.sessions.opening() as u64);
+        counters.set(Total::Flows, self.flows.len() as u64);
+        let (free, all) = self.io.frames();
+        counters.set(Total::FramesFree, free as u64);
+        counters.set(Total::Frames, all as u64);
+    }
+
+    fn port(&self, port: PortId) -> &Port {
+        &self.settings.ports[usize::from(port.0)]
+    }
+}
+
+/// Every MTU that a port may have is one of these or is served by the next one below it.
+fn mtu_classes() -> Vec<usize> {
+    let mut classes = MTU_LADDER.to_vec();
+    classes.extend([3506, 16_384, 32_768, 65_535]);
+    classes
+}

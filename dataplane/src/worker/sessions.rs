@@ -1,0 +1,95 @@
+//! The sessions of a core: a slab of fixed size, and the list of those that want to be stepped.
+
+use crate::session::{Session, State};
+
+pub struct Sessions {
+    slots: Vec<Option<Session>>,
+    free: Vec<u32>,
+    dirty: Vec<u32>,
+    is_dirty: Vec<bool>,
+    /// Sessions that are not relaying yet.
+    opening: usize,
+}
+
+impl Sessions {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            slots: (0..capacity).map(|_| None).collect(),
+            free: (0..capacity as u32).rev().collect(),
+            dirty: Vec::with_capacity(capacity),
+            is_dirty: vec![false; capacity],
+            opening: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn opening(&self) -> usize {
+        self.opening
+    }
+
+    /// The index that the next [`insert`](Self::insert) gives. None: full.
+    pub fn vacant(&self) -> Option<u32> {
+        self.free.last().copied()
+    }
+
+    pub fn insert(&mut self, session: Session) -> u32 {
+        let index = self.free.pop().expect("`vacant` was asked");
+        self.opening += usize::from(is_opening(&session));
+        self.slots[index as usize] = Some(session);
+        index
+    }
+
+    pub fn remove(&mut self, index: u32) -> Option<Session> {
+        let session = self.slots[index as usize].take()?;
+        self.opening -= usize::from(is_opening(&session));
+        self.free.push(index);
+        Some(session)
+    }
+
+    pub fn find(&mut self, index: u32) -> Option<&mut Session> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    /// Calls `change` and keeps count of those that open.
+    pub fn update<R>(&mut self, index: u32, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        let session = self.slots.get_mut(index as usize)?.as_mut()?;
+        let before = is_opening(session);
+        let result = change(session);
+        let after = is_opening(session);
+        self.opening = self.opening + usize::from(after) - usize::from(before);
+        Some(result)
+    }
+
+    /// Steps it in this turn or the next.
+    pub fn mark(&mut self, index: u32) {
+        if !std::mem::replace(&mut self.is_dirty[index as usize], true) {
+            self.dirty.push(index);
+        }
+    }
+
+    pub fn any_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// All that are marked, into `out`; they are unmarked.
+    pub fn take_dirty(&mut self, out: &mut Vec<u32>) {
+        std::mem::swap(&mut self.dirty, out);
+        for &index in out.iter() {
+            self.is_dirty[index as usize] = false;
+        }
+    }
+}
+
+fn is_opening(session: &Session) -> bool {
+    match session.state {
+        State::Dialing | State::HandshakeUp | State::Accepting | State::Detecting | State::HandshakeDown => true,
+        State::Relaying | State::Closing => false,
+    }
+}

@@ -1,0 +1,239 @@
+//! What a worker does between packets: timers, new snapshots and next hops, lists, the end.
+//!
+//! All of it in slices: a table of ten thousand sessions is walked some dozens a turn.
+
+use super::{Command, HANDSHAKES_PER_TURN, Worker};
+use crate::flow::{FlowKey, FlowRef};
+use crate::io::{PacketIo, PortId};
+use crate::session::{Context, Next, Session};
+use crate::stats::{Report, Total};
+use crate::time::{Clock, Duration, Instant};
+
+/// Sessions that one turn decides again, or lists.
+const SLICE: u32 = 64;
+
+/// How long the keys of an ended flow stay (RFC 9293 §3.4.2 has twice the segment lifetime, which no
+/// kernel waits for), and how much longer while unknown segments may still pass.
+const TIME_WAIT: Duration = Duration::from_secs(10);
+const TIME_WAIT_IN_GRACE: Duration = Duration::from_secs(70);
+
+/// Between two attempts to take up a port whose link is there.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Walks over the table that are under way.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    /// Sessions from here on are to be decided again, and take new MACs.
+    review: Option<u32>,
+    /// Sessions from here on are to be listed for this query.
+    listing: Option<(u64, u32)>,
+    /// Ports that are to be opened anew, and when to try.
+    reopen: Vec<(PortId, Instant)>,
+    /// Marked sessions of this turn; kept for its capacity.
+    batch: Vec<u32>,
+}
+
+impl Upkeep {
+    pub fn is_busy(&self) -> bool {
+        self.review.is_some() || self.listing.is_some()
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        self.reopen.iter().map(|(_, at)| *at).min()
+    }
+
+    fn reopen_at(&mut self, port: PortId, at: Instant) {
+        self.reopen.retain(|(waiting, _)| *waiting != port);
+        self.reopen.push((port, at));
+    }
+}
+
+impl<P: PacketIo, C: Clock> Worker<P, C> {
+    pub(super) fn read_mailbox(&mut self) {
+        if let Some(compiled) = self.mailbox.compiled.pop() {
+            self.mailbox.counters.set(Total::SnapshotVersion, compiled.version.0);
+            self.mailbox.report(Report::Adopted(compiled.version));
+            self.compiled = Some(compiled);
+            self.upkeep.review = Some(0);
+        }
+        if let Some(paths) = self.mailbox.paths.pop() {
+            self.paths = paths;
+            self.upkeep.review = Some(0);
+        }
+        while let Some(command) = self.mailbox.commands.pop() {
+            match command {
+                Command::ListLive { query } => self.upkeep.listing = Some((query, 0)),
+                Command::Stop => self.stopping = true,
+                Command::Reopen(port) => self.upkeep.reopen_at(port, self.now.mono),
+            }
+        }
+    }
+
+    /// Timers that are due, and flows whose time is over.
+    pub(super) fn expire(&mut self) {
+        let sessions = &mut self.sessions;
+        self.timers.expire(self.now.mono, |index| sessions.mark(index));
+        while let Some(keys) = self.spent.expire(self.now.mono) {
+            self.forget(keys);
+        }
+    }
+
+    /// A slice of each walk that is under way, and ports that wait to be taken up again.
+    pub(super) fn upkeep(&mut self) {
+        if let Some(at) = self.upkeep.reopen.iter().position(|(_, at)| *at <= self.now.mono) {
+            let (port, _) = self.upkeep.reopen.swap_remove(at);
+            if !self.io.reopen(port) && self.paths.link(port).is_some_and(|link| link.up) {
+                self.upkeep.reopen_at(port, self.now.mono + REOPEN_INTERVAL);
+            }
+        }
+        let end = self.sessions.capacity() as u32;
+        if let Some(from) = self.upkeep.review {
+            let until = (from + SLICE).min(end);
+            for index in from..until {
+                self.review(index);
+            }
+            self.upkeep.review = (until < end).then_some(until);
+        }
+        if let Some((query, from)) = self.upkeep.listing {
+            let until = (from + SLICE).min(end);
+            for index in from..until {
+                self.list(query, index);
+            }
+            self.upkeep.listing = (until < end).then_some((query, until));
+            if until == end {
+                self.mailbox.report(Report::LiveEnd { query });
+            }
+        }
+    }
+
+    fn review(&mut self, index: u32) {
+        let reviewed = self.with_session(index, &mut 0, |session, cx| {
+            session.refresh_paths(cx.paths);
+            if session.version() != cx.compiled.version {
+                session.review(cx);
+            }
+        });
+        if reviewed.is_some() {
+            self.sessions.mark(index);
+        }
+    }
+
+    fn list(&mut self, query: u64, index: u32) {
+        let (now, core) = (self.now.unix_ms, self.settings.core);
+        let Some(session) = self.sessions.find(index).filter(|session| !session.has_ended()) else { return };
+        let connection = Box::new(session.report(now, core, None));
+        self.mailbox.report(Report::Live { query, connection });
+    }
+
+    /// Steps what is marked: established sessions first, then those that cost crypto.
+    pub(super) fn step_sessions(&mut self) -> bool {
+        let mut batch = std::mem::take(&mut self.upkeep.batch);
+        self.sessions.take_dirty(&mut batch);
+        let mut budget = HANDSHAKES_PER_TURN;
+        for handshakes in [false, true] {
+            for &index in &batch {
+                let turn = self.sessions.find(index).is_some_and(|s| s.state.is_handshake() == handshakes);
+                if turn {
+                    self.step(index, &mut budget);
+                }
+            }
+        }
+        let any = !batch.is_empty();
+        batch.clear();
+        self.upkeep.batch = batch;
+        any
+    }
+
+    fn step(&mut self, index: u32, budget: &mut u32) {
+        match self.with_session(index, budget, Session::step) {
+            Some(Next::Again) => self.sessions.mark(index),
+            Some(Next::Wait(Some(at))) => self.timers.arm(index, at),
+            Some(Next::Wait(None)) | None => {}
+            Some(Next::Free) => self.free(index),
+        }
+    }
+
+    /// None: there is no such session, or nothing to decide by.
+    fn with_session<R>(
+        &mut self,
+        index: u32,
+        handshakes: &mut u32,
+        act: impl FnOnce(&mut Session, &mut Context<'_, P>) -> R,
+    ) -> Option<R> {
+        let compiled = self.compiled.as_ref()?;
+        let mut cx = Context {
+            io: &mut self.io,
+            stack: &mut self.stack,
+            pool: &mut self.pool,
+            paths: &self.paths,
+            compiled,
+            ports: &self.settings.ports,
+            timeouts: &self.settings.timeouts,
+            mailbox: &self.mailbox,
+            now: self.now,
+            handshakes,
+            flows: &mut self.flows,
+            index,
+            core: self.settings.core,
+        };
+        self.sessions.update(index, |session| act(session, &mut cx))
+    }
+
+    /// Gives back a session's memory. Its keys stay for TIME-WAIT.
+    pub(super) fn free(&mut self, index: u32) {
+        let Some(session) = self.sessions.remove(index) else { return };
+        self.timers.disarm(index);
+        let down = session.down.key();
+        let up = session.up.as_ref().map_or(down, |up| up.key());
+        for key in [down, up] {
+            self.flows.remove(&key);
+            self.flows.insert(key, FlowRef::Spent);
+        }
+        let stay = if self.now.mono < self.grace_until { TIME_WAIT_IN_GRACE } else { TIME_WAIT };
+        if let Some(oldest) = self.spent.keep(self.now.mono + stay, [down, up]) {
+            self.forget(oldest);
+        }
+        self.pool.give(session.down.conn);
+        if let Some(up) = session.up {
+            self.pool.give(up.conn);
+        }
+    }
+
+    /// Flows that steering still has from the process before: their segments are answered with RST,
+    /// on both legs, and never passed to the kernel, until both ends must have given up.
+    pub fn adopt(&mut self, flows: impl Iterator<Item = FlowKey>) {
+        for key in flows {
+            if !self.flows.has_room(1) {
+                return;
+            }
+            self.flows.insert(key, FlowRef::Adopted);
+            if let Some(oldest) = self.spent.keep(self.now.mono + TIME_WAIT_IN_GRACE, [key, key]) {
+                self.forget(oldest);
+            }
+        }
+    }
+
+    /// Takes ended flows out of the table and out of steering, unless a new session has them.
+    pub(super) fn forget(&mut self, keys: [FlowKey; 2]) {
+        for key in keys {
+            if matches!(self.flows.find(&key), Some(FlowRef::Spent | FlowRef::Adopted)) {
+                self.flows.remove(&key);
+                self.io.unsteer(key.port(), key.source(), key.destination());
+            }
+        }
+    }
+
+    /// Resets every connection, so that no peer waits for one that is gone.
+    pub(super) fn drain(&mut self) {
+        for index in 0..self.sessions.capacity() as u32 {
+            self.with_session(index, &mut 0, |session, cx| {
+                session.drain(cx);
+                session.step(cx)
+            });
+            if index % SLICE == 0 {
+                self.io.flush();
+            }
+        }
+        self.io.flush();
+    }
+}

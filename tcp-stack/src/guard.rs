@@ -1,0 +1,180 @@
+//! The judgement of a segment before the engine sees it.
+//!
+//! Whoever can guess a four-tuple must not be able to end the connection or put bytes into it.
+//! RFC 5961: a RST counts only at exactly the next expected sequence number, a SYN in a
+//! synchronized state never does, an acknowledgement of what was not sent never does. The honest
+//! peer that is meant by such a segment learns the truth from a challenge ACK.
+//!
+//! Two more are refused here because the engine would take them: a FIN behind data that does not
+//! fit the window (the data would be cut, the FIN believed), and data behind a FIN.
+
+use smoltcp::time::Instant;
+use smoltcp::wire::TcpControl;
+
+use crate::connection::{CHALLENGE_INTERVAL, Connection};
+use crate::device::Lent;
+use crate::end::{End, State};
+use crate::output::Output;
+use crate::reset::{Bare, MAX_BARE, rst_for};
+use crate::segment::{Segment, after};
+use crate::stack::Stack;
+
+enum Judgement {
+    Take,
+    Drop,
+    Challenge,
+    Reset,
+    /// There is no connection any more.
+    Refuse,
+}
+
+impl Connection {
+    /// Shows the connection an IP packet that came for it. Its direct answer, if it has one, goes to
+    /// `out`; all else waits for `transmit`.
+    pub fn on_segment(&mut self, stack: &mut Stack, packet: &[u8], now: Instant, out: &mut impl Output) {
+        let Some(segment) = Segment::parse(packet) else { return };
+        if self.life.tuple != Some((segment.destination, segment.source)) {
+            return;
+        }
+        match self.judge(&segment) {
+            Judgement::Take => self.take(stack, packet, &segment, now, out),
+            Judgement::Drop => {}
+            Judgement::Challenge => self.challenge(stack, now, out),
+            Judgement::Reset => self.life.end = Some(End::Reset),
+            Judgement::Refuse => refuse(packet, out),
+        }
+    }
+
+    fn judge(&self, segment: &Segment) -> Judgement {
+        let state = self.state();
+        let next = self.received_up_to();
+        match state {
+            State::Closed => Judgement::Refuse,
+            // The engine knows which RST refuses a SYN.
+            State::SynSent => Judgement::Take,
+            State::SynReceived if segment.rst && segment.seq == next => Judgement::Reset,
+            State::SynReceived if segment.rst => Judgement::Drop,
+            State::SynReceived => Judgement::Take,
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.judge_synchronized(segment, next),
+        }
+    }
+
+    fn judge_synchronized(&self, segment: &Segment, next: u32) -> Judgement {
+        let room = self.config.buffer - self.received();
+        let data_end = segment.seq.wrapping_add(segment.len as u32);
+        // RFC 1337: what is over is not ended once more.
+        if segment.rst && self.state() == State::TimeWait {
+            return Judgement::Drop;
+        }
+        if segment.rst {
+            return match segment.seq.wrapping_sub(next) as usize {
+                0 => Judgement::Reset,
+                ahead if ahead < room => Judgement::Challenge,
+                _ => Judgement::Drop,
+            };
+        }
+        if segment.syn {
+            return Judgement::Challenge;
+        }
+        let Some(ack) = segment.ack else { return Judgement::Drop };
+        let beyond = if self.life.fin_received { next } else { next.wrapping_add(room as u32) };
+        let cut = (segment.fin || self.life.fin_received) && after(data_end, beyond);
+        match after(ack, self.life.sent.highest) || cut {
+            true => Judgement::Challenge,
+            false => Judgement::Take,
+        }
+    }
+
+    fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
+        let (before, answers) = (self.state(), self.life.sent.segments);
+        let old = self.news_in_repetition(segment);
+        self.engage(stack, packet, segment, now, out);
+        if let Some(news) = old {
+            let mut bytes = [0; MAX_BARE];
+            let len = news.len();
+            news.write(&mut bytes[..len]);
+            self.engage(stack, &bytes[..len], segment, now, out);
+        }
+        match self.life.sent.segments == answers {
+            true => self.hold_ack(before, segment, now),
+            false => self.life.hold = None,
+        }
+    }
+
+    fn engage(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
+        let before = self.state();
+        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
+        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
+        self.advance(before, segment);
+    }
+
+    /// A segment whose bytes all came before can still acknowledge something new. The engine answers
+    /// such a segment and forgets it; if both ends did that, both could repeat themselves for ever.
+    /// So the acknowledgement is shown to it once more, in a segment of its own at RCV.NXT.
+    fn news_in_repetition(&self, segment: &Segment) -> Option<Bare> {
+        let (next, ack) = (self.received_up_to(), segment.ack?);
+        let behind = next.wrapping_sub(segment.seq) as usize;
+        let repeats = self.state().synchronized()
+            && (1..=self.config.buffer).contains(&behind)
+            && !after(segment.end(), next)
+            && after(ack, self.acked_up_to());
+        repeats.then_some(Bare {
+            local: segment.source,
+            remote: segment.destination,
+            control: TcpControl::None,
+            seq: next,
+            ack: Some(ack),
+            window: segment.window,
+        })
+    }
+
+    /// Repeats what we expect and offer.
+    fn challenge(&mut self, stack: &mut Stack, now: Instant, out: &mut impl Output) {
+        if now < self.life.next_challenge {
+            return;
+        }
+        self.life.next_challenge = now + CHALLENGE_INTERVAL;
+        self.life.hold = None;
+        if self.owes_ack() && self.transmit(stack, now, out, 1) == 1 {
+            return;
+        }
+        let Some((local, remote)) = self.life.tuple else { return };
+        let window = self.offered();
+        let sent = &mut self.life.sent;
+        let bare = Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window };
+        if out.ready(bare.len()) {
+            out.packet(bare.len(), &mut |packet| {
+                bare.write(packet);
+                sent.segments += 1;
+            });
+        }
+    }
+}
+
+impl Connection {
+    /// The window field that repeats what was offered last. The window of a SYN is not scaled, that
+    /// of all other segments may be: then it is better to offer less than more.
+    fn offered(&self) -> u16 {
+        let scale = (usize::BITS - self.config.buffer.leading_zeros()).saturating_sub(16);
+        match self.life.sent.syn {
+            true => self.life.sent.window >> scale.min(15),
+            false => self.life.sent.window,
+        }
+    }
+}
+
+/// The answer of a closed connection.
+fn refuse(packet: &[u8], out: &mut impl Output) {
+    let mut rst = [0; MAX_BARE];
+    if let Some(len) = rst_for(packet, &mut rst)
+        && out.ready(len)
+    {
+        out.packet(len, &mut |slot| slot.copy_from_slice(&rst[..len]));
+    }
+}

@@ -1,0 +1,46 @@
+//! Asking the programs about a frame without a wire: BPF_PROG_TEST_RUN.
+//!
+//! The real programs run on the real maps, so this is also how tests know what they do.
+
+use libbpf_rs::{ProgramInput, ProgramMut, libbpf_sys};
+
+use crate::{Error, Result, Steering};
+
+/// What a program would do to a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Drop,
+    ToWorker,
+}
+
+impl Steering {
+    /// What the steering program says about a frame received on a port; it counts and remembers as
+    /// for a real one.
+    pub fn try_frame(&self, port: u16, queue: u32, frame: &[u8]) -> Result<Verdict> {
+        let interface = self.attached(port)?.interface;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let mut context: Vec<u8> =
+            [0, frame.len() as u32, 0, interface, queue, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let input = ProgramInput { context_in: Some(&mut context), data_in: Some(frame), ..ProgramInput::default() };
+        match run(self.program("steer")?, input)? {
+            libbpf_sys::XDP_PASS => Ok(Verdict::Pass),
+            libbpf_sys::XDP_REDIRECT => Ok(Verdict::ToWorker),
+            _ => Ok(Verdict::Drop),
+        }
+    }
+
+    /// What the guard says about a frame that the kernel sends to an inside port.
+    pub fn try_guard(&self, frame: &[u8]) -> Result<Verdict> {
+        let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
+        match run(self.program("guard")?, input)? {
+            0 => Ok(Verdict::Pass),
+            _ => Ok(Verdict::Drop),
+        }
+    }
+}
+
+fn run(program: ProgramMut, input: ProgramInput) -> Result<u32> {
+    let output = program.test_run(input).map_err(Error::bpf("running a program on a test frame"))?;
+    Ok(output.return_value)
+}
