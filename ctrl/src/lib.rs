@@ -1,1 +1,30 @@
-//! ctrl.
+//! The control process and the CLI: reads the configuration, gives out identities, assembles what
+//! the dataplane enforces, and never touches a packet.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod apply;
+pub mod assemble;
+pub mod attest;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod logging;
+pub mod metrics;
+pub mod netlink;
+pub mod preflight;
+pub mod publish;
+pub mod resolve;
+pub mod rotate;
+pub mod runtime;
+pub mod signals;
+pub mod source;
+pub mod supervise;
+pub mod version;
+pub mod view;
+pub mod watch;
+
+/// Shown wherever a process says who it is.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");

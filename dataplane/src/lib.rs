@@ -2,15 +2,18 @@
 //!
 //! Start with [`worker`], the loop of a core; [`io`] is where its packets come from.
 
+pub mod admin;
 pub mod flow;
 pub mod io;
 pub mod neigh;
 pub mod parse;
 pub mod planted;
 pub mod policy;
+pub mod runtime;
 pub mod session;
 pub mod snapshot;
 pub mod stats;
+pub mod steering;
 pub mod time;
 pub mod tls;
 pub mod worker;

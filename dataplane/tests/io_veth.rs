@@ -369,3 +369,73 @@ fn queues_are_raised_to_the_number_of_cores_and_each_core_has_its_own() {
     assert_eq!(odd.sockets().map(|(_, queue, _)| queue).collect::<Vec<_>>(), [1, 3]);
     assert!(matches!(open(5, 6), Err(OpenError::Queues { queues: 4, cores: 6, .. })));
 }
+
+#[test]
+fn a_core_sends_on_its_own_queue_and_a_core_with_several_hears_them_all() {
+    use dataplane::io::xsk::{OpenOptions, PortSpec, RingSize, XskPorts};
+    namespace();
+    ip("link add a0 numrxqueues 2 numtxqueues 2 type veth peer name b0 numrxqueues 2 numtxqueues 2");
+    ip("link set a0 up");
+    ip("link set b0 up");
+    let open = |name: &str, core_index, cores| {
+        let spec = [PortSpec { interface: name.into(), index: LEFT, queues: 2 }];
+        let (steer, ring) = (Box::new(Anything), RingSize::default());
+        XskPorts::open(OpenOptions { ports: &spec, core_index, cores, frames: FRAMES, ring, steer }).unwrap()
+    };
+    let mut senders = [open("a0", 0, 2), open("a0", 1, 2)];
+    let mut reader = open("b0", 0, 1);
+    let program = Program::attach("b0");
+    // Only what arrives on queue 1 is for the reader's second socket: the other goes to the kernel.
+    let (_, queue, fd) = reader.sockets().nth(1).unwrap();
+    program.register(queue, fd);
+    for (i, sender) in senders.iter_mut().enumerate() {
+        sender.send(LEFT, 100, &mut |bytes| write_packet(i as u32, bytes)).unwrap();
+        assert_eq!(sender.flush(), 0);
+    }
+    awaited("the packet of core 1", || {
+        reader.wait(SECOND);
+        reader.rx_burst(LEFT) == 1 || {
+            reader.release();
+            false
+        }
+    });
+    assert!(reader.bytes(Packet(0)) == packet(1, 100));
+    reader.release();
+    let (_, queue, fd) = reader.sockets().next().unwrap();
+    program.register(queue, fd);
+    for (i, sender) in senders.iter_mut().enumerate() {
+        for _ in 0..50 {
+            sender.send(LEFT, 100, &mut |bytes| write_packet(i as u32, bytes)).unwrap();
+        }
+        sender.flush();
+    }
+    let mut heard = [0; 2];
+    until("fifty of each", || {
+        for i in 0..reader.rx_burst(LEFT) {
+            heard[number(reader.bytes(Packet(i))) as usize] += 1;
+        }
+        reader.release();
+        heard == [50, 50]
+    });
+    assert_conserved(&reader);
+}
+
+#[test]
+fn without_the_right_to_make_namespaces_loopback_serves_until_it_is_taken() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    namespace();
+    cable("h0", "p0", 1500);
+    cable("h1", "p1", 1500);
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::SYS_ADMIN);
+    set_capabilities(None, sets).unwrap();
+    let _first = try_open(&["p0"]).unwrap();
+    let Err(error) = try_open(&["p1"]) else { panic!("two anchors on one loopback") };
+    assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
+}
+
+#[test]
+fn ports_can_be_opened_by_one_thread_and_run_by_another() {
+    fn moves<T: Send>() {}
+    moves::<dataplane::io::xsk::XskPorts>();
+}

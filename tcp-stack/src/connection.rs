@@ -1,9 +1,7 @@
 //! One end of one TCP connection, and its life: opened, fed, asked, ended, reused.
 //!
-//! The engine is a smoltcp socket. It keeps its sequence numbers to itself, so the connection
-//! counts along: what was sent is read off the packets that leave ([`Sent`]), what was received is
-//! the peer's initial sequence number plus the bytes that came out of the ring or lie in it. From
-//! these the guard (`guard.rs`) judges each segment before the engine sees it.
+//! The engine is a smoltcp socket. Beside it the connection counts sequence numbers along
+//! (`life.rs`), and from these the guard (`guard.rs`) judges each segment before the engine sees it.
 
 use std::net::SocketAddr;
 
@@ -14,6 +12,7 @@ use smoltcp::time::{Duration, Instant};
 use crate::config::Config;
 use crate::device::{Lent, Sent};
 use crate::end::{End, State};
+use crate::life::Life;
 use crate::output::Output;
 use crate::reset::HOP_LIMIT;
 use crate::segment::{Segment, after};
@@ -26,36 +25,6 @@ pub struct Connection {
     handle: SocketHandle,
     pub(crate) config: Config,
     pub(crate) life: Life,
-}
-
-/// What belongs to one life of a connection, and is forgotten whole at its end.
-#[derive(Debug, Clone)]
-pub(crate) struct Life {
-    /// Our address and the peer's; `None` in the pool.
-    pub tuple: Option<(SocketAddr, SocketAddr)>,
-    pub mtu: usize,
-    pub sent: Sent,
-    /// The initial sequence numbers, ours and (once its SYN came) the peer's.
-    isn: u32,
-    irs: u32,
-    /// Bytes that `send` took and `recv` gave, modulo 2^32 as sequence numbers are.
-    queued: u32,
-    consumed: u32,
-    pub fin_received: bool,
-    fin_acked: bool,
-    /// `close` came before the handshake's end: it is carried out then.
-    close_later: bool,
-    /// Until when the acknowledgement of a lone segment may wait.
-    pub hold: Option<Instant>,
-    /// The peer's largest segment so far.
-    largest: usize,
-    /// When the peer was last heard, and since when something of ours is unanswered.
-    pub heard: Instant,
-    waiting: Option<Instant>,
-    pub next_challenge: Instant,
-    /// The path got narrower: what is in flight is too large and is sent again at once.
-    rewind: bool,
-    pub end: Option<End>,
 }
 
 impl Connection {
@@ -88,7 +57,7 @@ impl Connection {
         mtu: usize,
         now: Instant,
     ) {
-        self.begin(local, remote, isn, mtu, now);
+        self.begin(local, remote, isn, mtu);
         let mut engine = stack.interface_for_isn(isn, self.life.mtu, now);
         if self.socket_mut().connect(engine.context(), remote, local).is_err() {
             self.life.end = Some(End::Aborted);
@@ -110,7 +79,7 @@ impl Connection {
         now: Instant,
         out: &mut impl Output,
     ) -> bool {
-        self.begin(local, remote, isn, mtu, now);
+        self.begin(local, remote, isn, mtu);
         let fits = |s: &Segment| s.opens() && s.source == remote && s.destination == local;
         let Some(segment) = Segment::parse(syn).filter(fits) else {
             self.reset();
@@ -135,20 +104,20 @@ impl Connection {
         self.keep_time(now);
         let mut made = 0;
         while made < budget && self.may_transmit(now) && out.ready(self.next_packet(stack)) {
-            let engine = stack.interface(self.life.mtu);
-            let at = match std::mem::take(&mut self.life.rewind) {
-                // Let the retransmission timer believe that it has expired.
-                true => engine.poll_at(now, &self.sockets).map_or(now, |at| at.max(now)),
-                false => now,
-            };
-            let before = self.state();
-            let mut device = Lent::egress(out, &mut self.life.sent);
-            let result = engine.poll_egress(at, &mut device, &mut self.sockets);
+            let at = self.engine_time(stack, now);
+            let (before, questions) = (self.state(), self.life.sent.questions);
+            let result = self.egress(stack, at, out);
             if before == State::TimeWait && self.state() == State::Closed {
                 self.life.end = Some(End::Finished);
             }
+            if self.life.sent.questions > questions {
+                self.life.asked = self.life.asked.or(Some(now));
+            }
             match result {
-                PollResult::None => break,
+                PollResult::None => {
+                    self.life.rewind = false;
+                    break;
+                }
                 PollResult::SocketStateChanged => made += 1,
             }
             self.life.hold = None;
@@ -156,12 +125,43 @@ impl Connection {
         made
     }
 
+    /// One turn of the engine, for one segment at most. While bytes are unacknowledged it is told to
+    /// keep alive closely: of its timers only that one runs on after a retransmission timeout that
+    /// met a window closed in the meantime.
+    fn egress(&mut self, stack: &mut Stack, at: Instant, out: &mut impl Output) -> PollResult {
+        let stuck = self.unacked() > 0;
+        if stuck {
+            self.socket_mut().set_keep_alive(Some(PROBE_INTERVAL));
+        }
+        let mut device = Lent::egress(out, &mut self.life.sent);
+        let result = stack.interface(self.life.mtu).poll_egress(at, &mut device, &mut self.sockets);
+        if stuck {
+            let usual = self.config.keep_alive;
+            self.socket_mut().set_keep_alive(usual);
+        }
+        result
+    }
+
+    /// The time to show the engine: after the path got narrower, and once all else is sent, that at
+    /// which its retransmission timer expires.
+    fn engine_time(&mut self, stack: &mut Stack, now: Instant) -> Instant {
+        if !self.life.rewind {
+            return now;
+        }
+        match stack.interface(self.life.mtu).poll_at(now, &self.sockets) {
+            Some(expiry) if expiry > now => {
+                self.life.rewind = false;
+                expiry
+            }
+            Some(_) | None => now,
+        }
+    }
+
     /// When `transmit` wants to be called next; at once if that is not after `now`.
     pub fn poll_at(&mut self, stack: &mut Stack, now: Instant) -> Option<Instant> {
         if self.silent() {
             return None;
         }
-        self.watch(now);
         let deadline = self.deadline();
         let due = if let Some(until) = self.held(now) {
             Some(until)
@@ -183,8 +183,19 @@ impl Connection {
         let mtu = mtu.max(smallest(local));
         if mtu < self.life.mtu {
             self.life.mtu = mtu;
-            self.life.rewind = self.unacked() > 0 && after(self.life.sent.next, self.life.isn.wrapping_add(1));
+            self.life.rewind = self.unacked() > 0 && after(self.life.sent.highest, self.life.isn.wrapping_add(1));
         }
+    }
+
+    /// Whether `packet` is the SYN of a new life of a connection in TIME-WAIT, that RFC 9293 §3.10.7.4
+    /// lets in at once: the owner then calls `accept` with it, on this connection or another.
+    pub fn reopened_by(&self, packet: &[u8]) -> bool {
+        self.ended() == Some(End::Finished)
+            && Segment::parse(packet).is_some_and(|syn| {
+                syn.opens()
+                    && self.life.tuple == Some((syn.destination, syn.source))
+                    && after(syn.seq, self.received_up_to())
+            })
     }
 
     /// Bytes in sequence that wait to be read.
@@ -239,7 +250,8 @@ impl Connection {
     /// Whether `sequence` is of something that we sent and that was not acknowledged: what an ICMP
     /// error may be believed about (RFC 5927 §4.1).
     pub fn in_flight(&self, sequence: u32) -> bool {
-        let outstanding = self.unacked() as u32 + u32::from(self.state().control_outstanding());
+        // A SYN or FIN takes a sequence number of its own.
+        let outstanding = self.unacked() as u32 + 1;
         let back = self.life.sent.next.wrapping_sub(sequence);
         self.life.tuple.is_some() && back > 0 && back <= outstanding
     }
@@ -302,77 +314,15 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, local: SocketAddr, remote: SocketAddr, isn: u32, mtu: usize, now: Instant) {
+    fn begin(&mut self, local: SocketAddr, remote: SocketAddr, isn: u32, mtu: usize) {
         self.reset();
         self.life = Life {
             tuple: Some((local, remote)),
             mtu: mtu.max(smallest(local)),
             sent: Sent::before(isn),
             isn,
-            heard: now,
             ..Life::none()
         };
-    }
-
-    /// What a segment did to our state.
-    pub(crate) fn advance(&mut self, before: State, segment: &Segment, now: Instant) {
-        let state = self.state();
-        match (before, state) {
-            (State::SynSent, State::SynSent) => return,
-            (State::SynSent, State::Closed) => self.life.end = Some(End::Reset),
-            (State::SynSent, _) => self.life.irs = segment.seq,
-            // The guard takes each RST, so this is the acknowledgement of our FIN.
-            (State::LastAck, State::Closed) => {
-                self.life.fin_acked = true;
-                self.life.end = Some(End::Finished);
-            }
-            _ => {}
-        }
-        self.life.heard = now;
-        self.life.fin_received |= state.after_peers_fin();
-        self.life.fin_acked |= matches!(state, State::FinWait2 | State::TimeWait);
-        if self.life.close_later && matches!(state, State::Established | State::CloseWait) {
-            self.life.close_later = false;
-            self.close();
-        }
-    }
-
-    /// Decides whether the acknowledgement of `segment` may wait: only in ESTABLISHED, only for a
-    /// lone segment, and only if nothing is there to carry it and the window is wide open.
-    pub(crate) fn hold_ack(&mut self, before: State, segment: &Segment, now: Instant) {
-        if segment.len == 0 && self.unacked() == 0 && self.state() == State::Established {
-            return;
-        }
-        self.life.largest = self.life.largest.max(segment.len);
-        let owed = self.received_up_to().wrapping_sub(self.life.sent.ack) as usize;
-        let lone = before == State::Established
-            && self.state() == State::Established
-            && segment.len > 0
-            && owed <= self.life.largest
-            && self.received() <= self.config.buffer / 2
-            && !self.has_unsent();
-        self.life.hold = match self.config.ack_delay {
-            Some(delay) if lone => Some(self.life.hold.unwrap_or(now + delay)),
-            Some(_) | None => None,
-        };
-    }
-
-    /// RCV.NXT.
-    pub(crate) fn received_up_to(&self) -> u32 {
-        let data = self.life.consumed.wrapping_add(self.received() as u32);
-        self.life.irs.wrapping_add(1).wrapping_add(data).wrapping_add(u32::from(self.life.fin_received))
-    }
-
-    pub(crate) fn owes_ack(&self) -> bool {
-        self.life.sent.ack != self.received_up_to()
-    }
-
-    fn has_unsent(&self) -> bool {
-        after(self.life.isn.wrapping_add(1).wrapping_add(self.life.queued), self.life.sent.next)
-    }
-
-    fn held(&self, now: Instant) -> Option<Instant> {
-        self.life.hold.filter(|&until| until > now && !self.has_unsent())
     }
 
     /// TIME-WAIT with nothing to acknowledge. The engine would clear the receive ring when the
@@ -420,29 +370,15 @@ impl Connection {
     }
 
     fn keep_time(&mut self, now: Instant) {
-        self.watch(now);
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.end_with_rst(End::UserTimeout);
         }
     }
 
-    /// Notes since when something of ours is unanswered.
-    fn watch(&mut self, now: Instant) {
-        match self.unacked() > 0 || self.state().control_outstanding() {
-            true => self.life.waiting = self.life.waiting.or(Some(now)),
-            false => self.life.waiting = None,
-        }
-    }
-
     fn deadline(&self) -> Option<Instant> {
-        let patience = self.config.user_timeout?;
-        match (self.life.end, self.life.waiting) {
-            (Some(_), _) => None,
-            (None, Some(since)) => Some(since.max(self.life.heard) + patience),
-            (None, None) if self.state().synchronized() && self.state() != State::TimeWait => {
-                self.config.keep_alive.map(|interval| self.life.heard + interval + patience)
-            }
-            (None, None) => None,
+        match self.life.end {
+            Some(_) => None,
+            None => Some(self.life.asked? + self.config.user_timeout?),
         }
     }
 
@@ -455,30 +391,6 @@ impl Connection {
     }
 }
 
-impl Life {
-    fn none() -> Self {
-        Self {
-            tuple: None,
-            mtu: MIN_MTU,
-            sent: Sent::default(),
-            isn: 0,
-            irs: 0,
-            queued: 0,
-            consumed: 0,
-            fin_received: false,
-            fin_acked: false,
-            close_later: false,
-            hold: None,
-            largest: 0,
-            heard: Instant::ZERO,
-            waiting: None,
-            next_challenge: Instant::ZERO,
-            rewind: false,
-            end: None,
-        }
-    }
-}
-
 fn smallest(local: SocketAddr) -> usize {
     match local {
         SocketAddr::V4(_) => MIN_MTU,
@@ -488,6 +400,8 @@ fn smallest(local: SocketAddr) -> usize {
 
 /// An IPv6 header, a TCP header with all its options, and some slack.
 const MAX_HEADERS: usize = 120;
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// RFC 5961 §7 wants challenges throttled; one a second lets an honest peer make progress.
 pub(crate) const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);

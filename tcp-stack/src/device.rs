@@ -5,41 +5,62 @@
 
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use crate::output::Output;
-use crate::segment::Segment;
+use crate::segment::{Segment, after};
 
 /// What our side has put on the wire so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
-    /// SND.NXT at its highest; a retransmission does not take it back.
+    /// The highest sequence number that the peer may have seen and acknowledge.
+    pub highest: u32,
+    /// SND.NXT: the same without a last single byte, which may be a probe of a closed window.
     pub next: u32,
-    /// The acknowledgement and the (scaled) window of the last segment.
+    /// The acknowledgement and the window of the last segment.
     pub ack: u32,
     pub window: u16,
-    /// A RST of ours is out.
-    pub rst: bool,
+    /// The last segment was a SYN, whose window is not scaled.
+    pub syn: bool,
+    /// Segments that the peer must answer: SYN, FIN, data, probes.
+    pub questions: u64,
     /// Segments in this life.
     pub segments: u64,
 }
 
 impl Sent {
     pub(crate) fn before(isn: u32) -> Self {
-        Self { next: isn, ..Self::default() }
+        Self { highest: isn, next: isn, ..Self::default() }
+    }
+
+    /// After a retransmission timeout the engine takes SND.NXT back, and writes it into mere
+    /// acknowledgements too. To a peer that has more, these would look old, and what they
+    /// acknowledge would be ignored: they get the SND.NXT of RFC 9293.
+    fn correct(&self, packet: &mut [u8]) {
+        let Some(segment) = Segment::parse(packet) else { return };
+        if segment.len == 0 && segment.end() == segment.seq && !segment.rst && after(self.next, segment.seq) {
+            let header = if segment.source.is_ipv4() { 20 } else { 40 };
+            TcpPacket::new_unchecked(&mut packet[header..]).set_seq_number(TcpSeqNumber(self.next as i32));
+        }
     }
 
     fn note(&mut self, packet: &[u8]) {
         let Some(segment) = Segment::parse(packet) else { return };
-        if (segment.end().wrapping_sub(self.next) as i32) > 0 {
-            self.next = segment.end();
+        let sure = if segment.len == 1 { segment.seq } else { segment.end() };
+        if after(sure, self.next) {
+            self.next = sure;
+        }
+        if after(segment.end(), self.highest) {
+            self.highest = segment.end();
         }
         if let Some(ack) = segment.ack
             && !segment.rst
         {
             self.ack = ack;
             self.window = segment.window;
+            self.syn = segment.syn;
         }
-        self.rst |= segment.rst;
+        self.questions += u64::from(segment.end() != segment.seq);
         self.segments += 1;
     }
 }
@@ -118,6 +139,7 @@ impl<O: Output> TxToken for Slot<'_, O> {
         self.out.packet(len, &mut |bytes| {
             if let Some(f) = f.take() {
                 result = Some(f(bytes));
+                sent.correct(bytes);
                 sent.note(bytes);
             }
         });

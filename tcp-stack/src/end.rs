@@ -52,7 +52,7 @@ impl From<tcp::State> for State {
 }
 
 impl State {
-    /// Whether both ends know each other's sequence numbers, so that a segment can be judged.
+    /// Whether each end has acknowledged the other's SYN.
     pub(crate) fn synchronized(self) -> bool {
         match self {
             Self::Closed | Self::SynSent | Self::SynReceived => false,
@@ -73,14 +73,6 @@ impl State {
             Self::Closed | Self::SynSent | Self::SynReceived | Self::Established | Self::FinWait1 | Self::FinWait2 => {
                 false
             }
-        }
-    }
-
-    /// Whether a SYN or FIN of ours waits for its acknowledgement.
-    pub(crate) fn control_outstanding(self) -> bool {
-        match self {
-            Self::SynSent | Self::SynReceived | Self::FinWait1 | Self::Closing | Self::LastAck => true,
-            Self::Closed | Self::Established | Self::FinWait2 | Self::CloseWait | Self::TimeWait => false,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::connection::{CHALLENGE_INTERVAL, Connection};
 use crate::device::Lent;
 use crate::end::{End, State};
 use crate::output::Output;
-use crate::reset::{Bare, MAX_RST, rst_for};
+use crate::reset::{Bare, MAX_BARE, rst_for};
 use crate::segment::{Segment, after};
 use crate::stack::Stack;
 
@@ -68,6 +68,10 @@ impl Connection {
     fn judge_synchronized(&self, segment: &Segment, next: u32) -> Judgement {
         let room = self.config.buffer - self.received();
         let data_end = segment.seq.wrapping_add(segment.len as u32);
+        // RFC 1337: what is over is not ended once more.
+        if segment.rst && self.state() == State::TimeWait {
+            return Judgement::Drop;
+        }
         if segment.rst {
             return match segment.seq.wrapping_sub(next) as usize {
                 0 => Judgement::Reset,
@@ -81,7 +85,7 @@ impl Connection {
         let Some(ack) = segment.ack else { return Judgement::Drop };
         let beyond = if self.life.fin_received { next } else { next.wrapping_add(room as u32) };
         let cut = (segment.fin || self.life.fin_received) && after(data_end, beyond);
-        match after(ack, self.life.sent.next) || cut {
+        match after(ack, self.life.sent.highest) || cut {
             true => Judgement::Challenge,
             false => Judgement::Take,
         }
@@ -89,13 +93,45 @@ impl Connection {
 
     fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
         let (before, answers) = (self.state(), self.life.sent.segments);
-        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
-        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
-        self.advance(before, segment, now);
+        let old = self.news_in_repetition(segment);
+        self.engage(stack, packet, segment, now, out);
+        if let Some(news) = old {
+            let mut bytes = [0; MAX_BARE];
+            let len = news.len();
+            news.write(&mut bytes[..len]);
+            self.engage(stack, &bytes[..len], segment, now, out);
+        }
         match self.life.sent.segments == answers {
             true => self.hold_ack(before, segment, now),
             false => self.life.hold = None,
         }
+    }
+
+    fn engage(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
+        let before = self.state();
+        let mut device = Lent::ingress(packet, out, &mut self.life.sent);
+        stack.interface(self.life.mtu).poll_ingress_single(now, &mut device, &mut self.sockets);
+        self.advance(before, segment);
+    }
+
+    /// A segment whose bytes all came before can still acknowledge something new. The engine answers
+    /// such a segment and forgets it; if both ends did that, both could repeat themselves for ever.
+    /// So the acknowledgement is shown to it once more, in a segment of its own at RCV.NXT.
+    fn news_in_repetition(&self, segment: &Segment) -> Option<Bare> {
+        let (next, ack) = (self.received_up_to(), segment.ack?);
+        let behind = next.wrapping_sub(segment.seq) as usize;
+        let repeats = self.state().synchronized()
+            && (1..=self.config.buffer).contains(&behind)
+            && !after(segment.end(), next)
+            && after(ack, self.acked_up_to());
+        repeats.then_some(Bare {
+            local: segment.source,
+            remote: segment.destination,
+            control: TcpControl::None,
+            seq: next,
+            ack: Some(ack),
+            window: segment.window,
+        })
     }
 
     /// Repeats what we expect and offer.
@@ -109,9 +145,9 @@ impl Connection {
             return;
         }
         let Some((local, remote)) = self.life.tuple else { return };
+        let window = self.offered();
         let sent = &mut self.life.sent;
-        let bare =
-            Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window: sent.window };
+        let bare = Bare { local, remote, control: TcpControl::None, seq: sent.next, ack: Some(sent.ack), window };
         if out.ready(bare.len()) {
             out.packet(bare.len(), &mut |packet| {
                 bare.write(packet);
@@ -121,9 +157,21 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The window field that repeats what was offered last. The window of a SYN is not scaled, that
+    /// of all other segments may be: then it is better to offer less than more.
+    fn offered(&self) -> u16 {
+        let scale = (usize::BITS - self.config.buffer.leading_zeros()).saturating_sub(16);
+        match self.life.sent.syn {
+            true => self.life.sent.window >> scale.min(15),
+            false => self.life.sent.window,
+        }
+    }
+}
+
 /// The answer of a closed connection.
 fn refuse(packet: &[u8], out: &mut impl Output) {
-    let mut rst = [0; MAX_RST];
+    let mut rst = [0; MAX_BARE];
     if let Some(len) = rst_for(packet, &mut rst)
         && out.ready(len)
     {

@@ -27,6 +27,7 @@ mod device;
 mod end;
 mod guard;
 mod isn;
+mod life;
 mod output;
 mod reset;
 mod segment;

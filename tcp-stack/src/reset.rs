@@ -86,5 +86,5 @@ impl Bare {
 }
 
 /// An IPv6 and a TCP header.
-pub(crate) const MAX_RST: usize = 40 + 20;
+pub(crate) const MAX_BARE: usize = 40 + 20;
 pub(crate) const HOP_LIMIT: u8 = 64;

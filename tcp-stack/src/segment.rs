@@ -22,6 +22,8 @@ pub(crate) struct Segment {
 impl Segment {
     /// `None` for what is no TCP segment, or is cut short. Options are not looked at.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
+        // `of_packet` takes its first byte for granted.
+        packet.first()?;
         let (source, destination, payload): (IpAddr, IpAddr, &[u8]) = match IpVersion::of_packet(packet).ok()? {
             IpVersion::Ipv4 => {
                 let ip = Ipv4Packet::new_checked(packet).ok()?;

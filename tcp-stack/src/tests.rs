@@ -1,14 +1,18 @@
-//! What a connection does, as scripts.
+//! What a connection does, as scripts against a peer played by hand and as exchanges over bad links.
 
-use crate::testing::{Faults, Pair};
-use crate::{Config, End};
+use crate::{Config, Duration};
 
-#[test]
-fn bytes_cross_both_ways_and_both_ends_finish() {
-    for v6 in [false, true] {
-        let mut pair = Pair::new(&Config::default(), 1500, v6, Faults::NONE, 1);
-        pair.exchange(1_000_000, 7);
-        assert_eq!(pair.caller.connection.ended(), Some(End::Finished));
-        assert_eq!(pair.callee.connection.ended(), Some(End::Finished));
-    }
+mod closing;
+mod exchange;
+mod flow;
+mod guard;
+mod opening;
+mod timing;
+
+/// Small rings, no timers but the engine's own, no delayed acknowledgements.
+fn plain() -> Config {
+    Config { buffer: 8192, keep_alive: None, user_timeout: None, ack_delay: None }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
+const NONE: [&str; 0] = [];

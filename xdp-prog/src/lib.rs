@@ -21,6 +21,7 @@ mod maps;
 mod pin;
 mod port;
 mod rules;
+mod sockets;
 mod steering;
 mod sys;
 mod tables;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use error::{Error, Result};
 pub use flows::Flows;
 pub use pin::{detach, ensure_bpffs};
+pub use sockets::Sockets;
 pub use steering::Steering;
 pub use trial::Verdict;
 

@@ -47,9 +47,8 @@ pub fn load(options: &Options) -> Result<Loaded> {
     if !is_bpffs(directory)? {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
-    let mut object = ObjectBuilder::default()
-        .open_memory(&OBJECT.0)
-        .map_err(Error::bpf("opening the steering programs"))?;
+    let mut object =
+        ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
     let mut object = object.load().map_err(Error::bpf(
         "loading the steering programs (needed: Linux 6.1 or later, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",

@@ -54,8 +54,5 @@ fn explain(program: BorrowedFd, interface: &str, index: u32, error: io::Error) -
 /// The program that is attached to an interface in whichever mode, 0 if it has gone meanwhile.
 fn attached(any_program: BorrowedFd, index: u32) -> u32 {
     let Ok(found) = Xdp::new(any_program).query(index as i32, XdpFlags::NONE) else { return 0 };
-    [found.prog_id, found.drv_prog_id, found.hw_prog_id, found.skb_prog_id]
-        .into_iter()
-        .find(|&id| id != 0)
-        .unwrap_or(0)
+    [found.prog_id, found.drv_prog_id, found.hw_prog_id, found.skb_prog_id].into_iter().find(|&id| id != 0).unwrap_or(0)
 }

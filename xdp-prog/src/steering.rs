@@ -1,14 +1,14 @@
 //! The programs on their ports, and the tables that steer them.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use libbpf_rs::{MapCore, MapFlags, Object, ProgramMut};
 
 use crate::maps::{self, OUTCOMES, Table};
-use crate::{Error, FlowTuple, Flows, MAX_PORTS, MAX_QUEUES, Options, Port, Result, Side, guard, pin, port};
+use crate::{Error, FlowTuple, Flows, MAX_PORTS, Options, Port, Result, Side, Sockets, guard, pin, port};
 
 /// The programs, attached. Dropping it leaves them in force; see [`crate::detach`].
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Steering {
     object: Object,
     pin_directory: PathBuf,
     ports: BTreeMap<u16, Attached>,
-    xsks: Table,
+    xsks: Arc<Table>,
     port_table: Table,
     flows: Arc<Table>,
     pub(crate) sources: Table,
@@ -60,7 +60,7 @@ impl Steering {
         Ok(Self {
             pin_directory: options.pin_directory.clone(),
             ports: BTreeMap::new(),
-            xsks: table("xsks")?,
+            xsks: Arc::new(table("xsks")?),
             port_table: table("ports")?,
             flows: Arc::new(table("flows")?),
             sources: table("sources")?,
@@ -91,19 +91,28 @@ impl Steering {
         self.leave_others()
     }
 
-    /// Programs on one port: the ports map first, since a program on an unknown interface passes
-    /// everything, and the guard before steering.
+    /// Programs on one port. The ports map first, since a program on an unknown interface passes
+    /// everything; the guard last, since an interface that turns out to be somebody else's may have
+    /// their guard, and nothing is captured or open that was not before.
     fn put_on(&self, index: u16) -> Result<()> {
         let Attached { port, interface } = self.attached(index)?;
-        self.port_table.put(&interface.to_ne_bytes(), &maps::port(port))?;
+        let key = interface.to_ne_bytes();
+        let known = self.port_table.value(&key)?.is_some();
+        self.port_table.put(&key, &maps::port(port))?;
+        let steer = self.program("steer")?;
+        if let Err(error) = port::attach(steer.as_fd(), &self.pin_directory, &port.interface, *interface) {
+            if !known {
+                self.port_table.remove(&key)?;
+            }
+            return Err(error);
+        }
         match port.side {
-            Side::Inside => guard::attach(self.program("guard")?.as_fd(), &port.interface, *interface)?,
+            Side::Inside => guard::attach(self.program("guard")?.as_fd(), &port.interface, *interface),
             Side::Outside => {
                 guard::detach(*interface);
+                Ok(())
             }
         }
-        port::attach(self.program("steer")?.as_fd(), &self.pin_directory, &port.interface, *interface)?;
-        Ok(())
     }
 
     /// Takes programs off interfaces that are no port any more.
@@ -149,7 +158,11 @@ impl Steering {
             .collect();
         for flow in renamed.iter().filter(|flow| !old.contains(flow)) {
             if !flows.insert(flow)? {
-                return Err(Error::Full { map: "flows", capacity: flows.capacity(), wanted: old.len() + renamed.len() });
+                return Err(Error::Full {
+                    map: "flows",
+                    capacity: flows.capacity(),
+                    wanted: old.len() + renamed.len(),
+                });
             }
         }
         for key in self.port_table.entries()?.keys() {
@@ -181,19 +194,17 @@ impl Steering {
 
     /// Gives a queue's captured frames to an AF_XDP socket. It leaves by itself when it closes.
     pub fn set_xsk(&self, port: u16, queue: u32, socket: BorrowedFd) -> Result<()> {
-        self.xsks.put(&self.slot(port, queue)?, &socket.as_raw_fd().to_ne_bytes())
+        self.attached(port)?;
+        self.sockets().set(port, queue, socket)
     }
 
     pub fn clear_xsk(&self, port: u16, queue: u32) -> Result<()> {
-        self.xsks.remove(&self.slot(port, queue)?)
+        self.sockets().clear(port, queue)
     }
 
-    fn slot(&self, port: u16, queue: u32) -> Result<[u8; 4]> {
-        self.attached(port)?;
-        if queue >= MAX_QUEUES {
-            return Err(Error::Invalid { what: format!("queue {queue} of port {port}: use 0 to {}", MAX_QUEUES - 1) });
-        }
-        Ok((u32::from(port) * MAX_QUEUES + queue).to_ne_bytes())
+    /// A handle for whoever opens sockets.
+    pub fn sockets(&self) -> Sockets {
+        Sockets { table: Arc::clone(&self.xsks) }
     }
 
     /// A handle for workers.

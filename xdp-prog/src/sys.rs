@@ -18,9 +18,8 @@ pub fn attach_native(program: BorrowedFd, interface: u32) -> io::Result<OwnedFd>
         ..Default::default()
     };
     // SAFETY: `options` outlives the call and says its own size; the descriptor is open (borrowed).
-    let link = unsafe {
-        libbpf_sys::bpf_link_create(program.as_raw_fd(), interface as i32, libbpf_sys::BPF_XDP, &options)
-    };
+    let link =
+        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), interface as i32, libbpf_sys::BPF_XDP, &options) };
     let link = check(link)?;
     // SAFETY: the kernel has just made it for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })

@@ -42,6 +42,12 @@ pub fn to_message<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(message).map_err(|e| Error::Encode(e.to_string()))
 }
 
+/// The same into a buffer of the caller's: for what holds a secret, since a growing vector would
+/// leave copies behind that nobody wipes.
+pub fn to_message_in<'a, T: Serialize>(message: &T, buffer: &'a mut [u8]) -> Result<&'a mut [u8], Error> {
+    postcard::to_slice(message, buffer).map_err(|e| Error::Encode(e.to_string()))
+}
+
 pub fn from_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     match postcard::take_from_bytes(bytes) {
         Ok((message, [])) => Ok(message),

@@ -18,6 +18,8 @@ pub enum FlowRef {
     Live { session: u32, leg: Leg },
     /// The session is gone and the flow rests in TIME-WAIT.
     Spent,
+    /// It is of the process before this one, whose state died with it: it is reset.
+    Adopted,
 }
 
 #[derive(Debug)]

@@ -9,9 +9,11 @@
 //!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
 //! ```
 
+mod burst;
 pub mod link;
 pub mod mem;
-mod ports;
+mod port;
+pub mod ports;
 pub mod rings;
 pub mod umem;
 pub mod wait;

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use snapshot::DropReason;
 
+use super::burst::Burst;
 use super::link::Link;
-use super::rings::{BACKLOG, Backlog, FRAME_CAPACITY, Holder, MAX_CHAIN, RingSize, Shares, Window, frames_for};
-use super::umem::{Frame, Mode, Umem};
+use super::port::{Counters, Port};
+use super::rings::{BACKLOG, Backlog, FRAME_CAPACITY, MAX_CHAIN, RingSize, Shares, frames_for};
+use super::umem::{Mode, Umem};
 use super::wait::{MAX_SOCKETS, Sleeper, Waker};
-use super::xsk::{Binding, Kick, OpenError, Xsk};
+use super::xsk::{Kick, OpenError, Xsk};
 use super::{BURST, Packet, PacketIo, PortId};
 
 /// The steering map's entries of flows: the runtime puts the program's map behind it.
@@ -54,50 +56,6 @@ pub struct OpenOptions<'a> {
     pub steer: Box<dyn SteerMap>,
 }
 
-/// What a port did not take or hand on, since it was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Received packets of more frames than any packet may have ([`DropReason::TooLarge`]).
-    pub oversized: u64,
-    /// Packets that the kernel took and did not send: no carrier, or too large for the interface.
-    pub refused: u64,
-    /// Packets queued when the port went down ([`DropReason::PortDown`]).
-    pub shed: u64,
-    /// Wake-ups of the transmit ring.
-    pub kicks: u64,
-}
-
-struct Port {
-    interface: String,
-    queues: Vec<u32>,
-    holders: u16,
-    link: Link,
-    /// Empty while the port is down. The first one, of the lowest queue, sends.
-    sockets: Vec<Xsk>,
-    backlog: Backlog<Frame>,
-    /// The transmit ring may hold descriptors that no wake-up has covered.
-    unsent: bool,
-    /// The socket that the next burst begins with.
-    turn: usize,
-    counters: Counters,
-}
-
-/// A received packet: its frames within the burst's.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    first: usize,
-    frames: usize,
-    length: usize,
-}
-
-struct Burst {
-    frames: Vec<Frame>,
-    packets: Vec<Span>,
-    /// The packet that `scratch` holds, made contiguous.
-    linear: Option<Packet>,
-    scratch: Box<[u8]>,
-}
-
 pub struct XskPorts {
     ports: Vec<Port>,
     umem: Umem,
@@ -110,9 +68,6 @@ pub struct XskPorts {
     sleeper: Sleeper,
     steer: Box<dyn SteerMap>,
 }
-
-/// Wake-ups of one port in one flush. More than one only while the kernel stops half-way and gets on.
-const KICKS: usize = 16;
 
 /// The longest sleep while something is queued that the kernel did not take.
 const RETRY: Duration = Duration::from_micros(100);
@@ -127,7 +82,8 @@ impl XskPorts {
         let OpenOptions { ports: specs, core_index, cores, frames, ring, steer } = options;
         let mut ports = Vec::with_capacity(specs.len());
         let mut holders = 0;
-        for spec in specs {
+        for (place, spec) in specs.iter().enumerate() {
+            assert!(usize::from(spec.index.0) == place, "ports come in the order of their index");
             let queues: Vec<u32> = (0..spec.queues).filter(|queue| queue % cores == core_index).collect();
             if queues.is_empty() {
                 let interface = spec.interface.clone();
@@ -244,125 +200,6 @@ fn bind_all(ports: &mut [Port], frames: u32, ring: RingSize) -> Result<(Umem, Mo
     Ok((umem, Mode::Copy))
 }
 
-impl Port {
-    fn new(spec: &PortSpec, link: Link, queues: Vec<u32>, holders: u16) -> Self {
-        Self {
-            interface: spec.interface.clone(),
-            sockets: Vec::with_capacity(queues.len()),
-            queues,
-            holders,
-            link,
-            backlog: Backlog::new(0),
-            unsent: false,
-            turn: 0,
-            counters: Counters::default(),
-        }
-    }
-
-    fn bind(&mut self, umem: &Umem, ring: RingSize, mode: Mode) -> Result<(), OpenError> {
-        let window = if self.link.veth { Window::VETH } else { ring.entries() as usize };
-        for (i, &queue) in self.queues.iter().enumerate() {
-            let holder = Holder(self.holders + i as u16);
-            match Xsk::open(umem, &Binding { interface: &self.interface, queue, ring, mode, window, holder }) {
-                Ok(socket) => self.sockets.push(socket),
-                // None of them has a frame yet.
-                Err(error) => {
-                    self.sockets.clear();
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Binds at start-up, when the kernel may still be taking down the sockets of the process before.
-    fn bind_patiently(&mut self, umem: &Umem, ring: RingSize, mode: Mode) -> Result<(), OpenError> {
-        let mut pause = Duration::from_millis(2);
-        loop {
-            match self.bind(umem, ring, mode) {
-                Err(OpenError::Busy { .. }) if pause < Duration::from_millis(2000) => {
-                    let tv_nsec = i64::from(pause.subsec_nanos());
-                    let _ =
-                        rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: pause.as_secs() as i64, tv_nsec });
-                    pause *= 2;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    /// Sheds what is queued and gives every frame back.
-    fn close(&mut self, umem: &mut Umem) {
-        self.counters.shed += self.backlog.packets() as u64;
-        while let Some(frame) = self.backlog.pop() {
-            umem.give(frame);
-        }
-        for socket in self.sockets.drain(..) {
-            self.counters.oversized += socket.oversized;
-            self.counters.shed += socket.window.packets() as u64;
-            socket.close(umem);
-        }
-        self.unsent = false;
-        self.turn = 0;
-    }
-
-    fn sending(&self) -> usize {
-        self.backlog.pieces() + self.sockets.first().map_or(0, |socket| socket.window.frames())
-    }
-
-    /// Packets that the next flush goes on with.
-    fn queued(&self) -> usize {
-        self.backlog.packets() + usize::from(self.unsent)
-    }
-
-    fn flush(&mut self, umem: &mut Umem, ring: RingSize) {
-        for _ in 0..KICKS {
-            let Some(socket) = self.sockets.first_mut() else { return };
-            let completed = socket.collect(umem);
-            while self.backlog.packets() > 0 {
-                let backlog = &mut self.backlog;
-                if !socket.transmit(umem, backlog.first(), || backlog.pop().expect("the packet was counted")) {
-                    break;
-                }
-                self.unsent = true;
-            }
-            if !self.unsent {
-                return;
-            }
-            let before = socket.untaken(ring);
-            self.counters.kicks += 1;
-            match socket.kick() {
-                Kick::Done => self.unsent = false,
-                // Nothing taken and nothing completed: it is the next turn's.
-                Kick::Again if completed == 0 && socket.untaken(ring) == before => return,
-                Kick::Again => {}
-                Kick::Refused => self.counters.refused += 1,
-                Kick::Down => return self.close(umem),
-            }
-            if !self.unsent && self.backlog.packets() == 0 {
-                return;
-            }
-        }
-    }
-}
-
-impl Burst {
-    fn new() -> Self {
-        Self {
-            frames: Vec::with_capacity(BURST * MAX_CHAIN),
-            packets: Vec::with_capacity(BURST),
-            linear: None,
-            scratch: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
-        }
-    }
-
-    fn push(&mut self, frames: &mut Vec<Frame>) {
-        let length = frames.iter().map(Frame::len).sum();
-        self.packets.push(Span { first: self.frames.len(), frames: frames.len(), length });
-        self.frames.append(frames);
-    }
-}
-
 impl PacketIo for XskPorts {
     fn reopen(&mut self, port: PortId) -> bool {
         match self.take_up(port) {
@@ -381,53 +218,34 @@ impl PacketIo for XskPorts {
 
     fn rx_burst(&mut self, port: PortId) -> usize {
         let Self { ports, umem, burst, .. } = self;
-        assert!(burst.packets.is_empty(), "the burst before was not released");
+        assert!(burst.packets() == 0, "the burst before was not released");
         let port = &mut ports[usize::from(port.0)];
         let sockets = port.sockets.len();
         for i in 0..sockets {
             let socket = &mut port.sockets[(port.turn + i) % sockets];
             // A frame ends one packet at most, so no more packets come than there is room for.
-            while burst.packets.len() < BURST
-                && socket.receive(umem, BURST - burst.packets.len(), |frames| burst.push(frames)) > 0
+            while burst.packets() < BURST
+                && socket.receive(umem, BURST - burst.packets(), |frames| burst.push(frames)) > 0
             {}
         }
         port.turn = port.turn.wrapping_add(1);
-        burst.packets.len()
+        burst.packets()
     }
 
     fn head(&mut self, packet: Packet) -> &[u8] {
-        let first = self.burst.packets[packet.0].first;
-        self.umem.bytes(&mut self.burst.frames[first])
+        self.burst.head(&self.umem, packet)
     }
 
     fn length(&mut self, packet: Packet) -> usize {
-        self.burst.packets[packet.0].length
+        self.burst.length(packet)
     }
 
     fn bytes(&mut self, packet: Packet) -> &mut [u8] {
-        let Self { umem, burst: Burst { frames, packets, linear, scratch }, .. } = self;
-        let Span { first, frames: count, length } = packets[packet.0];
-        if count == 1 {
-            return umem.bytes(&mut frames[first]);
-        }
-        if *linear != Some(packet) {
-            let mut at = 0;
-            for frame in &mut frames[first..first + count] {
-                let bytes = umem.bytes(frame);
-                scratch[at..at + bytes.len()].copy_from_slice(bytes);
-                at += bytes.len();
-            }
-            *linear = Some(packet);
-        }
-        &mut scratch[..length]
+        self.burst.bytes(&self.umem, packet)
     }
 
     fn release(&mut self) {
-        self.burst.packets.clear();
-        self.burst.linear = None;
-        for frame in self.burst.frames.drain(..) {
-            self.umem.give(frame);
-        }
+        self.burst.release(&mut self.umem);
     }
 
     fn can_send(&mut self, port: PortId, len: usize) -> bool {

@@ -45,7 +45,8 @@ impl Sleeper {
     }
 
     /// Sleeps until one of the sockets can be read, the waker was called, or the time is over.
-    pub fn sleep<'a>(&self, sockets: impl Iterator<Item = BorrowedFd<'a>>, timeout: Option<Duration>) {
+    /// True: the waker was called.
+    pub fn sleep<'a>(&self, sockets: impl Iterator<Item = BorrowedFd<'a>>, timeout: Option<Duration>) -> bool {
         let bell = self.0.event.as_fd();
         let mut polled: [PollFd<'_>; MAX_SOCKETS + 1] =
             std::array::from_fn(|_| PollFd::from_borrowed_fd(bell, PollFlags::IN));
@@ -60,11 +61,13 @@ impl Sleeper {
         });
         // A signal ends the sleep early, as any wake-up may: the caller looks at everything.
         let _ = rustix::event::poll(&mut polled[..count], timeout.as_ref());
-        if !polled[0].revents().is_empty() {
+        let woken = !polled[0].revents().is_empty();
+        if woken {
             let _ = rustix::io::read(&self.0.event, &mut [0; 8]);
             // A swap, so that what the waking thread did before is seen after.
             self.0.rung.swap(false, Ordering::AcqRel);
         }
+        woken
     }
 }
 
@@ -78,10 +81,10 @@ mod tests {
         let waker = sleeper.waker();
         waker.wake();
         waker.wake();
-        sleeper.sleep(std::iter::empty(), None);
-        assert!(!sleeper.0.rung.load(Ordering::Acquire));
+        assert!(sleeper.sleep(std::iter::empty(), None));
+        assert!(!sleeper.sleep(std::iter::empty(), Some(Duration::ZERO)), "heard twice");
         waker.wake();
-        sleeper.sleep(std::iter::empty(), None);
+        assert!(sleeper.sleep(std::iter::empty(), None));
     }
 
     #[test]
@@ -90,7 +93,7 @@ mod tests {
         let waker = sleeper.waker();
         std::thread::scope(|scope| {
             scope.spawn(move || waker.wake());
-            sleeper.sleep(std::iter::empty(), None);
+            assert!(sleeper.sleep(std::iter::empty(), None));
         });
     }
 }

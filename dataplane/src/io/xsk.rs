@@ -17,7 +17,8 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, TxQueue};
 
 pub use super::link::LinkError;
-pub use super::ports::{Counters, OpenOptions, PortSpec, SteerMap, XskPorts};
+pub use super::port::Counters;
+pub use super::ports::{OpenOptions, PortSpec, SteerMap, XskPorts};
 use super::rings::{BATCH, Chain, Holder, MAX_CHAIN, Step, Window};
 pub use super::rings::{RingSize, SizeError};
 pub use super::umem::Mode;
@@ -116,6 +117,9 @@ pub struct Xsk {
     pub oversized: u64,
 }
 
+/// Bytes that the kernel may hold for sending: a window of the largest packets.
+const SEND_BUFFER: usize = 16 << 20;
+
 pub struct Binding<'a> {
     pub interface: &'a str,
     pub queue: u32,
@@ -153,7 +157,7 @@ impl Xsk {
         let (fill, complete) = rings.ok_or_else(|| failed(libc::EBUSY))?;
         raise_budget(tx.fd().as_raw_fd());
         let batch = Box::new([FrameDesc::default(); BATCH]);
-        Ok(Self {
+        let socket = Self {
             tx,
             rx,
             fill,
@@ -166,7 +170,11 @@ impl Xsk {
             packet: Vec::with_capacity(MAX_CHAIN),
             partial: Chain::new(),
             oversized: 0,
-        })
+        };
+        // A large packet counts several times its size; where this is not allowed the kernel takes
+        // fewer at a time.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(socket.fd(), SEND_BUFFER);
+        Ok(socket)
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {

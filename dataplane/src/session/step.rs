@@ -348,7 +348,7 @@ impl Session {
         match moved {
             Err(broken) => {
                 self.break_off(broken, cx);
-                return Progress::Moved;
+                Progress::Moved
             }
             Ok(moved) => {
                 if let Some(reason) = self.cut_off() {

@@ -20,7 +20,7 @@ impl AddressTable {
     /// What the prefix led to before, if anything.
     pub fn insert(&mut self, prefix: Prefix, value: usize) -> Option<usize> {
         let key = (prefix.address.is_ipv4(), prefix.length);
-        let at = self.lengths.partition_point(|(have, _)| have.1 > key.1 || (have.1 == key.1 && have.0 > key.0));
+        let at = self.lengths.partition_point(|(have, _)| (have.1, have.0) > (key.1, key.0));
         if self.lengths.get(at).is_none_or(|(have, _)| *have != key) {
             self.lengths.insert(at, (key, Map::default()));
         }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Place, RuleId, RuleSource, Snapshot, Svid, TlsMode, Unmatched, Version,
+    Bundle, EgressRule, KeyId, Place, Prefix, RuleId, RuleSource, Snapshot, Svid, TlsMode, Unmatched, Version,
     channel::PrivateKey,
 };
 
@@ -217,7 +217,7 @@ fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Cre
     Workload {
         name: workload.name.as_str().into(),
         spiffe_id: workload.spiffe_id.as_str().into(),
-        places: workload.places.clone(),
+        places: workload.places.iter().map(narrowed).collect(),
         credentials,
         mode: workload.mode,
         ports,
@@ -229,6 +229,11 @@ fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Cre
         by_service,
         unmatched_egress: workload.unmatched_egress,
     }
+}
+
+/// With a prefix that is one, whatever came: tables and steering rely on it.
+fn narrowed(place: &Place) -> Place {
+    Place { prefix: Prefix::new(place.prefix.address, place.prefix.length), ..place.clone() }
 }
 
 fn compile_egress(rule: &EgressRule, mode: TlsMode) -> Egress {
@@ -281,7 +286,8 @@ fn endpoints(services: &[::snapshot::Service]) -> Map<SocketAddr, Vec<EndpointId
     let mut table: Map<SocketAddr, Vec<EndpointId>> = Map::default();
     for (service, s) in (0..).zip(services) {
         for (endpoint, e) in (0..).zip(&s.endpoints) {
-            table.entry(e.address).or_default().push(EndpointId { service, endpoint });
+            let address = SocketAddr::new(e.address.ip().to_canonical(), e.address.port());
+            table.entry(address).or_default().push(EndpointId { service, endpoint });
         }
     }
     table

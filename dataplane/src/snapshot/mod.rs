@@ -4,6 +4,8 @@
 //! same content as tables, keys and trust anchors, immutable and shared by all workers.
 
 pub mod addresses;
+pub mod agent;
 pub mod compiled;
+pub mod receive;
 
 pub use compiled::{Compiled, EndpointId, Error, Keys};

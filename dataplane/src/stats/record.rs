@@ -1,13 +1,10 @@
 //! What a worker tells the agent, over a bounded queue that never makes it wait.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use snapshot::{ConnectionReport, Version};
 
 use crate::io::PortId;
-use crate::neigh::Paths;
-use crate::snapshot::Compiled;
 
 #[derive(Debug)]
 pub enum Report {
@@ -28,7 +25,4 @@ pub enum Report {
         port: PortId,
         address: IpAddr,
     },
-    /// Large things that the agent frees, so that the packet loop does not.
-    Retired(Arc<Compiled>),
-    RetiredPaths(Arc<Paths>),
 }

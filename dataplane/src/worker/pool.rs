@@ -6,6 +6,8 @@
 use tcp_stack::{Config, Connection};
 
 pub struct Pool {
+    /// Boxed, since a session moves and its connections should not.
+    #[allow(clippy::vec_box)]
     free: Vec<Box<Connection>>,
     made: usize,
     limit: usize,

@@ -140,7 +140,10 @@ fn segment_arrived(
         Some(FlowRef::Live { session: index, leg }) => {
             let Some(session) = sessions.find(index) else { return After::Nothing };
             // The caller uses its port again: what is left of the old session is nobody's any more.
-            if segment.is_syn() && session.has_ended() && leg == crate::flow::Leg::Down {
+            let over = |session: &crate::session::Session| {
+                session.has_ended() || session.leg(leg).is_some_and(|leg| leg.conn.reopened_by(packet))
+            };
+            if segment.is_syn() && leg == crate::flow::Leg::Down && over(session) {
                 return After::Admit(*segment, Syn::new(packet, segment), mac);
             }
             let mut reply = Reply::default();
@@ -148,11 +151,13 @@ fn segment_arrived(
             sessions.mark(index);
             if reply.packet().is_some() { After::Reply(index, leg, reply) } else { After::Nothing }
         }
-        Some(FlowRef::Spent) | None if segment.is_syn() => After::Admit(*segment, Syn::new(packet, segment), mac),
+        Some(FlowRef::Spent | FlowRef::Adopted) | None if segment.is_syn() => {
+            After::Admit(*segment, Syn::new(packet, segment), mac)
+        }
         // The last ACK was lost: TIME-WAIT answers a FIN that comes again (RFC 9293 §3.10.7.4).
         Some(FlowRef::Spent) if segment.has(flags::FIN) => answer(packet, mac, tcp_stack::ack_for),
         Some(FlowRef::Spent) => After::Nothing,
-        None => answer(packet, mac, tcp_stack::rst_for),
+        Some(FlowRef::Adopted) | None => answer(packet, mac, tcp_stack::rst_for),
     }
 }
 

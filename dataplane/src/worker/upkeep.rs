@@ -199,10 +199,24 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
+    /// Flows that steering still has from the process before: their segments are answered with RST,
+    /// on both legs, and never passed to the kernel, until both ends must have given up.
+    pub fn adopt(&mut self, flows: impl Iterator<Item = FlowKey>) {
+        for key in flows {
+            if !self.flows.has_room(1) {
+                return;
+            }
+            self.flows.insert(key, FlowRef::Adopted);
+            if let Some(oldest) = self.spent.keep(self.now.mono + TIME_WAIT_IN_GRACE, [key, key]) {
+                self.forget(oldest);
+            }
+        }
+    }
+
     /// Takes ended flows out of the table and out of steering, unless a new session has them.
     pub(super) fn forget(&mut self, keys: [FlowKey; 2]) {
         for key in keys {
-            if self.flows.find(&key) == Some(FlowRef::Spent) {
+            if matches!(self.flows.find(&key), Some(FlowRef::Spent | FlowRef::Adopted)) {
                 self.flows.remove(&key);
                 self.io.unsteer(key.port(), key.source(), key.destination());
             }

@@ -168,7 +168,7 @@ impl Gateway {
             }
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
-            Report::Live { .. } | Report::LiveEnd { .. } | Report::Retired(_) | Report::RetiredPaths(_) => {}
+            Report::Live { .. } | Report::LiveEnd { .. } => {}
         }
     }
 

@@ -1,0 +1,173 @@
+//! The admin API: HTTP over a Unix socket that only the owner may open.
+//!
+//! ```text
+//!   GET  /v1/status  /v1/identities  /v1/config  /v1/counters
+//!   GET  /v1/connections?which=live|refused|closed
+//!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT
+//!   POST /v1/apply   {"file", "text", "dry_run"}
+//! ```
+//! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query as Parameters, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use snapshot::report::Caller;
+use snapshot::{ConnectionReport, Counters, Explanation, Query, Reply};
+use tokio::sync::watch;
+
+use crate::publish::socket::{self, Lock, SocketType};
+use crate::publish::{Publisher, QueryError};
+use crate::runtime::View;
+use crate::{apply, view};
+
+/// How long the dataplane may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub struct App {
+    pub publisher: Publisher,
+    pub view: watch::Receiver<Arc<View>>,
+}
+
+type Answer<T> = Result<Json<T>, (StatusCode, Json<view::Failure>)>;
+
+/// Serves in the background.
+pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
+    let listener = socket::listen(path, SocketType::STREAM, lock)?;
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/identities", get(identities))
+        .route("/v1/config", get(config))
+        .route("/v1/counters", get(counters))
+        .route("/v1/connections", get(connections))
+        .route("/v1/explain", get(explain))
+        .route("/v1/apply", post(apply))
+        .with_state(app);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}
+
+impl App {
+    /// The view, completed with what the dataplane says now.
+    pub async fn status(&self) -> view::Status {
+        let view = self.view.borrow().clone();
+        let state = self.publisher.state().borrow().clone();
+        let mut status = view.status.clone();
+        status.last_nack = state.nack.as_ref().map(|(version, reason)| format!("version {version}: {reason}"));
+        match self.publisher.query(Query::Status, PATIENCE).await {
+            Ok(Reply::Status(dataplane)) => status.dataplane = Some(dataplane),
+            Ok(Reply::Counters(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) => {
+                status.dataplane_error = Some(QueryError::Unexpected.to_string());
+            }
+            Err(e) => status.dataplane_error = Some(e.to_string()),
+        }
+        status.ready = self.publisher.ready();
+        status.waiting_for = (!status.ready).then(|| waiting_for(&status, &state));
+        status
+    }
+}
+
+fn waiting_for(status: &view::Status, state: &crate::publish::State) -> String {
+    match (&status.version, &state.dataplane, &state.nack) {
+        (None, _, _) => "a first snapshot".into(),
+        (Some(_), None, _) => "a dataplane to connect".into(),
+        (Some(version), Some(_), Some((refused, reason))) if version == refused => {
+            format!("the dataplane to take version {version}; it refused: {reason}")
+        }
+        (Some(version), Some(_), _) => format!("the dataplane to put version {version} in force"),
+    }
+}
+
+async fn status(State(app): State<App>) -> Json<view::Status> {
+    Json(app.status().await)
+}
+
+async fn identities(State(app): State<App>) -> Json<Vec<view::Identity>> {
+    Json(app.view.borrow().status.identities.clone())
+}
+
+async fn config(State(app): State<App>) -> Json<view::Resources> {
+    Json(app.view.borrow().resources.clone())
+}
+
+async fn counters(State(app): State<App>) -> Answer<Counters> {
+    match app.publisher.query(Query::Counters, PATIENCE).await.map_err(unavailable)? {
+        Reply::Counters(counters) => Ok(Json(counters)),
+        Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_) => {
+            Err(unavailable(QueryError::Unexpected))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    #[serde(default = "live")]
+    which: String,
+}
+
+fn live() -> String {
+    "live".into()
+}
+
+async fn connections(State(app): State<App>, Parameters(asked): Parameters<Which>) -> Answer<Vec<ConnectionReport>> {
+    let query = match asked.which.as_str() {
+        "live" => Query::Live,
+        "refused" => Query::Refused,
+        "closed" => Query::Closed,
+        other => return Err(wrong(format!("which={other}: use live, refused or closed"))),
+    };
+    app.publisher.connections(query, PATIENCE).await.map(Json).map_err(unavailable)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FromTo {
+    from: String,
+    to: String,
+}
+
+async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) -> Answer<Explanation> {
+    let from = caller(&asked.from).map_err(wrong)?;
+    let to: SocketAddr =
+        asked.to.parse().map_err(|_| wrong(format!("to={}: use ADDRESS:PORT, [ADDRESS]:PORT for IPv6", asked.to)))?;
+    match app.publisher.query(Query::Explain { from, to }, PATIENCE).await.map_err(unavailable)? {
+        Reply::Explanation(explanation) => Ok(Json(explanation)),
+        Reply::Status(_) | Reply::Connections { .. } | Reply::Counters(_) | Reply::Failed(_) => {
+            Err(unavailable(QueryError::Unexpected))
+        }
+    }
+}
+
+/// A SPIFFE ID or an address.
+pub fn caller(text: &str) -> Result<Caller, String> {
+    match text.parse() {
+        Ok(address) => Ok(Caller::Address(address)),
+        Err(_) if text.starts_with("spiffe://") => Ok(Caller::Id(text.into())),
+        Err(_) => Err(format!("from={text}: use a SPIFFE ID (spiffe://...) or an address")),
+    }
+}
+
+async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer<view::Applied> {
+    let directory = app.view.borrow().status.config.directory.clone();
+    let done = tokio::task::spawn_blocking(move || apply::apply(Path::new(&directory), &asked));
+    match done.await.expect("applying does not panic") {
+        Ok(applied) => Ok(Json(applied)),
+        Err(e) => Err((StatusCode::UNPROCESSABLE_ENTITY, Json(e.into()))),
+    }
+}
+
+fn wrong(error: String) -> (StatusCode, Json<view::Failure>) {
+    (StatusCode::BAD_REQUEST, Json(view::Failure { error, details: vec![] }))
+}
+
+fn unavailable(error: QueryError) -> (StatusCode, Json<view::Failure>) {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(view::Failure { error: error.to_string(), details: vec![] }))
+}

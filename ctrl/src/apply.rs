@@ -1,0 +1,93 @@
+//! Changes one file of the configuration directory, if the whole is still right with the change.
+//!
+//! The unit is a file by its name: what `-f policy.yaml` holds becomes `policy.yaml` in the
+//! directory, new or replaced. Writing goes over a temporary file and a rename, so that a reader
+//! sees the old or the new file and nothing between.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Diagnostic};
+use crate::view::{Applied, Apply, Failure};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the configuration would not be right with this change; nothing was changed")]
+    Faults(Vec<Diagnostic>),
+    #[error("{0:?} is no name for a file of the configuration: use NAME.yaml or NAME.yml, without a directory")]
+    Name(String),
+    #[error("{} is managed by somebody else (it has a ..data link); change it there", .0.display())]
+    Managed(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let details = match &error {
+            Error::Faults(faults) => faults.iter().map(ToString::to_string).collect(),
+            Error::Name(_) | Error::Managed(_) | Error::Io { .. } => vec![],
+        };
+        Self { error: error.to_string(), details }
+    }
+}
+
+pub fn apply(directory: &Path, change: &Apply) -> Result<Applied, Error> {
+    let name = &change.file;
+    let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.starts_with('.');
+    if !plain || !is_yaml(Path::new(name)) {
+        return Err(Error::Name(name.clone()));
+    }
+    if directory.join("..data").exists() {
+        return Err(Error::Managed(directory.to_owned()));
+    }
+    let target = directory.join(name);
+    let mut files = read(directory)?;
+    let before = files.iter().position(|(path, _)| *path == target);
+    let unchanged = before.is_some_and(|at| files[at].1 == change.text);
+    match before {
+        Some(at) => files[at].1.clone_from(&change.text),
+        None => files.push((target.clone(), change.text.clone())),
+    }
+    files.sort();
+    let loaded = config::load_files(&files).map_err(Error::Faults)?;
+    let changed = !unchanged && !change.dry_run;
+    if changed {
+        write(&target, &change.text).map_err(|source| Error::Io { path: target.clone(), source })?;
+    }
+    let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+    Ok(Applied { changed, path: target.display().to_string(), warnings })
+}
+
+/// The YAML files of a directory with their texts, in the order of their names.
+pub fn read(directory: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    let mut files = vec![];
+    for entry in std::fs::read_dir(directory).map_err(io(directory))? {
+        let path = entry.map_err(io(directory))?.path();
+        let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        if is_yaml(&path) && !hidden && path.is_file() {
+            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            files.push((path, text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "yaml" || e == "yml")
+}
+
+fn write(target: &Path, text: &str) -> std::io::Result<()> {
+    let directory = target.parent().unwrap_or(Path::new("."));
+    let fresh = directory.join(format!(".{}.new", target.file_name().unwrap_or_default().display()));
+    let mut file = std::fs::File::create(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, target)?;
+    std::fs::File::open(directory)?.sync_all()
+}

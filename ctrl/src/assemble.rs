@@ -1,0 +1,254 @@
+//! Everything put together: one snapshot, deterministic, checked before it leaves.
+//!
+//! ```text
+//!   Loaded ─┐
+//!   Network ├─ attest ─▶ places ─┐
+//!   Resolved ── endpoints ───────┼─▶ Snapshot ─ snapshot::check ─▶ published
+//!   Identities ── SVIDs, bundle ─┘
+//! ```
+//! The same inputs give the same bytes: lists are sorted, times and the version come in.
+
+use std::net::SocketAddr;
+
+use snapshot::channel::PrivateKey;
+use snapshot::policy::Endpoint;
+use snapshot::{
+    Boot, Bundle, Cores, EgressRule, KeyId, Network, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched, Version,
+    Workload,
+};
+
+use crate::attest::{Attestation, attest, claimed_twice};
+use crate::config::{AllowList, Diagnostic, Egress, Gateway, Loaded, Place, Target, WorkloadIdentity};
+use crate::resolve::Resolved;
+use crate::rotate::{Identities, Wanted};
+
+/// A snapshot, the keys it refers to, and warnings.
+pub type Assembled = (Snapshot, Vec<(KeyId, PrivateKey)>, Vec<Diagnostic>);
+
+/// The identities that workloads of this node need now: those that are attested somewhere on it.
+pub fn wanted(loaded: &Loaded, network: &Network, resolved: &Resolved) -> Vec<Wanted> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for identity in &loaded.identities {
+        let here = attest(identity, &loaded.gateway, network).unwrap_or_default();
+        if here.places.is_empty() {
+            continue;
+        }
+        let id = identity.spiffe_id(&loaded.gateway.trust_domain);
+        let names = served_names(loaded, &here, resolved);
+        // Replicas share an identity, and so its names.
+        match wanted.iter_mut().find(|earlier| earlier.id == id) {
+            Some(earlier) => earlier.dns_names.extend(names),
+            None => wanted.push(Wanted { id, dns_names: names }),
+        }
+    }
+    for entry in &mut wanted {
+        entry.dns_names.sort_unstable();
+        entry.dns_names.dedup();
+    }
+    wanted.sort_unstable();
+    wanted
+}
+
+/// Names of services whose addresses are this workload's.
+fn served_names(loaded: &Loaded, here: &Attestation, resolved: &Resolved) -> Vec<String> {
+    let ours = |address| here.places.iter().any(|place| place.prefix.contains(address));
+    let targets = loaded.services.iter().flat_map(|service| &service.addresses).map(|address| &address.target);
+    targets
+        .filter_map(|target| match target {
+            Target::Name(name) => resolved.addresses(name).any(ours).then(|| name.clone()),
+            Target::Ip(_) => None,
+        })
+        .collect()
+}
+
+/// Assembles the snapshot; Err says what contradicts itself, and the one in force stays.
+pub fn assemble(
+    loaded: &Loaded,
+    network: &Network,
+    resolved: &Resolved,
+    identities: &Identities,
+    version: Version,
+    now: u64,
+) -> Result<Assembled, Vec<Diagnostic>> {
+    let attested = attest_all(loaded, network)?;
+    let mut rules = Rules::default();
+    let workloads: Vec<Workload> = attested
+        .iter()
+        .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, &mut rules))
+        .collect();
+    let snapshot = Snapshot {
+        schema: SCHEMA,
+        version,
+        node: loaded.gateway.name.clone(),
+        trust_domain: loaded.gateway.trust_domain.to_string(),
+        services: services(loaded, resolved),
+        bundles: bundles(identities),
+        rules: rules.0,
+        unmatched_egress: loaded.gateway.unmatched_egress.unwrap_or(Unmatched::Pass),
+        assembled_at: now,
+        workloads,
+    };
+    snapshot::check::check(&snapshot)
+        .map_err(|error| vec![Diagnostic::error(&loaded.gateway.place, "", error.to_string())])?;
+    let keys = keys(&attested, loaded, identities);
+    let warnings = warnings(&attested, &snapshot, resolved, loaded);
+    Ok((snapshot, keys, warnings))
+}
+
+/// What a dataplane is started with.
+pub fn boot(gateway: &Gateway) -> Boot {
+    Boot {
+        node: gateway.name.clone(),
+        ports: gateway.ports.clone(),
+        cores: Cores(gateway.cores.clone()),
+        waiting: gateway.waiting,
+        on_absent: gateway.on_absent,
+        limits: gateway.limits.clone(),
+        timeouts: gateway.timeouts.clone(),
+        pin_directory: gateway.pin_directory.clone(),
+    }
+}
+
+type Attested<'l> = Vec<(&'l WorkloadIdentity, Attestation)>;
+
+/// All workloads with their places, or all faults of all of them.
+fn attest_all<'l>(loaded: &'l Loaded, network: &Network) -> Result<Attested<'l>, Vec<Diagnostic>> {
+    let (mut attested, mut faults) = (Vec::new(), Vec::new());
+    for identity in &loaded.identities {
+        match attest(identity, &loaded.gateway, network) {
+            Ok(attestation) => attested.push((identity, attestation)),
+            Err(more) => faults.extend(more),
+        }
+    }
+    let claims: Vec<_> = attested.iter().map(|(identity, attestation)| (*identity, attestation)).collect();
+    faults.extend(claimed_twice(&claims));
+    if faults.is_empty() { Ok(attested) } else { Err(faults) }
+}
+
+fn workload(
+    identity: &WorkloadIdentity,
+    attestation: &Attestation,
+    loaded: &Loaded,
+    identities: &Identities,
+    rules: &mut Rules,
+) -> Workload {
+    let id = identity.spiffe_id(&loaded.gateway.trust_domain);
+    let egress = identity.egress.iter().enumerate();
+    Workload {
+        name: identity.name.clone(),
+        places: attestation.places.clone(),
+        svid: identities.svid(&id).map(|(svid, _)| svid.clone()),
+        mode: identity.mode,
+        ports: identity.ports.iter().map(|(port, mode)| (*port, *mode)).collect(),
+        inbound: patterns(identity.inbound.as_ref()),
+        inbound_rule: rules.list(identity, "inbound", identity.inbound.as_ref()),
+        outbound: patterns(identity.outbound.as_ref()),
+        outbound_rule: rules.list(identity, "outbound", identity.outbound.as_ref()),
+        egress: egress.map(|(nth, entry)| egress_rule(identity, nth, entry, loaded, rules)).collect(),
+        unmatched_egress: unmatched_egress(identity, &loaded.gateway),
+        spiffe_id: id.as_str().to_owned(),
+    }
+}
+
+fn egress_rule(
+    identity: &WorkloadIdentity,
+    nth: usize,
+    entry: &Egress,
+    loaded: &Loaded,
+    rules: &mut Rules,
+) -> EgressRule {
+    let selected = loaded.services.iter().enumerate().filter(|(_, service)| entry.selects(service));
+    EgressRule {
+        id: rules.add(format!("{} spec.egress[{nth}]", identity.name), &entry.place),
+        services: selected.map(|(index, _)| index as u32).collect(),
+        mode: entry.mode,
+        allowed: patterns(entry.allowed.as_ref()),
+    }
+}
+
+/// The workload's word, then the list's: who says whom a workload may call means nobody else, since
+/// a plain peer has no SPIFFE ID that could be in the list. Then the Gateway's word.
+fn unmatched_egress(identity: &WorkloadIdentity, gateway: &Gateway) -> Unmatched {
+    let of_list = identity.outbound.as_ref().map(|_| Unmatched::Refuse);
+    identity.unmatched_egress.or(of_list).or(gateway.unmatched_egress).unwrap_or(Unmatched::Pass)
+}
+
+fn patterns(list: Option<&AllowList>) -> Option<Vec<snapshot::IdPattern>> {
+    list.map(|list| list.patterns.clone())
+}
+
+/// Services in the order of their names, so that an index means the same in every assembly.
+fn services(loaded: &Loaded, resolved: &Resolved) -> Vec<Service> {
+    let endpoints = |service: &crate::config::Service| {
+        let mut endpoints = Vec::new();
+        for address in &service.addresses {
+            match &address.target {
+                Target::Ip(ip) => endpoints.push((SocketAddr::new(*ip, address.port), None)),
+                Target::Name(name) => endpoints
+                    .extend(resolved.addresses(name).map(|ip| (SocketAddr::new(ip, address.port), Some(name.clone())))),
+            }
+        }
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        endpoints.into_iter().map(|(address, host)| Endpoint { address, host }).collect()
+    };
+    let all = loaded.services.iter();
+    all.map(|service| Service { name: service.name.clone(), endpoints: endpoints(service) }).collect()
+}
+
+fn bundles(identities: &Identities) -> Vec<Bundle> {
+    vec![identities.bundle()]
+}
+
+/// Each key once, in the order of the workloads.
+fn keys(attested: &Attested<'_>, loaded: &Loaded, identities: &Identities) -> Vec<(KeyId, PrivateKey)> {
+    let mut keys: Vec<(KeyId, PrivateKey)> = Vec::new();
+    for (identity, _) in attested {
+        if let Some((svid, key)) = identities.svid(&identity.spiffe_id(&loaded.gateway.trust_domain))
+            && keys.iter().all(|(id, _)| *id != svid.key)
+        {
+            keys.push((svid.key, key.clone()));
+        }
+    }
+    keys
+}
+
+/// What is right and will still surprise somebody.
+fn warnings(attested: &Attested<'_>, snapshot: &Snapshot, resolved: &Resolved, loaded: &Loaded) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for ((identity, attestation), workload) in attested.iter().zip(&snapshot.workloads) {
+        if !attestation.places.is_empty() && workload.svid.is_none() {
+            let message = format!("{} has no SVID: what needs one is refused (NoSvid)", identity.name);
+            found.push(Diagnostic::warning(&identity.place, "", message));
+        }
+    }
+    for failure in resolved.failures() {
+        let message =
+            format!("{} does not resolve: {}; {} older addresses stay", failure.name, failure.reason, failure.kept);
+        let target = Target::Name(failure.name);
+        let addresses = loaded.services.iter().flat_map(|service| &service.addresses);
+        let place = addresses.filter(|address| address.target == target).map(|address| &address.place).next();
+        found.push(Diagnostic::warning(place.unwrap_or(&loaded.gateway.place), "spec.addresses", message));
+    }
+    found
+}
+
+/// The rules of a snapshot, while they are numbered.
+#[derive(Default)]
+struct Rules(Vec<RuleSource>);
+
+impl Rules {
+    fn add(&mut self, name: String, place: &Place) -> RuleId {
+        self.0.push(RuleSource { name, place: place.to_string() });
+        RuleId(self.0.len() as u32 - 1)
+    }
+
+    /// The rule of an allow list; where there is none, the resource itself is what decides.
+    fn list(&mut self, identity: &WorkloadIdentity, direction: &str, list: Option<&AllowList>) -> RuleId {
+        let name = format!("{} spec.allowedSPIFFEIDs.{direction}", identity.name);
+        match list {
+            Some(list) => self.add(name, &list.place),
+            None => self.add(format!("{name} (none)"), &identity.place),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! From selectors to places: which interface and which addresses a workload's packets come from.
+//!
+//! The kernel's routes decide: an address is behind the inside port that its route leads to. An
+//! address whose route leads elsewhere belongs to a workload of another node, and is no fault: the
+//! same files may lie on all nodes. What nobody routes here is attested nowhere.
+
+pub mod routes;
+
+use std::collections::BTreeSet;
+
+use snapshot::{Network, Place, Prefix, Side};
+
+use crate::config::{Diagnostic, Gateway, Selector, WorkloadIdentity};
+use routes::Routes;
+
+/// Where one workload is, and how that is known.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Attestation {
+    /// Sorted, each once.
+    pub places: Vec<Place>,
+    /// One sentence per selector entry, in order.
+    pub evidence: Vec<String>,
+}
+
+/// Finds the places of one workload.
+pub fn attest(
+    identity: &WorkloadIdentity,
+    gateway: &Gateway,
+    network: &Network,
+) -> Result<Attestation, Vec<Diagnostic>> {
+    let routes = Routes::new(gateway, network);
+    let (mut found, mut evidence, mut faults) = (BTreeSet::new(), Vec::new(), Vec::new());
+    for (nth, selector) in identity.selectors.iter().enumerate() {
+        match entry(selector, gateway, &routes) {
+            Ok((places, sentence)) => {
+                found.extend(places);
+                evidence.push(sentence);
+            }
+            Err(reason) => {
+                let path = format!("spec.selectors[{nth}]");
+                faults.push(Diagnostic::error(&selector.place, path, format!("{}: {reason}", identity.name)));
+            }
+        }
+    }
+    let ports: BTreeSet<_> = found.iter().map(|(interface, _)| interface.as_str()).collect();
+    if ports.len() > 1 {
+        let ports = ports.into_iter().collect::<Vec<_>>().join(" and ");
+        let message = format!("{} is attested on {ports}; a workload is behind one inside port", identity.name);
+        let help = "give each port's workload a WorkloadIdentity of its own";
+        faults.push(Diagnostic::error(&identity.place, "spec.selectors", message).help(help));
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let place = |(interface, prefix): (String, Prefix)| {
+        let mac = routes.mac(&interface, prefix);
+        Place { interface, prefix, mac }
+    };
+    Ok(Attestation { places: found.into_iter().map(place).collect(), evidence })
+}
+
+type Found = Vec<(String, Prefix)>;
+
+/// What one selector entry yields, and the sentence that says why.
+fn entry(selector: &Selector, gateway: &Gateway, routes: &Routes<'_>) -> Result<(Found, String), String> {
+    if let Some(interface) = &selector.interface {
+        check_port(interface, gateway)?;
+    }
+    if let Some((key, value)) = selector.unattested.first() {
+        return Ok((Vec::new(), format!("{key}: {value} is not attested here, so the entry matches nothing")));
+    }
+    let range = match (selector.ip, selector.cidr) {
+        (Some(ip), Some(cidr)) if !cidr.contains(ip) => {
+            return Ok((Vec::new(), format!("net:ip {ip} is not in net:cidr {cidr}, so the entry matches nothing")));
+        }
+        (Some(ip), Some(_) | None) => Some(Prefix::host(ip)),
+        (None, cidr) => cidr,
+    };
+    Ok(match (&selector.interface, range) {
+        (Some(interface), _) if !routes.is_port(interface) => {
+            (Vec::new(), format!("{interface} is no port of this node, so the entry matches nothing"))
+        }
+        (Some(interface), Some(prefix)) => {
+            (vec![(interface.clone(), prefix)], format!("{prefix} behind {interface}, as the selector says"))
+        }
+        (Some(interface), None) => over_interface(interface, routes),
+        (None, Some(prefix)) => over_routes(prefix, routes),
+        (None, None) => (Vec::new(), "no key that is attested here".into()),
+    })
+}
+
+/// A workload is never behind the wire.
+fn check_port(interface: &str, gateway: &Gateway) -> Result<(), String> {
+    match gateway.ports.iter().find(|port| port.interface == interface) {
+        Some(port) if port.side == Side::Outside => {
+            Err(format!("{interface} is an outside port; workloads are behind inside ports only"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn over_interface(interface: &str, routes: &Routes<'_>) -> (Found, String) {
+    let prefixes = routes.over(interface);
+    let found = prefixes.iter().map(|prefix| (interface.to_owned(), *prefix)).collect();
+    match prefixes.as_slice() {
+        [] => (found, format!("no route leads over {interface} yet")),
+        some => {
+            let list = some.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ");
+            (found, format!("{list} behind {interface}, by the kernel's routes"))
+        }
+    }
+}
+
+fn over_routes(prefix: Prefix, routes: &Routes<'_>) -> (Found, String) {
+    match routes.towards(prefix) {
+        None => (Vec::new(), format!("no route to {prefix} leads over a port of this node")),
+        Some((Side::Outside, interface, route)) => {
+            (Vec::new(), format!("{prefix} is on another node: its route {route} leads over {interface}"))
+        }
+        Some((Side::Inside, interface, route)) => (
+            vec![(interface.to_owned(), prefix)],
+            format!("{prefix} behind {interface}, by the kernel's route {route}"),
+        ),
+    }
+}
+
+/// Two workloads that claim the same addresses.
+pub fn claimed_twice(workloads: &[(&WorkloadIdentity, &Attestation)]) -> Vec<Diagnostic> {
+    let mut first = std::collections::HashMap::new();
+    let mut faults = Vec::new();
+    for (identity, attestation) in workloads {
+        for place in &attestation.places {
+            if let Some(earlier) = first.insert(place.prefix, *identity) {
+                let message = format!(
+                    "{} on {} is claimed by {} ({}) and by {} ({})",
+                    place.prefix, place.interface, earlier.name, earlier.place, identity.name, identity.place
+                );
+                let fault = Diagnostic::error(&identity.place, "spec.selectors", message);
+                faults.push(fault.help("narrow the selectors of one of them"));
+            }
+        }
+    }
+    faults
+}

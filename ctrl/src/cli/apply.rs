@@ -1,0 +1,82 @@
+//! `sluice apply`: changes the configuration of a gateway, if it is right with the change.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::Output;
+use super::place::Place;
+use super::{Done, Failure};
+use crate::view;
+
+/// Put a file into a gateway's configuration directory, if the whole is right with it.
+///
+/// The file replaces the one of the same name, or is added. Nothing changes if anything is wrong.
+/// With --config the directory is written here; otherwise the running gateway writes its own.
+///
+/// Examples:
+///   sluice apply -f policy.yaml
+///   sluice apply -f policy.yaml --config /etc/sluice --dry-run
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Apply {
+    /// The file; `-` reads stdin and takes its name from --name.
+    #[arg(short, long = "file", value_name = "FILE")]
+    file: PathBuf,
+    /// Name in the configuration directory, if not the file's own.
+    #[arg(long, value_name = "NAME.yaml", required_if_eq("file", "-"))]
+    name: Option<String>,
+    /// Say what would be, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Apply {
+    pub async fn run(self) -> Done {
+        let change = view::Apply { file: self.name()?, text: self.text()?, dry_run: self.dry_run };
+        let applied = match &self.place.config {
+            Some(directory) => match crate::apply::apply(directory, &change) {
+                Ok(applied) => applied,
+                Err(e) => {
+                    let failure = view::Failure::from(e);
+                    eprintln!("error: {}", failure.error);
+                    failure.details.iter().for_each(|d| eprintln!("{d}"));
+                    return Ok(false);
+                }
+            },
+            None => self.place.client()?.post("/v1/apply", &change).await?,
+        };
+        applied.warnings.iter().for_each(|w| eprintln!("{w}"));
+        self.output.show(&applied, |_| {
+            let what = match (applied.changed, self.dry_run) {
+                (true, _) => "applied",
+                (false, true) => "would be right (dry run)",
+                (false, false) => "unchanged",
+            };
+            format!("{} {what}", applied.path)
+        })?;
+        Ok(true)
+    }
+
+    fn name(&self) -> Result<String, Failure> {
+        let own = self.file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+        self.name.clone().or(own).ok_or_else(|| Failure::Usage(format!("{} has no name", self.file.display())))
+    }
+
+    fn text(&self) -> Result<String, Failure> {
+        let mut text = String::new();
+        let read = match self.file.to_str() {
+            Some("-") => std::io::stdin().read_to_string(&mut text),
+            Some(_) | None => std::fs::File::open(&self.file).and_then(|mut f| f.read_to_string(&mut text)),
+        };
+        match read {
+            Ok(_) => Ok(text),
+            Err(e) => Err(Failure::Other(anyhow::anyhow!("{}: {e}", self.file.display()))),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `sluice get`: the resources of a configuration.
+
+use clap::{Args, ValueEnum};
+
+use super::output::{Output, or_dash, table};
+use super::place::{self, Place};
+use super::{Done, Failure};
+use crate::view::{GatewayRow, IdentityRow, Resources, ServiceRow};
+
+/// List resources: of a running gateway, or of a directory with --config.
+///
+/// Examples:
+///   sluice get identities
+///   sluice get services --config /etc/sluice -o json
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Get {
+    #[arg(value_enum)]
+    kind: Kind,
+    /// Only this one, by `namespace/name` or name.
+    name: Option<String>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    #[value(alias = "gateway")]
+    Gateways,
+    #[value(alias = "identity")]
+    Identities,
+    #[value(alias = "service")]
+    Services,
+}
+
+impl Get {
+    pub async fn run(self) -> Done {
+        let resources = match &self.place.config {
+            Some(directory) => Resources::of(&place::load(directory)?),
+            None => self.place.client()?.get("/v1/config").await?,
+        };
+        let wanted =
+            |name: &str| self.name.as_ref().is_none_or(|want| name == want || name.rsplit('/').next() == Some(want));
+        match self.kind {
+            Kind::Gateways => self.rows(resources.gateways.into_iter().filter(|r| wanted(&r.name)).collect(), gateways),
+            Kind::Identities => {
+                self.rows(resources.identities.into_iter().filter(|r| wanted(&r.name)).collect(), identities)
+            }
+            Kind::Services => self.rows(resources.services.into_iter().filter(|r| wanted(&r.name)).collect(), services),
+        }
+    }
+
+    fn rows<T: serde::Serialize>(&self, rows: Vec<T>, show: fn(&[T], bool) -> String) -> Result<bool, Failure> {
+        self.output.show(&rows, |wide| show(&rows, wide))?;
+        let found = !rows.is_empty() || self.name.is_none();
+        if !found {
+            eprintln!("error: there is no {}", self.name.as_deref().unwrap_or_default());
+        }
+        Ok(found)
+    }
+}
+
+fn gateways(rows: &[GatewayRow], _: bool) -> String {
+    let row = |r: &GatewayRow| {
+        let cores: Vec<_> = r.cores.iter().map(ToString::to_string).collect();
+        let metrics = or_dash(r.metrics.as_ref());
+        vec![r.name.clone(), r.trust_domain.clone(), r.ports.join(", "), cores.join(","), r.socket.clone(), metrics]
+    };
+    table(&["NAME", "TRUST DOMAIN", "PORTS", "CORES", "SOCKET", "METRICS"], rows.iter().map(row))
+}
+
+fn identities(rows: &[IdentityRow], wide: bool) -> String {
+    let list = |list: &Option<Vec<String>>| match list {
+        None => "-".to_owned(),
+        Some(ids) if ids.is_empty() => "nobody".into(),
+        Some(ids) => ids.join(", "),
+    };
+    let row = |r: &IdentityRow| {
+        let mut row = vec![r.name.clone(), r.spiffe_id.clone(), r.mode.clone(), r.selectors.join(" | ")];
+        if wide {
+            row.extend([list(&r.inbound), list(&r.outbound), r.egress.join(" | "), r.place.clone()]);
+        }
+        row
+    };
+    let header: &[&str] = &["NAME", "SPIFFE ID", "MODE", "SELECTORS", "INBOUND", "OUTBOUND", "EGRESS", "PLACE"];
+    table(if wide { header } else { &header[..4] }, rows.iter().map(row))
+}
+
+fn services(rows: &[ServiceRow], wide: bool) -> String {
+    let row = |r: &ServiceRow| {
+        let mut row = vec![r.name.clone(), r.addresses.join(", "), r.labels.join(",")];
+        if wide {
+            row.push(r.place.clone());
+        }
+        row
+    };
+    let header: &[&str] = &["NAME", "ADDRESSES", "LABELS", "PLACE"];
+    table(if wide { header } else { &header[..3] }, rows.iter().map(row))
+}

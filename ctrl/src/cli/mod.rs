@@ -1,0 +1,116 @@
+//! The command line: what there is, and how a result becomes an exit code. One file a command.
+
+mod apply;
+mod ca;
+mod check;
+mod completion;
+mod connections;
+mod detach;
+mod explain;
+mod get;
+mod identities;
+mod output;
+mod place;
+mod status;
+mod up;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::client;
+
+/// Sluice: every service behind this node speaks SPIFFE mutual TLS, and none of them knows.
+///
+/// Exit codes: 0 yes or done, 1 no or failed, 2 wrong usage, 3 the control process is not reachable.
+///
+/// Commands that ask a running gateway find its socket by --socket, by --config (the Gateway in
+/// that directory names it), by the variable SLUICE_SOCKET, or in /run/sluice if one is there.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, verbatim_doc_comment)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    Validate(validate::Validate),
+    Apply(apply::Apply),
+    Get(get::Get),
+    Status(status::Status),
+    Check(check::Check),
+    Identities(identities::Identities),
+    Connections(connections::Connections),
+    Explain(explain::Explain),
+    Detach(detach::Detach),
+    Completion(completion::Completion),
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// True: yes or done. False: no, and everything was said already.
+type Done = Result<bool, Failure>;
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(cli.run()),
+        Err(e) => Err(Failure::Other(e.into())),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            if let Failure::Client(client::Error::Refused(refused)) = &failure {
+                refused.details.iter().for_each(|detail| eprintln!("{detail}"));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Client(client::Error::Unreachable { .. }) => 3,
+            Self::Client(client::Error::Http { .. } | client::Error::Body(_) | client::Error::Refused(_))
+            | Self::Other(_) => 1,
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> Done {
+        match self.command {
+            Command::Up(command) => command.run().await,
+            Command::Ca(command) => command.run(),
+            Command::Validate(command) => command.run(),
+            Command::Apply(command) => command.run().await,
+            Command::Get(command) => command.run().await,
+            Command::Status(command) => command.run().await,
+            Command::Check(command) => command.run().await,
+            Command::Identities(command) => command.run().await,
+            Command::Connections(command) => command.run().await,
+            Command::Explain(command) => command.run().await,
+            Command::Detach(command) => command.run(),
+            Command::Completion(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Where a command finds the gateway that it is about.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use crate::client::Client;
+use crate::config::{self, Loaded};
+
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The Gateway's admin socket.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Directory with the configuration; its Gateway names the socket.
+    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+}
+
+impl Place {
+    pub fn client(&self) -> Result<Client, Failure> {
+        self.path().map(|path| Client::new(&path))
+    }
+
+    fn path(&self) -> Result<PathBuf, Failure> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        if let Some(directory) = &self.config {
+            return Ok(load(directory)?.gateway.admin.socket);
+        }
+        if let Some(socket) = std::env::var_os("SLUICE_SOCKET") {
+            return Ok(socket.into());
+        }
+        let mut sockets = std::fs::read_dir("/run/sluice")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|e| e == "sock"));
+        match (sockets.next(), sockets.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(Failure::Usage("which gateway? Use --socket PATH, --config DIR or SLUICE_SOCKET".into())),
+            (Some(_), Some(_)) => {
+                Err(Failure::Usage("several gateways are in /run/sluice: use --socket PATH or --config DIR".into()))
+            }
+        }
+    }
+}
+
+/// The configuration of a directory, or all that is wrong with it.
+pub fn load(directory: &Path) -> Result<Loaded, Failure> {
+    config::load_dir(directory).map_err(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        Failure::Other(anyhow::anyhow!(
+            "the configuration in {} is not right:\n{}",
+            directory.display(),
+            faults.join("\n")
+        ))
+    })
+}

@@ -1,0 +1,145 @@
+//! `sluice status`: is the gateway well, and if not, what is it waiting for.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, sleep};
+
+use super::output::{Output, age_ms, green, or_dash, red, table, yellow};
+use super::place::Place;
+use super::{Done, Failure};
+use crate::client::{self, Client};
+use crate::view;
+
+/// Show how a gateway is: versions, ports, cores, identities, and what is wrong.
+///
+/// Exit code 0: ready, the current snapshot is in force. 1: not ready. 3: not reachable.
+///
+/// Examples:
+///   sluice status
+///   sluice status --wait 30s --config /etc/sluice
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Status {
+    /// Wait until it is ready, for so long at most: `500ms`, `30s`, `2m`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+const POLL: Duration = Duration::from_millis(100);
+
+impl Status {
+    pub async fn run(self) -> Done {
+        let client = self.place.client()?;
+        let status = match self.wait {
+            Some(patience) => wait(&client, patience).await?,
+            None => client.get("/v1/status").await?,
+        };
+        self.output.show(&status, |wide| show(&status, wide))?;
+        Ok(status.ready)
+    }
+}
+
+/// The first status that is ready, or the last before patience ran out.
+async fn wait(client: &Client, patience: Duration) -> Result<view::Status, Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let status: Result<view::Status, _> = client.get("/v1/status").await;
+        let late = Instant::now() >= deadline;
+        match status {
+            Ok(status) if status.ready || late => return Ok(status),
+            // It may be about to start, or to restart.
+            Ok(_) | Err(client::Error::Unreachable { .. } | client::Error::Http { .. }) if !late => sleep(POLL).await,
+            Ok(status) => return Ok(status),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn show(status: &view::Status, wide: bool) -> String {
+    let ready = match &status.waiting_for {
+        None => green("ready"),
+        Some(what) => yellow(&format!("waiting for {what}")),
+    };
+    let version = status.version.map(|v| v.0);
+    let mut lines = vec![
+        format!("gateway    {} ({}): {ready}", status.node, status.trust_domain),
+        format!(
+            "ctrl       pid {}, build {}, up {}, snapshot {}",
+            status.pid,
+            status.build,
+            age_ms(status.started_at * 1000),
+            or_dash(version)
+        ),
+    ];
+    lines.push(match (&status.dataplane, &status.dataplane_error) {
+        (Some(d), _) => format!(
+            "dataplane  pid {}, build {}, up {}, snapshot {} in force, network {}",
+            d.pid,
+            d.build,
+            age_ms(d.started_at * 1000),
+            or_dash(d.in_force),
+            d.network_revision
+        ),
+        (None, error) => format!("dataplane  {}", red(error.as_deref().unwrap_or("unknown"))),
+    });
+    let config = &status.config;
+    lines.push(match config.errors.len() {
+        0 => format!("config     {}, read {} ago", config.directory, age_ms(config.loaded_at * 1000)),
+        n => format!(
+            "config     {}: {}; what was read {} ago is in force",
+            config.directory,
+            red(&format!("{n} faults")),
+            age_ms(config.loaded_at * 1000)
+        ),
+    });
+    lines.extend(config.errors.iter().map(|e| red(e)));
+    lines.extend(config.warnings.iter().filter(|_| wide).map(|w| yellow(w)));
+    lines.extend(status.last_nack.iter().map(|n| red(&format!("refused    {n}"))));
+    lines.extend(status.problems.iter().map(|p| yellow(&format!("problem    {p}"))));
+    if let Some(dataplane) = &status.dataplane {
+        lines.push(String::new());
+        lines.push(ports(dataplane));
+        lines.push(String::new());
+        lines.push(cores(dataplane));
+    }
+    if !status.identities.is_empty() {
+        lines.push(String::new());
+        lines.push(super::identities::show(&status.identities, wide));
+    }
+    lines.join("\n")
+}
+
+fn ports(dataplane: &snapshot::Status) -> String {
+    let row = |p: &snapshot::report::PortReport| {
+        let up = if p.up { green("up") } else { red("down") };
+        vec![p.interface.clone(), view::side(p.side).into(), up, p.xdp.clone(), p.mtu.to_string(), p.queues.to_string()]
+    };
+    table(&["PORT", "SIDE", "STATE", "XDP", "MTU", "QUEUES"], dataplane.ports.iter().map(row))
+}
+
+fn cores(dataplane: &snapshot::Status) -> String {
+    let row = |c: &snapshot::CoreReport| {
+        let frames = format!("{} of {}", c.frames_free, c.frames);
+        let numbers = [c.sessions, c.handshakes, c.flows].map(|n| n.to_string());
+        let [sessions, handshakes, flows] = numbers;
+        vec![c.core.to_string(), sessions, handshakes, flows, frames, or_dash(c.version)]
+    };
+    table(&["CORE", "SESSIONS", "HANDSHAKES", "FLOWS", "FREE FRAMES", "SNAPSHOT"], dataplane.cores.iter().map(row))
+}
+
+/// `500ms`, `30s`, `2m`, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "use a number with ms, s or m, such as 30s".to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" | "" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        other => Err(format!("unit {other:?}: use ms, s or m")),
+    }
+}

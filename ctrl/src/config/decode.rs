@@ -1,0 +1,326 @@
+//! Reading typed values out of a [`tree`](super::tree), and noting everything that is wrong.
+//!
+//! A [`Fields`] is one mapping: each field is asked for by name, and what nobody asked for is an
+//! unknown field, reported with the nearest known one. A reader that finds a fault notes it and
+//! returns None; its caller goes on with the next field, so that one load shows all faults.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use snapshot::Prefix;
+
+use super::suggest::nearest;
+use super::tree::{Key, Node, Span, Value};
+use super::{Diagnostic, Place};
+
+/// What was found wrong in one file.
+pub struct Faults<'t> {
+    file: Arc<str>,
+    text: &'t str,
+    directory: &'t Path,
+    pub found: Vec<Diagnostic>,
+}
+
+impl<'t> Faults<'t> {
+    pub fn of(file: Arc<str>, text: &'t str, directory: &'t Path) -> Self {
+        Self { file, text, directory, found: Vec::new() }
+    }
+
+    pub fn place(&self, at: Span) -> Place {
+        Place { file: self.file.clone(), line: at.line, column: at.column }
+    }
+
+    /// A path that the file gives, relative to the file's own directory.
+    pub fn beside(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    pub fn error(&mut self, at: Span, path: &str, message: impl Into<String>, help: impl Into<String>) {
+        let fault = Diagnostic::error(&self.place(at), path, message);
+        self.note(at, fault, help.into());
+    }
+
+    pub fn warning(&mut self, at: Span, path: &str, message: impl Into<String>, help: impl Into<String>) {
+        let fault = Diagnostic::warning(&self.place(at), path, message);
+        self.note(at, fault, help.into());
+    }
+
+    fn note(&mut self, at: Span, mut fault: Diagnostic, help: String) {
+        // A file that is something else altogether has a fault on each line. Counted apart, so that
+        // no error is lost behind warnings.
+        if self.found.iter().filter(|earlier| earlier.severity == fault.severity).count() >= MOST_FAULTS {
+            return;
+        }
+        if !help.is_empty() {
+            fault = fault.help(help);
+        }
+        self.found.push(fault.with_excerpt(self.text, at.length));
+    }
+
+    fn wants(&mut self, field: &Field<'_>, wanted: &str) {
+        let message = format!("{} is not {wanted}", capped(&field.node.value.shown()));
+        let help = match field.node.value {
+            Value::Null => "give it a value, or leave the field out; [] is an empty list".into(),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) if wanted == "text" => "put it in quotes".to_owned(),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => String::new(),
+            Value::Text(_) | Value::List(_) | Value::Map(_) => String::new(),
+        };
+        self.error(field.node.at, &field.path, message, help);
+    }
+
+    /// Notes that a field's value is refused, and why.
+    pub fn refuse(&mut self, field: &Field<'_>, why: impl std::fmt::Display, help: impl Into<String>) {
+        let message = format!("{}: {why}", capped(&field.node.value.shown()));
+        self.error(field.node.at, &field.path, message, help);
+    }
+}
+
+/// One value and the path that leads to it.
+#[derive(Debug, Clone)]
+pub struct Field<'n> {
+    pub node: &'n Node,
+    pub path: String,
+}
+
+/// One mapping, while its fields are asked for.
+pub struct Fields<'n> {
+    entries: &'n [(Key, Node)],
+    pub at: Span,
+    pub path: String,
+    asked: Vec<&'static str>,
+    /// Taken without a word and not offered as what might have been meant.
+    tolerated: &'static [&'static str],
+}
+
+impl<'n> Field<'n> {
+    pub fn at(&self) -> Span {
+        self.node.at
+    }
+
+    pub fn fields(&self, faults: &mut Faults<'_>) -> Option<Fields<'n>> {
+        let Value::Map(entries) = &self.node.value else {
+            faults.wants(self, "a mapping");
+            return None;
+        };
+        let mut first = HashMap::new();
+        for (key, _) in entries {
+            if let Some(line) = first.insert(key.name.as_str(), key.at.line) {
+                let message = format!("given twice, first in line {line}");
+                faults.error(key.at, &join(&self.path, &key.name), message, "keep one of the two");
+            }
+        }
+        Some(Fields { entries, at: self.node.at, path: self.path.clone(), asked: Vec::new(), tolerated: &[] })
+    }
+
+    pub fn list(&self, faults: &mut Faults<'_>) -> Option<Vec<Field<'n>>> {
+        let Value::List(nodes) = &self.node.value else {
+            faults.wants(self, "a list");
+            return None;
+        };
+        let nth = |(i, node): (usize, &'n Node)| Field { node, path: format!("{}[{i}]", self.path) };
+        Some(nodes.iter().enumerate().map(nth).collect())
+    }
+
+    pub fn text(&self, faults: &mut Faults<'_>) -> Option<&'n str> {
+        match &self.node.value {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            Value::Text(_) => {
+                faults.error(self.at(), &self.path, "is empty", "give it a value, or leave the field out");
+                None
+            }
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
+                faults.wants(self, "text");
+                None
+            }
+        }
+    }
+
+    /// Text that may be empty, such as the value of a label.
+    pub fn label(&self, faults: &mut Faults<'_>) -> Option<&'n str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
+                faults.wants(self, "text");
+                None
+            }
+        }
+    }
+
+    pub fn integer<T: TryFrom<i128>>(&self, allowed: RangeInclusive<i128>, faults: &mut Faults<'_>) -> Option<T> {
+        let Value::Integer(number) = self.node.value else {
+            faults.wants(self, "a whole number");
+            return None;
+        };
+        let fits = allowed.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        if fits.is_none() {
+            let message = format!("{number} is out of range");
+            faults.error(self.at(), &self.path, message, format!("use {} to {}", allowed.start(), allowed.end()));
+        }
+        fits
+    }
+
+    /// One of a closed set of words.
+    pub fn choice<T: Copy>(&self, words: &[(&'static str, T)], faults: &mut Faults<'_>) -> Option<T> {
+        let text = match &self.node.value {
+            Value::Text(text) => text.as_str(),
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => "",
+        };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let help = allowed(text, "allowed", words.iter().map(|(word, _)| *word));
+            let message = format!("{} is not allowed here", capped(&self.node.value.shown()));
+            faults.error(self.at(), &self.path, message, help);
+        }
+        found
+    }
+
+    /// Parses text by `parse`; its error says what is wrong.
+    pub fn parsed<T, E: std::fmt::Display>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, E>,
+        help: &str,
+        faults: &mut Faults<'_>,
+    ) -> Option<T> {
+        match parse(self.text(faults)?) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                faults.refuse(self, why, help);
+                None
+            }
+        }
+    }
+
+    pub fn ip(&self, faults: &mut Faults<'_>) -> Option<IpAddr> {
+        self.parsed(|text| text.parse().map_err(|_| "not an IP address"), "such as 198.18.1.2 or 2001:db8::2", faults)
+    }
+
+    pub fn cidr(&self, faults: &mut Faults<'_>) -> Option<Prefix> {
+        self.parsed(parse_cidr, "such as 198.18.1.0/24 or 2001:db8::/64", faults)
+    }
+
+    pub fn duration(&self, allowed: RangeInclusive<Duration>, faults: &mut Faults<'_>) -> Option<Duration> {
+        const HELP: &str = "such as 500ms, 30s, 10m, 1h or 1h30m";
+        if let Value::Integer(_) | Value::Float(_) = self.node.value {
+            faults.refuse(self, "has no unit", HELP);
+            return None;
+        }
+        let duration = self.parsed(parse_duration, HELP, faults)?;
+        if allowed.contains(&duration) {
+            return Some(duration);
+        }
+        faults.refuse(self, "out of range", format!("use {:?} to {:?}", allowed.start(), allowed.end()));
+        None
+    }
+}
+
+impl<'n> Fields<'n> {
+    /// A field that may be left out.
+    pub fn optional(&mut self, name: &'static str) -> Option<Field<'n>> {
+        self.asked.push(name);
+        let (_, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
+        Some(Field { node, path: join(&self.path, name) })
+    }
+
+    pub fn required(&mut self, name: &'static str, faults: &mut Faults<'_>) -> Option<Field<'n>> {
+        let field = self.optional(name);
+        if field.is_none() {
+            // Where it is only misspelt, the unknown field says so and no more is needed.
+            let near = |(key, _): &(Key, Node)| nearest(&key.name, [name].into_iter()).is_some();
+            if !self.entries.iter().any(near) {
+                faults.error(Span { length: 1, ..self.at }, &join(&self.path, name), "is missing", "");
+            }
+        }
+        field
+    }
+
+    /// Fields that others may have put there.
+    pub fn tolerate(&mut self, names: &'static [&'static str]) {
+        self.tolerated = names;
+    }
+
+    /// All entries, for mappings whose keys are data.
+    pub fn all(self) -> impl Iterator<Item = (&'n Key, Field<'n>)> {
+        let path = self.path;
+        self.entries.iter().map(move |(key, node)| (key, Field { node, path: join(&path, &key.name) }))
+    }
+
+    /// Notes every field that was not asked for.
+    pub fn finish(self, faults: &mut Faults<'_>) {
+        let known = |name: &str| self.asked.contains(&name) || self.tolerated.contains(&name);
+        for (key, _) in self.entries.iter().filter(|(key, _)| !known(&key.name)) {
+            let mut known = self.asked.clone();
+            known.sort_unstable();
+            let help = allowed(&key.name, "fields here", known.into_iter());
+            faults.error(key.at, &join(&self.path, &key.name), "there is no such field", help);
+        }
+    }
+}
+
+/// `did you mean MUTUAL? allowed: MUTUAL, PERMISSIVE`.
+pub fn allowed<'a>(wrong: &str, what: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {
+    let list = words.clone().collect::<Vec<_>>().join(", ");
+    match nearest(wrong, words) {
+        Some(word) => format!("did you mean {word}? {what}: {list}"),
+        None => format!("{what}: {list}"),
+    }
+}
+
+/// `spec.egress`, and `spec.hosts["a.b"]` for keys that are data with dots in them.
+fn join(path: &str, name: &str) -> String {
+    match (path, name.contains(['.', ':', '/', '[', ' '])) {
+        ("", false) => name.to_owned(),
+        (_, true) => format!("{path}[{name:?}]"),
+        (_, false) => format!("{path}.{name}"),
+    }
+}
+
+/// A value as long as a file would bury its message.
+fn capped(shown: &str) -> String {
+    match shown.char_indices().nth(LONGEST_VALUE) {
+        Some((cut, _)) => format!("{}…", &shown[..cut]),
+        None => shown.to_owned(),
+    }
+}
+
+fn parse_cidr(text: &str) -> Result<Prefix, String> {
+    let (address, length) = text.split_once('/').ok_or("there is no /length")?;
+    let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+    let width = Prefix::host(address).length;
+    let length: u8 = length.parse().ok().filter(|l| *l <= width).ok_or(format!("the length must be 0 to {width}"))?;
+    let prefix = Prefix::new(address, length);
+    match prefix.address == address {
+        true => Ok(prefix),
+        false => Err(format!("has bits set past its length; the network is {prefix}")),
+    }
+}
+
+/// `1h30m`, `30s`, `500ms`: numbers with units, largest first or not.
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or("has no unit")?;
+        let number: u64 = rest[..digits].parse().map_err(|_| "not a duration")?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let milliseconds = match &rest[digits..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err("not a duration"),
+        };
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis);
+        total = part.and_then(|part| total.checked_add(part)).ok_or("too long")?;
+        rest = &rest[unit..];
+    }
+    Ok(total)
+}
+
+const LONGEST_VALUE: usize = 100;
+/// Errors, and warnings, of one file; nobody reads more at once.
+const MOST_FAULTS: usize = 100;

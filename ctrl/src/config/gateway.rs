@@ -1,0 +1,282 @@
+//! The `Gateway` kind: this node's ports, cores, identity source, limits.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use snapshot::gateway::Checksum;
+use snapshot::{Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting};
+
+use super::decode::{Faults, Field, Fields};
+use super::resource::Meta;
+use super::service::host_name;
+use super::workload::UNMATCHED;
+use super::{Place, TrustDomain};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// `metadata.name`: the node's name in every view.
+    pub name: String,
+    pub place: Place,
+    pub trust_domain: TrustDomain,
+    pub ports: Vec<Port>,
+    pub cores: Vec<u32>,
+    pub waiting: Waiting,
+    pub on_absent: OnAbsent,
+    /// Names that are not asked of the system's resolver.
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    pub identity: IdentitySource,
+    pub admin: Admin,
+    /// What a workload without a word of its own gets; None is `pass`.
+    pub unmatched_egress: Option<Unmatched>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    /// A directory of a bpffs.
+    pub pin_directory: String,
+}
+
+/// Where SVIDs come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// The node's intermediate CA in `directory` (relative to the configuration's).
+    Embedded { directory: PathBuf, ttl: Duration },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub socket: PathBuf,
+    /// None: no HTTP listener.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Gateway {
+    pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = spec.fields(faults)?;
+        let help = "a name such as example.com, in lower case and without spiffe://";
+        let trust_domain =
+            fields.required("trustDomain", faults).and_then(|field| field.parsed(TrustDomain::parse, help, faults));
+        let ports = fields.required("ports", faults).and_then(|field| decode_ports(&field, faults));
+        let cores = match fields.optional("cores") {
+            Some(field) => decode_cores(&field, faults),
+            None => vec![0],
+        };
+        let waiting = choice(&mut fields, "waiting", WAITING, faults).unwrap_or_default();
+        let on_absent = choice(&mut fields, "onAbsent", ON_ABSENT, faults).unwrap_or_default();
+        let hosts = fields.optional("hosts").map(|field| decode_hosts(&field, faults)).unwrap_or_default();
+        let identity = fields.required("identity", faults).and_then(|field| decode_identity(&field, faults));
+        let admin = match fields.optional("admin") {
+            Some(field) => decode_admin(&field, &meta.name, faults),
+            None => Some(Admin { socket: default_socket(&meta.name), metrics: None }),
+        };
+        let unmatched_egress = choice(&mut fields, "unmatchedEgress", UNMATCHED, faults);
+        let limits = fields.optional("limits").map(|field| decode_limits(&field, faults)).unwrap_or_default();
+        let timeouts = fields.optional("timeouts").map(|field| decode_timeouts(&field, faults)).unwrap_or_default();
+        let pin_directory = match fields.optional("pinDirectory") {
+            Some(field) => field.parsed(absolute, "an absolute path below a bpffs", faults),
+            None => Some(format!("/sys/fs/bpf/sluice/{}", meta.name)),
+        };
+        fields.finish(faults);
+        Some(Self {
+            name: meta.name,
+            place: meta.place,
+            trust_domain: trust_domain?,
+            ports: ports?,
+            cores,
+            waiting,
+            on_absent,
+            hosts,
+            identity: identity?,
+            admin: admin?,
+            unmatched_egress,
+            limits,
+            timeouts,
+            pin_directory: pin_directory?,
+        })
+    }
+
+    /// The ports that workloads are behind.
+    pub fn inside(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|port| port.side == Side::Inside)
+    }
+}
+
+fn choice<T: Copy>(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    words: &[(&'static str, T)],
+    faults: &mut Faults<'_>,
+) -> Option<T> {
+    fields.optional(name).and_then(|field| field.choice(words, faults))
+}
+
+fn decode_ports(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Port>> {
+    let mut ports: Vec<Port> = Vec::new();
+    for entry in list.list(faults)? {
+        let Some(mut fields) = entry.fields(faults) else { continue };
+        let interface = fields.required("interface", faults);
+        let name =
+            interface.as_ref().and_then(|field| field.parsed(interface_name, "the name that `ip link` shows", faults));
+        let side = fields.required("side", faults).and_then(|field| field.choice(SIDES, faults));
+        let checksum = choice(&mut fields, "checksum", CHECKSUMS, faults).unwrap_or_default();
+        fields.finish(faults);
+        let (Some(field), Some(name), Some(side)) = (interface, name, side) else { continue };
+        if ports.iter().any(|port| port.interface == name) {
+            faults.refuse(&field, "is a port already", "give each interface one side");
+            continue;
+        }
+        ports.push(Port { interface: name, side, checksum });
+    }
+    if !ports.iter().any(|port| port.side == Side::Inside) && faults.found.iter().all(|fault| !fault.is_error()) {
+        faults.error(
+            list.at(),
+            &list.path,
+            "no port is inside",
+            "give the interface towards the workloads side: inside",
+        );
+    }
+    Some(ports)
+}
+
+fn decode_cores(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<u32> {
+    let mut cores: Vec<u32> = Vec::new();
+    let Some(entries) = list.list(faults) else { return cores };
+    for entry in &entries {
+        match entry.integer(0..=1023, faults) {
+            Some(core) if cores.contains(&core) => faults.refuse(entry, "is in the list already", "one worker a core"),
+            Some(core) => cores.push(core),
+            None => {}
+        }
+    }
+    if entries.is_empty() {
+        faults.error(list.at(), &list.path, "an empty list", "name at least one CPU, such as [0]");
+    }
+    cores
+}
+
+fn decode_hosts(map: &Field<'_>, faults: &mut Faults<'_>) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut hosts = BTreeMap::new();
+    for (key, field) in map.fields(faults).into_iter().flat_map(|fields| fields.all()) {
+        let Some(list) = field.list(faults) else { continue };
+        let addresses = list.iter().filter_map(|entry| entry.ip(faults)).collect();
+        match host_name(&key.name) {
+            Ok(name) => drop(hosts.insert(name, addresses)),
+            Err(_) => faults.error(key.at, &field.path, format!("{:?} is not a DNS name", key.name), ""),
+        }
+    }
+    hosts
+}
+
+fn decode_identity(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<IdentitySource> {
+    let mut fields = map.fields(faults)?;
+    let source = fields.required("source", faults).and_then(|field| field.choice(SOURCES, faults));
+    let embedded = fields.required("embedded", faults).and_then(|field| field.fields(faults));
+    fields.finish(faults);
+    let mut embedded = embedded?;
+    let directory = embedded.required("directory", faults).and_then(|field| field.text(faults));
+    let ttl = match embedded.optional("ttl") {
+        Some(field) => field.duration(SHORTEST_TTL..=LONGEST_TTL, faults),
+        None => Some(DEFAULT_TTL),
+    };
+    embedded.finish(faults);
+    source?;
+    Some(IdentitySource::Embedded { directory: faults.beside(directory?), ttl: ttl? })
+}
+
+fn decode_admin(map: &Field<'_>, node: &str, faults: &mut Faults<'_>) -> Option<Admin> {
+    let mut fields = map.fields(faults)?;
+    let socket = match fields.optional("socket") {
+        Some(field) => field.parsed(socket_path, "an absolute path, such as /run/sluice/node-a.sock", faults),
+        None => Some(default_socket(node)),
+    };
+    let metrics = fields.optional("metrics");
+    let metrics = metrics.map(|field| {
+        let help = "an address and port, such as 127.0.0.1:15020";
+        field.parsed(|text| text.parse().map_err(|_| "not an address with a port"), help, faults)
+    });
+    fields.finish(faults);
+    Some(Admin { socket: socket?, metrics: metrics.flatten() })
+}
+
+fn decode_limits(map: &Field<'_>, faults: &mut Faults<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(mut fields) = map.fields(faults) else { return limits };
+    for (name, slot, allowed) in [
+        ("sessions", &mut limits.sessions, 1..=1 << 24),
+        ("handshakes", &mut limits.handshakes, 1..=1 << 20),
+        ("flows", &mut limits.flows, 16..=1 << 26),
+        ("frames", &mut limits.frames, 256..=1 << 22),
+        ("buffer", &mut limits.buffer, 16_384..=1 << 26),
+        ("history", &mut limits.history, 0..=1 << 20),
+    ] {
+        if let Some(number) = fields.optional(name).and_then(|field| field.integer(allowed, faults)) {
+            *slot = number;
+        }
+    }
+    if let Some(grace) = fields.optional("preExistingGrace") {
+        let grace = grace.duration(Duration::ZERO..=DAY, faults);
+        limits.pre_existing_grace = grace.unwrap_or(limits.pre_existing_grace);
+    }
+    fields.finish(faults);
+    limits
+}
+
+fn decode_timeouts(map: &Field<'_>, faults: &mut Faults<'_>) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let Some(mut fields) = map.fields(faults) else { return timeouts };
+    for (name, slot) in [
+        ("synReceived", &mut timeouts.syn_received),
+        ("handshake", &mut timeouts.handshake),
+        ("keepAlive", &mut timeouts.keep_alive),
+        ("user", &mut timeouts.user),
+        ("halfClose", &mut timeouts.half_close),
+        ("drain", &mut timeouts.drain),
+    ] {
+        let field = fields.optional(name);
+        if let Some(duration) = field.and_then(|field| field.duration(SHORTEST_TIMEOUT..=DAY, faults)) {
+            *slot = duration;
+        }
+    }
+    fields.finish(faults);
+    timeouts
+}
+
+/// What the kernel takes as a name (`dev_valid_name`): at most 15 bytes, no slash, colon or blank.
+fn interface_name(text: &str) -> Result<String, &'static str> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    match text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
+        true => Err("not the name of an interface"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn absolute(text: &str) -> Result<String, &'static str> {
+    match text.starts_with('/') && !text.split('/').any(|part| part == "..") {
+        true => Ok(text.to_owned()),
+        false => Err("not an absolute path"),
+    }
+}
+
+/// `sun_path` has 108 bytes, and `.dataplane` is put behind this one.
+fn socket_path(text: &str) -> Result<PathBuf, &'static str> {
+    match absolute(text)?.len() {
+        0..=90 => Ok(text.into()),
+        _ => Err("too long for a Unix socket (at most 90 bytes)"),
+    }
+}
+
+fn default_socket(node: &str) -> PathBuf {
+    PathBuf::from(format!("/run/sluice/{node}.sock"))
+}
+
+const SIDES: &[(&str, Side)] = &[("inside", Side::Inside), ("outside", Side::Outside)];
+const CHECKSUMS: &[(&str, Checksum)] =
+    &[("auto", Checksum::Auto), ("verify", Checksum::Verify), ("trust", Checksum::Trust)];
+const WAITING: &[(&str, Waiting)] = &[("adaptive", Waiting::Adaptive), ("busy", Waiting::Busy)];
+const ON_ABSENT: &[(&str, OnAbsent)] = &[("drop", OnAbsent::Drop), ("pass", OnAbsent::Pass)];
+const SOURCES: &[(&str, ())] = &[("embedded", ())];
+const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
+const LONGEST_TTL: Duration = Duration::from_secs(30 * 86_400);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
+const DAY: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,108 @@
+//! What is well-formed and still wrong or surprising: resources looked at together.
+
+use std::collections::HashMap;
+
+use snapshot::TlsMode;
+
+use super::spiffe::MAX_ID;
+use super::workload::selects;
+use super::{Diagnostic, Place, Resources, WorkloadIdentity};
+
+/// Errors and warnings that no single field shows.
+pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    twice(resources.identities.iter().map(|i| ("WorkloadIdentity", &i.name, &i.place)), &mut found);
+    twice(resources.services.iter().map(|s| ("Service", &s.name, &s.place)), &mut found);
+    for identity in &resources.identities {
+        lists_and_modes(identity, &mut found);
+        if identity.selectors.is_empty() {
+            let message = format!("{} has no selector: it is attested nowhere", identity.name);
+            found.push(Diagnostic::warning(&identity.place, "spec.selectors", message));
+        }
+        egress(identity, resources, &mut found);
+        if let Some(gateway) = &resources.gateway {
+            let length = identity.spiffe_id(&gateway.trust_domain).as_str().len();
+            if length > MAX_ID {
+                let message = format!("the SPIFFE ID would have {length} bytes, over the limit of {MAX_ID}");
+                found.push(Diagnostic::error(&identity.place, "spec.workloadID", message));
+            }
+        }
+    }
+    found
+}
+
+fn twice<'r>(named: impl Iterator<Item = (&'static str, &'r String, &'r Place)>, found: &mut Vec<Diagnostic>) {
+    let mut first = HashMap::new();
+    for (kind, name, place) in named {
+        if let Some(earlier) = first.insert(name, place) {
+            let message = format!("{kind} {name} is given twice, first in {earlier}");
+            found.push(Diagnostic::error(place, "metadata.name", message).help("rename or remove one of the two"));
+        }
+    }
+}
+
+/// What a mode means for an inbound list (ARCHITECTURE.md, D11): the workload's, then its ports'.
+fn lists_and_modes(identity: &WorkloadIdentity, found: &mut Vec<Diagnostic>) {
+    list_and_mode(identity, identity.mode, "", found);
+    for (port, mode) in identity.ports.iter().filter(|(_, mode)| **mode != identity.mode) {
+        list_and_mode(identity, *mode, &format!(" on port {port}"), found);
+    }
+}
+
+fn list_and_mode(identity: &WorkloadIdentity, mode: TlsMode, on_port: &str, found: &mut Vec<Diagnostic>) {
+    const LIST: &str = "spec.allowedSPIFFEIDs.inbound";
+    let name = &identity.name;
+    let at = identity.inbound.as_ref().map_or(&identity.place, |list| &list.place);
+    let is = format!("{name} is {}{on_port}", mode.name());
+    let (message, help) = match (&identity.inbound, mode) {
+        (None, TlsMode::Mutual) => (
+            format!("{name} has no inbound list: under MUTUAL nobody may call it{on_port}"),
+            "list who may, or write [] to say that nobody shall",
+        ),
+        (Some(_), TlsMode::Permissive) => (
+            format!("{is}: callers in plain TCP are served whatever this list says"),
+            "use MUTUAL once all callers have identities",
+        ),
+        (Some(_), TlsMode::Simple) => (
+            format!("{is}: callers show no identity that this list could be compared with"),
+            "use MUTUAL, or remove the list",
+        ),
+        (Some(_), TlsMode::Disable) if on_port.is_empty() => {
+            (format!("{is}: nothing is compared with this list"), "use MUTUAL, or remove the list")
+        }
+        // One port that does its own TLS is what the override is for.
+        (Some(_), TlsMode::Mutual | TlsMode::Disable)
+        | (None, TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable) => return,
+    };
+    // Of one port alone it is surprising; of the workload the list would mean nothing at all.
+    let fault = match mode {
+        TlsMode::Simple if on_port.is_empty() => Diagnostic::error(at, LIST, message),
+        TlsMode::Mutual | TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => {
+            Diagnostic::warning(at, LIST, message)
+        }
+    };
+    found.push(fault.help(help));
+}
+
+fn egress(identity: &WorkloadIdentity, resources: &Resources, found: &mut Vec<Diagnostic>) {
+    for (nth, rule) in identity.egress.iter().enumerate() {
+        let path = format!("spec.egress[{nth}]");
+        for (entry, selector) in rule.selectors.iter().enumerate() {
+            if !resources.services.iter().any(|service| selects(selector, service)) {
+                let message = "no Service has these labels: the entry matches nothing";
+                found.push(Diagnostic::warning(&rule.place, format!("{path}.selectors[{entry}]"), message));
+            }
+        }
+        let mode = rule.mode.unwrap_or(identity.mode);
+        if rule.allowed.is_some() && matches!(mode, TlsMode::Permissive | TlsMode::Disable) {
+            let message = format!(
+                "the mode is {}: no server shows an identity that this list could be compared with",
+                mode.name()
+            );
+            found.push(
+                Diagnostic::warning(&rule.place, format!("{path}.allowedSPIFFEIDs"), message)
+                    .help("use MUTUAL or SIMPLE"),
+            );
+        }
+    }
+}

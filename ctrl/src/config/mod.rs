@@ -1,0 +1,28 @@
+//! The configuration as people write it: YAML files, read whole, checked whole.
+//!
+//! ```text
+//!   bytes ─ tree ─▶ nodes with positions ─ decode ─▶ resources ─ load ─▶ Loaded
+//!                                            │ every fault becomes a Diagnostic │
+//! ```
+//! A load reports all its faults, not the first: each has a file, a line, a column, the path of the
+//! field (`spec.egress[0].connection.tls.mode`), the value and what is allowed. Nothing is half
+//! taken: either the whole directory is right, or the caller keeps what it had.
+
+pub mod decode;
+pub mod diagnostic;
+pub mod gateway;
+pub mod lint;
+pub mod load;
+pub mod resource;
+pub mod service;
+pub mod spiffe;
+pub mod suggest;
+pub mod tree;
+pub mod workload;
+
+pub use diagnostic::{Diagnostic, Place, Severity};
+pub use gateway::{Admin, Gateway, IdentitySource};
+pub use load::{Loaded, Resources, load_dir, load_files, parse_dir, parse_files};
+pub use service::{Address, Service, Target};
+pub use spiffe::{SpiffeId, TrustDomain};
+pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -1,0 +1,84 @@
+//! The `Service` kind: a destination by name, with labels that egress rules select.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::decode::{Faults, Field};
+use super::resource::Meta;
+use super::{Place, resource};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// `namespace/name`.
+    pub name: String,
+    pub place: Place,
+    pub addresses: Vec<Address>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Address {
+    pub target: Target,
+    pub port: u16,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    Ip(IpAddr),
+    /// Lower case, without a trailing dot.
+    Name(String),
+}
+
+impl Service {
+    pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = spec.fields(faults)?;
+        let addresses = fields
+            .required("addresses", faults)
+            .and_then(|list| list.list(faults))
+            .map(|list| list.iter().filter_map(|entry| Address::decode(entry, faults)).collect());
+        let labels = match fields.optional("labels") {
+            Some(labels) => resource::labels(&labels, faults)?,
+            None => BTreeMap::new(),
+        };
+        fields.finish(faults);
+        Some(Self { name: meta.full_name(), place: meta.place, addresses: addresses?, labels })
+    }
+}
+
+impl Address {
+    fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = entry.fields(faults)?;
+        let target = fields.required("address", faults).and_then(|field| {
+            field.parsed(Target::parse, "an IP address or a DNS name, such as backend.example.com", faults)
+        });
+        let port = fields.required("port", faults).and_then(|field| field.integer(1..=65535, faults));
+        let place = faults.place(fields.at);
+        fields.finish(faults);
+        Some(Self { target: target?, port: port?, place })
+    }
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Ip(address)),
+            Err(_) => host_name(text).map(Self::Name),
+        }
+    }
+}
+
+/// RFC 1123 §2.1 with the underscore that DNS names in use have; lower case, without a dot at the end.
+pub fn host_name(text: &str) -> Result<String, &'static str> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let fits = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.len() > 253 || !name.split('.').all(|label| fits(label) && label.chars().all(allowed)) {
+        return Err("neither an IP address nor a DNS name");
+    }
+    // 198.18.1.300 is a mistyped address, not a name.
+    match name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        true => Err("neither an IP address nor a DNS name"),
+        false => Ok(name),
+    }
+}

@@ -1,0 +1,235 @@
+//! The `WorkloadIdentity` kind: who a workload is, how it is found, whom it may call and serve.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use snapshot::{IdPattern, Prefix, TlsMode, Unmatched};
+
+use super::decode::{Faults, Field, allowed};
+use super::resource::{Meta, labels};
+use super::spiffe::{check_path, parse_pattern};
+use super::{Place, Service, SpiffeId, TrustDomain};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkloadIdentity {
+    /// `namespace/name`.
+    pub name: String,
+    pub place: Place,
+    /// `spec.workloadID`, a path: `myapp/app/frontend`.
+    pub workload_id: String,
+    pub selectors: Vec<Selector>,
+    /// `spec.scope.daemonGroup.id`.
+    pub daemon_group: Option<String>,
+    pub mode: TlsMode,
+    /// `spec.connection.tls.ports`.
+    pub ports: BTreeMap<u16, TlsMode>,
+    pub inbound: Option<AllowList>,
+    pub outbound: Option<AllowList>,
+    pub egress: Vec<Egress>,
+    pub unmatched_egress: Option<Unmatched>,
+}
+
+impl WorkloadIdentity {
+    pub fn spiffe_id(&self, trust_domain: &TrustDomain) -> SpiffeId {
+        SpiffeId::of(trust_domain, &self.workload_id)
+    }
+}
+
+/// One entry of `spec.selectors`: all its keys must hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selector {
+    pub place: Place,
+    pub interface: Option<String>,
+    pub ip: Option<IpAddr>,
+    pub cidr: Option<Prefix>,
+    /// Keys that parse and that nothing here attests (`k8s:*`, `process:*`), with their values.
+    pub unattested: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AllowList {
+    pub place: Place,
+    pub patterns: Vec<IdPattern>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Egress {
+    pub place: Place,
+    /// Label selectors of services: entries are ORed, the labels within one ANDed.
+    pub selectors: Vec<BTreeMap<String, String>>,
+    pub mode: Option<TlsMode>,
+    pub allowed: Option<AllowList>,
+}
+
+impl WorkloadIdentity {
+    pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = spec.fields(faults)?;
+        let workload_id = fields.required("workloadID", faults).and_then(|field| {
+            let help = "a path such as myapp/app/frontend; the Gateway's trust domain is put before it";
+            field.parsed(|text| check_path(text).map(|()| text.to_owned()), help, faults)
+        });
+        let selectors = fields.required("selectors", faults).and_then(|field| field.list(faults));
+        let selectors: Option<Vec<_>> =
+            selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
+        let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
+        let (mode, ports) = fields
+            .optional("connection")
+            .map_or((None, BTreeMap::new()), |connection| decode_connection(&connection, true, faults));
+        let (inbound, outbound) =
+            fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
+        let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
+        let egress = egress.iter().filter_map(|entry| Egress::decode(entry, faults)).collect();
+        let unmatched_egress = fields.optional("unmatchedEgress").and_then(|field| field.choice(UNMATCHED, faults));
+        fields.finish(faults);
+        Some(Self {
+            name: meta.full_name(),
+            place: meta.place,
+            workload_id: workload_id?,
+            selectors: selectors?,
+            daemon_group,
+            // Without a word about it the stricter meaning holds.
+            mode: mode.unwrap_or(TlsMode::Mutual),
+            ports,
+            inbound,
+            outbound,
+            egress,
+            unmatched_egress,
+        })
+    }
+}
+
+fn decode_scope(scope: &Field<'_>, faults: &mut Faults<'_>) -> Option<String> {
+    let mut fields = scope.fields(faults)?;
+    let group = fields.optional("daemonGroup").and_then(|group| group.fields(faults));
+    fields.finish(faults);
+    let mut group = group?;
+    let id = group.required("id", faults).and_then(|id| id.text(faults)).map(str::to_owned);
+    group.finish(faults);
+    id
+}
+
+/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } } }`.
+fn decode_connection(
+    connection: &Field<'_>,
+    with_ports: bool,
+    faults: &mut Faults<'_>,
+) -> (Option<TlsMode>, BTreeMap<u16, TlsMode>) {
+    let mut ports = BTreeMap::new();
+    let Some(mut fields) = connection.fields(faults) else { return (None, ports) };
+    let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
+    fields.finish(faults);
+    let Some(mut tls) = tls else { return (None, ports) };
+    let mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
+    let by_port = if with_ports { tls.optional("ports") } else { None };
+    for (key, field) in by_port.and_then(|ports| ports.fields(faults)).into_iter().flat_map(|ports| ports.all()) {
+        let mode = field.choice(MODES, faults);
+        match (key.name.parse::<u16>(), mode) {
+            (Ok(0) | Err(_), _) => {
+                faults.error(key.at, &field.path, format!("{:?} is not a port", key.name), "use 1 to 65535");
+            }
+            (Ok(port), Some(mode)) => drop(ports.insert(port, mode)),
+            (Ok(_), None) => {}
+        }
+    }
+    tls.finish(faults);
+    (mode, ports)
+}
+
+fn decode_lists(lists: &Field<'_>, faults: &mut Faults<'_>) -> (Option<AllowList>, Option<AllowList>) {
+    let Some(mut fields) = lists.fields(faults) else { return (None, None) };
+    let inbound = fields.optional("inbound").and_then(|list| AllowList::decode(&list, faults));
+    let outbound = fields.optional("outbound").and_then(|list| AllowList::decode(&list, faults));
+    fields.finish(faults);
+    (inbound, outbound)
+}
+
+impl AllowList {
+    fn decode(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let help =
+            "an ID such as spiffe://example.com/myapp/app/frontend, or all under a path: spiffe://example.com/myapp/*";
+        let entries = list.list(faults)?;
+        let patterns = entries.iter().filter_map(|entry| entry.parsed(parse_pattern, help, faults)).collect();
+        Some(Self { place: faults.place(list.at()), patterns })
+    }
+}
+
+impl Egress {
+    /// Whether one of the selectors' entries has all its labels on the service.
+    pub fn selects(&self, service: &Service) -> bool {
+        self.selectors.iter().any(|entry| selects(entry, service))
+    }
+
+    fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = entry.fields(faults)?;
+        let selectors = fields.required("selectors", faults).and_then(|field| field.list(faults));
+        let mut by_label = Vec::new();
+        for selector in selectors.iter().flatten() {
+            match labels(selector, faults) {
+                Some(empty) if empty.is_empty() => {
+                    faults.error(selector.at(), &selector.path, "selects nothing", "give at least one label");
+                }
+                Some(labels) => by_label.push(labels),
+                None => {}
+            }
+        }
+        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).0);
+        let allowed = fields.optional("allowedSPIFFEIDs").and_then(|list| AllowList::decode(&list, faults));
+        let place = faults.place(fields.at);
+        fields.finish(faults);
+        selectors?;
+        Some(Self { place, selectors: by_label, mode, allowed })
+    }
+}
+
+/// Whether a service has all these labels.
+pub fn selects(entry: &BTreeMap<String, String>, service: &Service) -> bool {
+    entry.iter().all(|(key, value)| service.labels.get(key) == Some(value))
+}
+
+impl Selector {
+    fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let fields = entry.fields(faults)?;
+        let place = faults.place(fields.at);
+        let mut selector = Self { place, interface: None, ip: None, cidr: None, unattested: Vec::new() };
+        let mut keys = 0;
+        for (key, field) in fields.all() {
+            keys += 1;
+            match key.name.as_str() {
+                "net:interface" => selector.interface = field.text(faults).map(str::to_owned),
+                "net:ip" => selector.ip = field.ip(faults),
+                "net:cidr" => selector.cidr = field.cidr(faults),
+                other if is_unattested(other) => {
+                    let value = field.text(faults).unwrap_or_default().to_owned();
+                    selector.unattested.push((other.to_owned(), value));
+                }
+                other => {
+                    let help = allowed(other, "selector keys", SELECTOR_KEYS.iter().copied());
+                    faults.error(key.at, &field.path, "there is no such selector key", help);
+                }
+            }
+        }
+        if keys == 0 {
+            faults.error(entry.at(), &entry.path, "an empty selector", "give at least one key, such as net:ip");
+        }
+        if let Some((key, _)) = selector.unattested.first() {
+            let message = format!("{key} is not attested here, matches nothing");
+            let help = "until it is, select by net:ip, net:interface or net:cidr in an entry of its own";
+            faults.warning(entry.at(), &entry.path, message, help);
+        }
+        Some(selector)
+    }
+}
+
+/// Keys that other attestors know: `k8s:pod:namespace`, `k8s:label:<name>`, `process:name`.
+fn is_unattested(key: &str) -> bool {
+    ["k8s:", "process:"].iter().any(|family| key.len() > family.len() && key.starts_with(family))
+}
+
+pub const MODES: &[(&str, TlsMode)] = &[
+    (TlsMode::Mutual.name(), TlsMode::Mutual),
+    (TlsMode::Permissive.name(), TlsMode::Permissive),
+    (TlsMode::Simple.name(), TlsMode::Simple),
+    (TlsMode::Disable.name(), TlsMode::Disable),
+];
+pub const UNMATCHED: &[(&str, Unmatched)] = &[("pass", Unmatched::Pass), ("refuse", Unmatched::Refuse)];
+const SELECTOR_KEYS: &[&str] = &["net:interface", "net:ip", "net:cidr", "k8s:*", "process:*"];

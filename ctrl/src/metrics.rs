@@ -1,0 +1,228 @@
+//! `/metrics` (OpenMetrics), `/livez` and `/readyz` over TCP, read-only.
+//!
+//! Each scrape asks the dataplane for its counters and encodes them beside what this process
+//! knows. Every reason of the closed enums is there from the start, at zero, so that an alert on
+//! one can be written before it ever happens.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply};
+use tokio::sync::watch;
+
+use crate::publish::Publisher;
+use crate::runtime::View;
+use crate::{admin::App, view};
+
+const PATIENCE: Duration = Duration::from_secs(1);
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Binds now, serves in the background.
+pub async fn serve(
+    address: SocketAddr,
+    publisher: Publisher,
+    view: watch::Receiver<Arc<View>>,
+) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("admin.metrics: cannot listen on {address}; is another sluice-ctrl running? Choose another port")
+    })?;
+    let bound = listener.local_addr()?;
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(App { publisher, view });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(bound)
+}
+
+async fn readyz(State(app): State<App>) -> (StatusCode, String) {
+    if app.publisher.ready() {
+        return (StatusCode::OK, "ok\n".into());
+    }
+    let status = app.status().await;
+    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {}\n", status.waiting_for.unwrap_or_default()))
+}
+
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let counters = match app.publisher.query(Query::Counters, PATIENCE).await {
+        Ok(Reply::Counters(counters)) => counters,
+        // Shown by sluice_dataplane_up.
+        Ok(Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) | Err(_) => {
+            Counters::default()
+        }
+    };
+    let scrape = Scrape { status: app.status().await, counters };
+    ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
+}
+
+/// The text of one scrape.
+pub fn encode(scrape: Scrape) -> String {
+    let mut registry = Registry::with_prefix("sluice");
+    registry.register_collector(Box::new(scrape));
+    let mut out = String::new();
+    text::encode(&mut out, &registry).expect("a String takes everything");
+    out
+}
+
+#[derive(Debug)]
+pub struct Scrape {
+    pub status: view::Status,
+    pub counters: Counters,
+}
+
+type Encoded = Result<(), std::fmt::Error>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Encoded {
+        self.reasons(&mut encoder)?;
+        self.snapshot(&mut encoder)?;
+        self.identities(&mut encoder)?;
+        self.dataplane(&mut encoder)
+    }
+}
+
+impl Scrape {
+    fn reasons(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let families = [
+            (
+                "dropped_packets",
+                "Packets that went no further, by reason",
+                "reason",
+                with_zeros(DropReason::ALL.iter().map(|r| r.name()), &self.counters.dropped),
+            ),
+            (
+                "refused_connections",
+                "Connections that were refused, by reason",
+                "reason",
+                with_zeros(RefuseReason::ALL.iter().map(|r| r.name()), &self.counters.refused),
+            ),
+            (
+                "closed_connections",
+                "Connections that ended, by reason",
+                "reason",
+                with_zeros(CloseReason::ALL.iter().map(|r| r.name()), &self.counters.closed),
+            ),
+            (
+                "steered_packets",
+                "Packets seen by the steering program, by outcome",
+                "outcome",
+                with_zeros([].into_iter(), &self.counters.steering),
+            ),
+        ];
+        for (name, help, label, values) in families {
+            let rows = values.into_iter().map(|(value, count)| (vec![(label, value)], count));
+            counters(encoder, name, help, rows)?;
+        }
+        // Some of these count and some measure; their names say which.
+        let rows = self.counters.totals.iter().map(|(name, value)| (vec![("name", name.clone())], *value as i64));
+        gauges(encoder, "dataplane_total", "Other numbers of the dataplane, by name", rows)
+    }
+
+    fn snapshot(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let status = &self.status;
+        let in_force = status.dataplane.as_ref().and_then(|d| d.in_force);
+        for (name, help, value) in [
+            ("snapshot_version", "Version that was assembled last", status.version.map_or(0, |v| v.0)),
+            ("snapshot_in_force", "Version that all cores of the dataplane have adopted", in_force.map_or(0, |v| v.0)),
+            ("snapshot_refused", "1 while the dataplane refuses the last snapshot", status.last_nack.is_some().into()),
+            ("network_revision", "Revision of the mirror of routes and neighbours", status.network_revision),
+            ("ready", "1 when the current version is in force", status.ready.into()),
+            ("dataplane_up", "1 when a dataplane is connected and answers", status.dataplane.is_some().into()),
+            ("config_errors", "Faults of configuration files that were refused", status.config.errors.len() as u64),
+            ("config_loaded_timestamp_seconds", "When what is in force was read", status.config.loaded_at),
+            ("problems", "Names that do not resolve, identities that cannot be had", status.problems.len() as u64),
+            ("start_time_seconds", "When the control process started", status.started_at),
+        ] {
+            gauges(encoder, name, help, [(vec![], value as i64)])?;
+        }
+        let build = vec![("version", status.build.clone()), ("node", status.node.clone())];
+        gauges(encoder, "build_info", "Build of the control process", [(build, 1)])
+    }
+
+    fn identities(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let rows = self.status.identities.iter().map(|i| {
+            let labels = vec![("workload", i.workload.clone()), ("spiffe_id", i.spiffe_id.clone())];
+            (labels, i.not_after.unwrap_or(0) as i64)
+        });
+        gauges(encoder, "svid_not_after_timestamp_seconds", "When the SVID expires; 0 if there is none", rows)
+    }
+
+    fn dataplane(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let Some(dataplane) = &self.status.dataplane else { return Ok(()) };
+        let cores = |value: fn(&snapshot::CoreReport) -> u64| {
+            dataplane.cores.iter().map(move |c| (vec![("core", c.core.to_string())], value(c) as i64))
+        };
+        gauges(encoder, "sessions", "Sessions held by a core", cores(|c| c.sessions))?;
+        gauges(encoder, "handshakes", "Handshakes under way on a core", cores(|c| c.handshakes))?;
+        gauges(encoder, "flows", "Flow entries of a core", cores(|c| c.flows))?;
+        gauges(encoder, "frames", "Frames of a core's UMEM", cores(|c| c.frames))?;
+        gauges(encoder, "frames_free", "Free frames of a core's UMEM", cores(|c| c.frames_free))?;
+        let ports = dataplane.ports.iter().map(|p| {
+            let labels = vec![("interface", p.interface.clone()), ("side", view::side(p.side).into())];
+            (labels, i64::from(p.up))
+        });
+        gauges(encoder, "port_up", "1 when a port can receive and send", ports)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn gauges(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    rows: impl IntoIterator<Item = (Labels, i64)>,
+) -> Encoded {
+    family(encoder, name, help, MetricType::Gauge, rows.into_iter().map(|(l, v)| (l, ConstGauge::new(v))))
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    rows: impl IntoIterator<Item = (Labels, u64)>,
+) -> Encoded {
+    family(encoder, name, help, MetricType::Counter, rows.into_iter().map(|(l, v)| (l, ConstCounter::new(v))))
+}
+
+fn family<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    rows: impl Iterator<Item = (Labels, M)>,
+) -> Encoded {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in rows {
+        if labels.is_empty() {
+            // A family without labels is one value.
+            return value.encode(metric);
+        }
+        value.encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// All names, in order, with what was counted; names that are not in the enum are kept.
+fn with_zeros(names: impl Iterator<Item = &'static str>, counted: &[(String, u64)]) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<String, u64> = names.map(|name| (name.to_owned(), 0)).collect();
+    for (name, count) in counted {
+        *all.entry(name.clone()).or_default() += count;
+    }
+    all
+}

@@ -1,0 +1,144 @@
+//! Kernel, privileges, memory, cores, clock.
+
+use rustix::thread::CapabilitySet;
+
+use super::{Line, read};
+use crate::config::Gateway;
+
+/// statfs(2) of a mounted bpffs.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Multi-buffer AF_XDP came with 6.6.
+const OLDEST: (u32, u32) = (6, 6);
+
+pub fn check(gateway: &Gateway) -> Vec<Line> {
+    vec![kernel(), jit(), capabilities(), memlock(gateway), bpffs(gateway), cores(gateway), clock(), ca(gateway)]
+}
+
+fn kernel() -> Line {
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match version >= OLDEST {
+        true => Line::fine("kernel", release),
+        false => Line::wrong(
+            "kernel",
+            format!("{release}: AF_XDP with several buffers a packet needs {}.{} or later", OLDEST.0, OLDEST.1),
+        ),
+    }
+}
+
+fn jit() -> Line {
+    match read("/proc/sys/net/core/bpf_jit_enable").as_deref() {
+        Some("0") => Line::note("bpf jit", "off: steering is slow; sysctl net.core.bpf_jit_enable=1"),
+        Some(_) => Line::fine("bpf jit", "on"),
+        None => Line::note("bpf jit", "cannot be told here"),
+    }
+}
+
+fn capabilities() -> Line {
+    let wanted = [
+        (CapabilitySet::NET_ADMIN, "NET_ADMIN"),
+        (CapabilitySet::BPF, "BPF"),
+        (CapabilitySet::PERFMON, "PERFMON"),
+        (CapabilitySet::NET_RAW, "NET_RAW"),
+        (CapabilitySet::IPC_LOCK, "IPC_LOCK"),
+    ];
+    let held = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |c| c.effective);
+    let missing: Vec<_> = wanted.iter().filter(|(one, _)| !held.contains(*one)).map(|(_, name)| *name).collect();
+    match missing.is_empty() {
+        true => Line::fine("capabilities", wanted.map(|(_, name)| name).join(", ")),
+        false => Line::wrong("capabilities", format!("missing {}: run as root or grant them", missing.join(", "))),
+    }
+}
+
+fn memlock(gateway: &Gateway) -> Line {
+    let held = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |c| c.effective);
+    let umem = u64::from(gateway.limits.frames) * 4096 * gateway.cores.len() as u64;
+    let mib = umem >> 20;
+    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
+        _ if held.contains(CapabilitySet::IPC_LOCK) => {
+            Line::fine("memlock", format!("IPC_LOCK covers {mib} MiB of frames"))
+        }
+        Some(limit) if limit < umem => {
+            Line::wrong("memlock", format!("the limit is {} MiB, frames take {mib} MiB: ulimit -l", limit >> 20))
+        }
+        Some(_) | None => Line::fine("memlock", format!("enough for {mib} MiB of frames")),
+    }
+}
+
+fn bpffs(gateway: &Gateway) -> Line {
+    let pins = std::path::Path::new(&gateway.pin_directory);
+    let standing = pins.ancestors().find(|p| p.exists()).unwrap_or(std::path::Path::new("/"));
+    match rustix::fs::statfs(standing) {
+        Ok(fs) if fs.f_type == BPF_FS_MAGIC => Line::fine("bpffs", gateway.pin_directory.clone()),
+        Ok(_) => Line::note(
+            "bpffs",
+            format!("{} is not on a bpffs yet: mount -t bpf bpf /sys/fs/bpf", gateway.pin_directory),
+        ),
+        Err(e) => Line::wrong("bpffs", format!("{}: {e}", standing.display())),
+    }
+}
+
+fn cores(gateway: &Gateway) -> Line {
+    let online = read("/sys/devices/system/cpu/online").map(|text| ranges(&text)).unwrap_or_default();
+    let list = |cores: &[u32]| cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let missing: Vec<u32> = gateway.cores.iter().copied().filter(|c| !online.contains(c)).collect();
+    if !missing.is_empty() && !online.is_empty() {
+        return Line::wrong("cores", format!("spec.cores has {}, online are {}", list(&missing), list(&online)));
+    }
+    if gateway.waiting == snapshot::Waiting::Busy && gateway.cores.len() >= online.len() {
+        return Line::note("cores", "waiting: busy on every core leaves none for the kernel and the workloads");
+    }
+    Line::fine("cores", format!("{} of {}", list(&gateway.cores), list(&online)))
+}
+
+/// `0-3,8` as numbers.
+fn ranges(text: &str) -> Vec<u32> {
+    text.split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+/// Certificates of minutes need a clock that is right to seconds.
+fn clock() -> Line {
+    let running = |names: &[&str]| {
+        std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|process| read(process.path().join("comm")).is_some_and(|comm| names.contains(&comm.as_str())))
+    };
+    if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
+        return Line::fine("clock", "synchronised by systemd-timesyncd");
+    }
+    match running(&["chronyd", "ntpd", "ntpd-rs", "systemd-timesyn", "ptp4l"]) {
+        true => Line::fine("clock", "a time service runs"),
+        false => Line::note("clock", "no time service was found: SVIDs of minutes need clocks that agree"),
+    }
+}
+
+fn ca(gateway: &Gateway) -> Line {
+    match crate::source::open(gateway) {
+        Ok(source) => match source.warnings(crate::clock::now()).as_slice() {
+            [] => Line::fine("identity source", "opens"),
+            warnings => Line::note("identity source", warnings.join("; ")),
+        },
+        Err(e) => Line::wrong("identity source", e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_cpus_are_read_as_the_kernel_writes_them() {
+        assert_eq!(ranges("0-3,8,10-11"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(ranges("0"), [0]);
+        assert_eq!(ranges(""), [0; 0]);
+    }
+}

@@ -1,0 +1,350 @@
+//! The control process at work: what changed goes into one state, the state becomes a snapshot.
+//!
+//! ```text
+//!   files ─────────▶ ┐
+//!   kernel ────────▶ │                                ┌─▶ publisher ─▶ dataplane
+//!   resolver ──────▶ ├─▶ Core: refresh ─ assemble ────┤
+//!   identity clock ▶ │        (only if it differs)    └─▶ view ─▶ admin, metrics
+//!   dataplane ─────▶ ┘
+//! ```
+//! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
+//! does not assemble leaves everything as it was, and is shown until the files are mended.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use snapshot::{Network, Snapshot, Version};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Diagnostic, IdentitySource, Loaded};
+use crate::publish::{Published, Publisher, socket};
+use crate::resolve::{self, Resolved};
+use crate::rotate::Identities;
+use crate::version::Versions;
+use crate::{admin, assemble, attest, clock, metrics, netlink, source, view};
+
+/// Names are looked up again this often, each with so much patience.
+const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
+/// Renewals that fall due together go out together.
+const COALESCE: Duration = Duration::from_secs(1);
+/// So do changes of the network that move a workload.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Everything about the process that the admin socket and the metrics show.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub status: view::Status,
+    pub resources: view::Resources,
+}
+
+/// Runs until `stop` completes.
+pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    // Watched before it is read: a change in between is seen twice rather than never.
+    let mut changes = crate::watch::watch(&directory)
+        .with_context(|| format!("cannot watch the configuration directory {}", directory.display()))?;
+    let loaded = load(&directory).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    let admin = loaded.gateway.admin.clone();
+    let lock = socket::lock(&admin.socket).with_context(|| format!("admin.socket {}", admin.socket.display()))?;
+    let (publisher, asked) =
+        Publisher::listen(&admin.socket, &lock).context("cannot listen for the dataplane beside admin.socket")?;
+    let (ports, ports_out) = watch::channel(port_names(&loaded));
+    let (mut network, handle) = netlink::mirror(ports_out, clock::now_ms()).await?;
+    let (destinations, destinations_out) = watch::channel(BTreeSet::new());
+    tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
+    let identities = Identities::new(source::open(&loaded.gateway)?, seed(&loaded.gateway.name));
+    let (view, view_out) = watch::channel(Arc::new(View::default()));
+    let mut core = Core {
+        directory,
+        loaded,
+        loaded_at: clock::now(),
+        faults: vec![],
+        warnings: vec![],
+        problems: vec![],
+        resolved: Resolved::default(),
+        identities,
+        versions: Versions::open(&admin.socket),
+        last: None,
+        started_at: clock::now(),
+        publisher: publisher.clone(),
+        ports,
+        destinations,
+        view,
+    };
+    admin::serve(&admin.socket, &lock, admin::App { publisher: publisher.clone(), view: view_out.clone() })?;
+    if let Some(address) = admin.metrics {
+        metrics::serve(address, publisher.clone(), view_out).await?;
+    }
+    core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
+    core.network_changed(network.borrow_and_update().clone());
+    core.renew_and_publish(&network.borrow().clone());
+    tokio::select! {
+        done = turns(&mut core, &mut changes.count, network, publisher) => done,
+        () = stop => {
+            info!("stopping; the dataplane goes on with what it has");
+            Ok(())
+        }
+    }
+}
+
+async fn turns(
+    core: &mut Core,
+    changes: &mut watch::Receiver<u64>,
+    mut network: watch::Receiver<Arc<Network>>,
+    publisher: Publisher,
+) -> anyhow::Result<()> {
+    let mut dataplane = publisher.state();
+    let mut resolve_at = Instant::now() + RESOLVE_EVERY;
+    let mut looking_up: Option<tokio::task::JoinHandle<Resolved>> = None;
+    loop {
+        tokio::select! {
+            changed = changes.changed() => {
+                changed.context("the configuration directory is no longer watched")?;
+                let now = network.borrow().clone();
+                core.reload(&now).await;
+            }
+            changed = network.changed() => {
+                changed.context("routes and neighbours are no longer followed")?;
+                core.network_changed(network.borrow_and_update().clone());
+                sleep(SETTLE).await;
+            }
+            () = sleep(core.until_renewal()) => {}
+            () = sleep_until(resolve_at), if looking_up.is_none() => {
+                resolve_at = Instant::now() + RESOLVE_EVERY;
+                let (loaded, before) = (core.loaded.clone(), core.resolved.clone());
+                looking_up = Some(tokio::spawn(async move {
+                    resolve::resolve(&loaded, &before, RESOLVE_PATIENCE, clock::now()).await
+                }));
+                continue;
+            }
+            found = async { looking_up.as_mut().expect("guarded").await }, if looking_up.is_some() => {
+                looking_up = None;
+                core.resolved = found.context("the resolver's task failed")?;
+            }
+            changed = dataplane.changed() => {
+                changed.context("the channel to the dataplane is closed")?;
+                let seen = dataplane.borrow_and_update().clone();
+                core.dataplane_said(&seen);
+            }
+        }
+        let now = network.borrow().clone();
+        core.renew_and_publish(&now);
+    }
+}
+
+/// What decides about the next snapshot, and the last one.
+#[derive(Debug)]
+struct Core {
+    directory: PathBuf,
+    loaded: Loaded,
+    loaded_at: u64,
+    /// Of the files as they are now, if they are not what is in force.
+    faults: Vec<Diagnostic>,
+    /// Of assembling what is in force.
+    warnings: Vec<Diagnostic>,
+    problems: Vec<String>,
+    resolved: Resolved,
+    identities: Identities,
+    versions: Versions,
+    last: Option<Snapshot>,
+    started_at: u64,
+    publisher: Publisher,
+    ports: watch::Sender<Vec<String>>,
+    destinations: watch::Sender<BTreeSet<IpAddr>>,
+    view: watch::Sender<Arc<View>>,
+}
+
+impl Core {
+    /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
+    async fn reload(&mut self, network: &Network) {
+        match self.candidate(network).await {
+            Ok(None) => self.faults.clear(),
+            Ok(Some((loaded, source, resolved))) => {
+                if loaded.gateway.admin != self.loaded.gateway.admin {
+                    warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
+                }
+                if let Some(source) = source {
+                    self.identities.replace_source(source);
+                }
+                self.ports
+                    .send_if_modified(|ports| std::mem::replace(ports, port_names(&loaded)) != port_names(&loaded));
+                self.resolved = resolved;
+                self.loaded = loaded;
+                self.loaded_at = clock::now();
+                self.faults.clear();
+                info!(directory = %self.directory.display(), "the configuration was read again");
+            }
+            Err(faults) => {
+                for fault in &faults {
+                    error!("{fault}");
+                }
+                error!("the configuration is refused whole; the one before stays in force");
+                self.faults = faults;
+            }
+        }
+    }
+
+    async fn candidate(&self, network: &Network) -> Result<Option<Candidate>, Vec<Diagnostic>> {
+        let loaded = load(&self.directory).await?;
+        if loaded == self.loaded {
+            return Ok(None);
+        }
+        let source = match loaded.gateway.identity != self.loaded.gateway.identity
+            || loaded.gateway.trust_domain != self.loaded.gateway.trust_domain
+        {
+            true => Some(
+                source::open(&loaded.gateway)
+                    .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?,
+            ),
+            false => None,
+        };
+        let now = clock::now();
+        let resolved = resolve::resolve(&loaded, &self.resolved, RESOLVE_PATIENCE, now).await;
+        assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
+        Ok(Some((loaded, source, resolved)))
+    }
+
+    fn network_changed(&mut self, network: Arc<Network>) {
+        self.publisher.set(|desired| desired.network = Some(network));
+    }
+
+    /// A dataplane that has a later version in force than we know of would refuse ours as stale.
+    fn dataplane_said(&mut self, said: &crate::publish::State) {
+        let Some(in_force) = said.in_force else { return };
+        let ours = self.last.as_ref().map(|s| s.version);
+        if Some(in_force) >= ours && said.acked != Some(in_force) {
+            self.versions.raise(in_force);
+            self.last = None;
+        }
+    }
+
+    fn until_renewal(&self) -> Duration {
+        let IdentitySource::Embedded { ttl, .. } = &self.loaded.gateway.identity;
+        let coalesce = COALESCE.min(*ttl / 10);
+        match self.identities.next_due() {
+            Some(due) => Duration::from_millis((due * 1000).saturating_sub(clock::now_ms())) + coalesce,
+            None => Duration::from_secs(3600),
+        }
+    }
+
+    /// Renews what is due, assembles, and publishes if the result differs from the last.
+    fn renew_and_publish(&mut self, network: &Network) {
+        let now = clock::now();
+        let wanted = assemble::wanted(&self.loaded, network, &self.resolved);
+        self.identities.refresh(&wanted, now);
+        if let Err(fault) = self.publish(network, now) {
+            error!(error = %fault, "no new snapshot; the last one stays in force");
+            self.problems.push(fault.to_string());
+        }
+        self.show(network);
+    }
+
+    fn publish(&mut self, network: &Network, now: u64) -> anyhow::Result<()> {
+        self.problems = self.known_problems(now);
+        let before = self.last.as_ref().map_or(Version(0), |s| s.version);
+        let (mut snapshot, keys, warnings) =
+            assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
+                .map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+        self.warnings = warnings;
+        self.publisher.set(|desired| {
+            let boot = assemble::boot(&self.loaded.gateway);
+            if desired.boot.as_deref() != Some(&boot) {
+                desired.boot = Some(Arc::new(boot));
+            }
+        });
+        if self.last.as_ref().is_some_and(|last| same(last, &snapshot)) {
+            return Ok(());
+        }
+        snapshot.version = self.versions.advance().context("cannot write the version beside admin.socket")?;
+        snapshot::check::check(&snapshot)?;
+        let published = Arc::new(Published::new(&snapshot, keys)?);
+        info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "publishing");
+        self.destinations.send_if_modified(|known| {
+            let now = destinations(&snapshot);
+            std::mem::replace(known, now.clone()) != now
+        });
+        self.publisher.set(|desired| desired.state = Some(published));
+        self.last = Some(snapshot);
+        Ok(())
+    }
+
+    fn known_problems(&self, now: u64) -> Vec<String> {
+        let names = self
+            .resolved
+            .failures()
+            .into_iter()
+            .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
+        let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
+        names.chain(svids).chain(self.identities.warnings(now)).collect()
+    }
+
+    fn show(&self, network: &Network) {
+        let workloads = self.last.iter().flat_map(|s| &s.workloads);
+        let attestation = |name: &str| {
+            let identity = self.loaded.identities.iter().find(|i| i.name == name)?;
+            attest::attest(identity, &self.loaded.gateway, network).ok()
+        };
+        let status = view::Status {
+            node: self.loaded.gateway.name.clone(),
+            trust_domain: self.loaded.gateway.trust_domain.to_string(),
+            build: crate::BUILD.into(),
+            pid: std::process::id(),
+            started_at: self.started_at,
+            version: self.last.as_ref().map(|s| s.version),
+            config: view::Config {
+                directory: self.directory.display().to_string(),
+                loaded_at: self.loaded_at,
+                errors: text(&self.faults),
+                warnings: text(self.loaded.warnings.iter().chain(&self.warnings)),
+            },
+            problems: self.problems.clone(),
+            network_revision: network.revision,
+            identities: workloads
+                .map(|w| view::Identity::of(w, attestation(&w.name).as_ref(), &self.identities))
+                .collect(),
+            ..view::Status::default()
+        };
+        self.view.send_replace(Arc::new(View { status, resources: view::Resources::of(&self.loaded) }));
+    }
+}
+
+type Candidate = (Loaded, Option<Box<dyn source::Source>>, Resolved);
+
+async fn load(directory: &Path) -> Result<Loaded, Vec<Diagnostic>> {
+    let directory = directory.to_owned();
+    tokio::task::spawn_blocking(move || config::load_dir(&directory)).await.expect("loading does not panic")
+}
+
+/// Equal but for the number and the time.
+fn same(last: &Snapshot, now: &Snapshot) -> bool {
+    let now = Snapshot { version: last.version, assembled_at: last.assembled_at, ..now.clone() };
+    *last == now
+}
+
+/// The addresses that packets will go to: endpoints of services and workloads of this node.
+fn destinations(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let services = snapshot.services.iter().flat_map(|s| &s.endpoints).map(|e| e.address.ip());
+    let places = snapshot.workloads.iter().flat_map(|w| &w.places).map(|p| p.prefix);
+    let hosts = places.filter(|p| *p == snapshot::Prefix::host(p.address)).map(|p| p.address);
+    services.chain(hosts).collect()
+}
+
+fn port_names(loaded: &Loaded) -> Vec<String> {
+    loaded.gateway.ports.iter().map(|p| p.interface.clone()).collect()
+}
+
+fn text<'a>(faults: impl IntoIterator<Item = &'a Diagnostic>) -> Vec<String> {
+    faults.into_iter().map(ToString::to_string).collect()
+}
+
+/// Spreads renewals of different nodes.
+fn seed(node: &str) -> u64 {
+    node.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+}

@@ -1,0 +1,63 @@
+//! The number of the next snapshot: it only ever counts up, over restarts too.
+
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use snapshot::Version;
+
+/// Keeps the last number given out in `<admin socket>.version`.
+#[derive(Debug)]
+pub struct Versions {
+    path: PathBuf,
+    last: u64,
+}
+
+impl Versions {
+    /// A file that is missing or damaged counts as zero: a dataplane that runs says what it has
+    /// in force ([`Versions::raise`]).
+    pub fn open(admin: &Path) -> Self {
+        let mut path = admin.as_os_str().to_owned();
+        path.push(".version");
+        let path = PathBuf::from(path);
+        let last = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Self { path, last }
+    }
+
+    /// Somebody has seen this number.
+    pub fn raise(&mut self, seen: Version) {
+        self.last = self.last.max(seen.0);
+    }
+
+    /// The number after the last, once it is on disk.
+    pub fn advance(&mut self) -> io::Result<Version> {
+        let next = self.last + 1;
+        let fresh = self.path.with_extension("version.new");
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        writeln!(file, "{next}")?;
+        std::fs::rename(&fresh, &self.path)?;
+        self.last = next;
+        Ok(Version(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_on_after_a_restart_and_after_a_dataplane_that_knows_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let admin = directory.path().join("a.sock");
+        let mut versions = Versions::open(&admin);
+        assert_eq!(versions.advance().unwrap(), Version(1));
+        assert_eq!(versions.advance().unwrap(), Version(2));
+        let mut again = Versions::open(&admin);
+        again.raise(Version(1));
+        assert_eq!(again.advance().unwrap(), Version(3));
+        again.raise(Version(40));
+        assert_eq!(again.advance().unwrap(), Version(41));
+        std::fs::write(directory.path().join("a.sock.version"), "no number").unwrap();
+        assert_eq!(Versions::open(&admin).advance().unwrap(), Version(1));
+    }
+}

@@ -1,0 +1,232 @@
+//! What the admin socket says, as JSON: shared by the server that makes it and the CLI that shows it.
+//!
+//! Secrets cannot get in here: nothing in this file has a field for one.
+
+use serde::{Deserialize, Serialize};
+use snapshot::{Version, Workload};
+
+use crate::attest::Attestation;
+use crate::config::{AllowList, Egress, Loaded, Selector, Service, Target, WorkloadIdentity};
+use crate::rotate::Identities;
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    pub node: String,
+    pub trust_domain: String,
+    pub build: String,
+    pub pid: u32,
+    /// Seconds since the epoch.
+    pub started_at: u64,
+    /// A dataplane has the current version in force.
+    pub ready: bool,
+    /// What readiness waits for.
+    pub waiting_for: Option<String>,
+    /// The version that was assembled last.
+    pub version: Option<Version>,
+    pub config: Config,
+    /// Mended by somebody else than the configuration: names that do not resolve, identities that
+    /// cannot be had.
+    pub problems: Vec<String>,
+    pub last_nack: Option<String>,
+    pub network_revision: u64,
+    pub identities: Vec<Identity>,
+    /// None while none is connected or it does not answer; then `dataplane_error` says which.
+    pub dataplane: Option<snapshot::Status>,
+    pub dataplane_error: Option<String>,
+}
+
+/// The configuration that is in force, and what is wrong with a newer one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Config {
+    pub directory: String,
+    /// When what is in force was read, in seconds since the epoch.
+    pub loaded_at: u64,
+    /// Why the files as they are now were refused; empty when they are in force.
+    pub errors: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// One entry of `GET /v1/identities`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `namespace/name` of the WorkloadIdentity.
+    pub workload: String,
+    pub spiffe_id: String,
+    pub mode: String,
+    /// `198.18.1.2/32 on in0`.
+    pub places: Vec<String>,
+    /// How that is known, one sentence per selector.
+    pub evidence: Vec<String>,
+    pub serial: Option<String>,
+    /// Seconds since the epoch.
+    pub not_before: Option<u64>,
+    pub not_after: Option<u64>,
+    /// Why there is no SVID, or why it was not renewed.
+    pub error: Option<String>,
+}
+
+impl Identity {
+    pub fn of(workload: &Workload, attestation: Option<&Attestation>, identities: &Identities) -> Self {
+        let svid = workload.svid.as_ref();
+        let place = |p: &snapshot::Place| format!("{} on {}", p.prefix, p.interface);
+        let failed = identities.errors().into_iter().find(|f| f.id.as_str() == workload.spiffe_id);
+        Self {
+            workload: workload.name.clone(),
+            spiffe_id: workload.spiffe_id.clone(),
+            mode: workload.mode.name().into(),
+            places: workload.places.iter().map(place).collect(),
+            evidence: attestation.map(|a| a.evidence.clone()).unwrap_or_default(),
+            serial: svid.map(|s| s.serial.clone()),
+            not_before: svid.map(|s| s.not_before),
+            not_after: svid.map(|s| s.not_after),
+            error: failed.map(|f| f.reason),
+        }
+    }
+}
+
+/// `GET /v1/config`: the resources in force, as people name them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    pub gateways: Vec<GatewayRow>,
+    pub identities: Vec<IdentityRow>,
+    pub services: Vec<ServiceRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayRow {
+    pub name: String,
+    pub trust_domain: String,
+    /// `in0 (inside)`.
+    pub ports: Vec<String>,
+    pub cores: Vec<u32>,
+    pub socket: String,
+    pub metrics: Option<String>,
+    pub place: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdentityRow {
+    pub name: String,
+    pub spiffe_id: String,
+    pub mode: String,
+    pub selectors: Vec<String>,
+    /// None: no list.
+    pub inbound: Option<Vec<String>>,
+    pub outbound: Option<Vec<String>>,
+    pub egress: Vec<String>,
+    pub place: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    pub name: String,
+    pub addresses: Vec<String>,
+    pub labels: Vec<String>,
+    pub place: String,
+}
+
+impl Resources {
+    pub fn of(loaded: &Loaded) -> Self {
+        let gateway = &loaded.gateway;
+        Self {
+            gateways: vec![GatewayRow {
+                name: gateway.name.clone(),
+                trust_domain: gateway.trust_domain.to_string(),
+                ports: gateway.ports.iter().map(|p| format!("{} ({})", p.interface, side(p.side))).collect(),
+                cores: gateway.cores.clone(),
+                socket: gateway.admin.socket.display().to_string(),
+                metrics: gateway.admin.metrics.map(|m| m.to_string()),
+                place: gateway.place.to_string(),
+            }],
+            identities: loaded.identities.iter().map(|i| IdentityRow::of(i, loaded)).collect(),
+            services: loaded.services.iter().map(ServiceRow::of).collect(),
+        }
+    }
+}
+
+impl IdentityRow {
+    fn of(identity: &WorkloadIdentity, loaded: &Loaded) -> Self {
+        Self {
+            name: identity.name.clone(),
+            spiffe_id: identity.spiffe_id(&loaded.gateway.trust_domain).as_str().to_owned(),
+            mode: identity.mode.name().into(),
+            selectors: identity.selectors.iter().map(selector).collect(),
+            inbound: identity.inbound.as_ref().map(list),
+            outbound: identity.outbound.as_ref().map(list),
+            egress: identity.egress.iter().map(egress).collect(),
+            place: identity.place.to_string(),
+        }
+    }
+}
+
+impl ServiceRow {
+    fn of(service: &Service) -> Self {
+        let address = |a: &crate::config::Address| match &a.target {
+            Target::Ip(ip) => std::net::SocketAddr::new(*ip, a.port).to_string(),
+            Target::Name(name) => format!("{name}:{}", a.port),
+        };
+        Self {
+            name: service.name.clone(),
+            addresses: service.addresses.iter().map(address).collect(),
+            labels: service.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+            place: service.place.to_string(),
+        }
+    }
+}
+
+pub fn side(side: snapshot::Side) -> &'static str {
+    match side {
+        snapshot::Side::Inside => "inside",
+        snapshot::Side::Outside => "outside",
+    }
+}
+
+fn list(list: &AllowList) -> Vec<String> {
+    list.patterns.iter().map(ToString::to_string).collect()
+}
+
+fn selector(selector: &Selector) -> String {
+    let known = [
+        ("net:interface", selector.interface.clone()),
+        ("net:ip", selector.ip.map(|ip| ip.to_string())),
+        ("net:cidr", selector.cidr.map(|cidr| cidr.to_string())),
+    ];
+    let known = known.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+    let rest = selector.unattested.iter().map(|(key, value)| format!("{key}={value}"));
+    known.chain(rest).collect::<Vec<_>>().join(" ")
+}
+
+fn egress(entry: &Egress) -> String {
+    let labels = |s: &std::collections::BTreeMap<String, String>| {
+        s.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+    };
+    let to = entry.selectors.iter().map(labels).collect::<Vec<_>>().join(" or ");
+    let mode = entry.mode.map(|m| format!(" {}", m.name())).unwrap_or_default();
+    let allowed = entry.allowed.as_ref().map(|a| format!(" as {}", list(a).join(" or "))).unwrap_or_default();
+    format!("{to}{mode}{allowed}")
+}
+
+/// `POST /v1/apply`: a file by its name, without a directory, and its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    pub file: String,
+    pub text: String,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// False: the file says the same already, or it was a dry run.
+    pub changed: bool,
+    pub path: String,
+    pub warnings: Vec<String>,
+}
+
+/// The body of every answer that is not 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+    /// One per fault, as `sluice validate` prints it.
+    pub details: Vec<String>,
+}

@@ -1,0 +1,435 @@
+//! From files, routes and names to the snapshot: the example on two nodes, and what contradicts itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ctrl::assemble::{assemble, boot, wanted};
+use ctrl::attest::attest;
+use ctrl::config::{Loaded, SpiffeId, load_files};
+use ctrl::resolve::{Resolved, resolve};
+use ctrl::rotate::Identities;
+use ctrl::source::{Error, IssuedSvid, Source};
+use snapshot::channel::PrivateKey;
+use snapshot::policy::Endpoint;
+use snapshot::{
+    Bundle, EgressRule, IdPattern, KeyId, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
+    Service, Snapshot, Svid, TlsMode, Unmatched, Version, Workload,
+};
+
+const GATEWAY: &str = include_str!("data/gateway.yaml");
+const EXAMPLE: &str = include_str!("data/frontend-backend.yaml");
+const NOW: u64 = 1_800_000_000;
+const MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+
+/// The example with its selectors replaced, as an operator without Kubernetes writes it.
+fn by_address() -> String {
+    let selectors =
+        |app: &str| format!("    - k8s:label:app: {app}\n      k8s:pod:namespace: myapp\n      process:name: node\n");
+    let mut text = EXAMPLE.to_owned();
+    for (app, address) in [("frontend", "198.18.1.2"), ("backend-api", "198.18.2.2")] {
+        assert!(text.contains(&selectors(app)));
+        text = text.replace(&selectors(app), &format!("    - net:ip: {address}\n"));
+    }
+    text
+}
+
+fn load(policy: &str) -> Loaded {
+    load_files(&[(PathBuf::from("policy.yaml"), policy.into()), (PathBuf::from("gateway.yaml"), GATEWAY.into())])
+        .unwrap_or_else(|faults| panic!("{}", faults.iter().map(|f| f.to_string()).collect::<String>()))
+}
+
+/// A WorkloadIdentity for each `name: selector entry`.
+fn claiming(selectors: &[(&str, &str)]) -> Loaded {
+    let one = |(name, selector): &(&str, &str)| {
+        format!(
+            "---\napiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: {{ name: {name} }}\n\
+             spec: {{ workloadID: {name}, selectors: [{selector}], allowedSPIFFEIDs: {{ inbound: [] }} }}\n"
+        )
+    };
+    load(&selectors.iter().map(one).collect::<String>())
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix::new(address.parse().unwrap(), length.parse().unwrap())
+}
+
+/// Node a: 198.18.1.0/24 and 2001:db8:1::/64 behind in0, all else over out0.
+fn network() -> Network {
+    let link =
+        |name: &str, index| Link { name: name.into(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true };
+    let route = |to: &str, interface| Route { prefix: prefix(to), interface, gateway: None, metric: 0, mtu: None };
+    Network {
+        revision: 1,
+        links: vec![link("in0", 5), link("out0", 6)],
+        routes: vec![
+            route("0.0.0.0/0", 6),
+            route("198.18.1.0/24", 5),
+            route("198.18.9.0/24", 5),
+            route("198.18.9.128/25", 6),
+            route("2001:db8:1::/64", 5),
+            route("fe80::/64", 5),
+        ],
+        neighbours: vec![Neighbour { interface: 5, address: "198.18.1.2".parse().unwrap(), mac: MAC }],
+    }
+}
+
+/// Counts serials up; fails while told to.
+#[derive(Default)]
+struct Counting {
+    fails: Arc<AtomicBool>,
+    issued: std::sync::atomic::AtomicU64,
+    life: u64,
+}
+
+impl Source for Counting {
+    fn issue(&self, id: &SpiffeId, dns_names: &[String], now: u64) -> Result<IssuedSvid, Error> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Error::Crypto { what: "SVID", reason: "the source is away".into() });
+        }
+        let serial = self.issued.fetch_add(1, Ordering::Relaxed);
+        let key = KeyId([serial as u8; 32]);
+        let chain = vec![format!("{id} {dns_names:?}").into_bytes()];
+        let life = if self.life == 0 { 3_600 } else { self.life };
+        let svid = Svid { chain, key, serial: format!("{serial:02x}"), not_before: now - 30, not_after: now + life };
+        Ok(IssuedSvid { svid, key: PrivateKey::new(vec![0xa5; 8]) })
+    }
+
+    fn bundle(&self) -> Bundle {
+        Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }
+    }
+
+    fn warnings(&self, _now: u64) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn identities() -> Identities {
+    Identities::new(Box::new(Counting::default()), 1)
+}
+
+async fn resolved(loaded: &Loaded) -> Resolved {
+    resolve(loaded, &Resolved::default(), Duration::from_secs(1), NOW).await
+}
+
+fn id(path: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://example.com/{path}")).unwrap()
+}
+
+#[tokio::test]
+async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node() {
+    let loaded = load(&by_address());
+    let resolved = resolved(&loaded).await;
+    let mut identities = identities();
+    let wanted = wanted(&loaded, &network(), &resolved);
+    assert_eq!(wanted.iter().map(|w| &w.id).collect::<Vec<_>>(), [&id("myapp/app/frontend")]);
+    assert!(identities.refresh(&wanted, NOW));
+    let (snapshot, keys, warnings) = assemble(&loaded, &network(), &resolved, &identities, Version(7), NOW).unwrap();
+    let exact = |path: &str| IdPattern::Exact(format!("spiffe://example.com/{path}"));
+    let rule = |name: &str, line: u32| RuleSource {
+        name: format!("riptides-system/{name}"),
+        place: format!("policy.yaml:{line}"),
+    };
+    let backend = Workload {
+        name: "riptides-system/backend-api".into(),
+        spiffe_id: "spiffe://example.com/myapp/app/backend-api".into(),
+        places: vec![],
+        svid: None,
+        mode: TlsMode::Mutual,
+        ports: vec![],
+        inbound: Some(vec![exact("myapp/app/frontend")]),
+        inbound_rule: RuleId(0),
+        outbound: None,
+        outbound_rule: RuleId(1),
+        egress: vec![],
+        unmatched_egress: Unmatched::Pass,
+    };
+    let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
+    let frontend = Workload {
+        name: "riptides-system/frontend".into(),
+        spiffe_id: "spiffe://example.com/myapp/app/frontend".into(),
+        places: vec![place],
+        svid: identities.svid(&id("myapp/app/frontend")).map(|(svid, _)| svid.clone()),
+        mode: TlsMode::Permissive,
+        ports: vec![],
+        inbound: None,
+        inbound_rule: RuleId(2),
+        outbound: Some(vec![exact("myapp/app/backend-api")]),
+        outbound_rule: RuleId(3),
+        egress: vec![EgressRule {
+            id: RuleId(4),
+            services: vec![0],
+            mode: Some(TlsMode::Mutual),
+            allowed: Some(vec![exact("myapp/app/backend-api")]),
+        }],
+        unmatched_egress: Unmatched::Refuse,
+    };
+    let host = "backend-api.myapp.svc.cluster.local";
+    let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
+    assert_eq!(
+        snapshot,
+        Snapshot {
+            schema: SCHEMA,
+            version: Version(7),
+            node: "node-a".into(),
+            trust_domain: "example.com".into(),
+            workloads: vec![backend, frontend],
+            services: vec![Service { name: "riptides-system/backend-api-svc".into(), endpoints: vec![endpoint] }],
+            bundles: vec![Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }],
+            rules: vec![
+                rule("backend-api spec.allowedSPIFFEIDs.inbound", 31),
+                rule("backend-api spec.allowedSPIFFEIDs.outbound (none)", 14),
+                rule("frontend spec.allowedSPIFFEIDs.inbound (none)", 33),
+                rule("frontend spec.allowedSPIFFEIDs.outbound", 50),
+                rule("frontend spec.egress[0]", 52),
+            ],
+            unmatched_egress: Unmatched::Pass,
+            assembled_at: NOW,
+        }
+    );
+    assert_eq!(keys.len(), 1);
+    assert_eq!(Some(keys[0].0), snapshot.workloads[1].svid.as_ref().map(|svid| svid.key));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let again = assemble(&loaded, &network(), &resolved, &identities, Version(7), NOW).unwrap();
+    assert_eq!(again.0, snapshot);
+    assert!(!format!("{:?}", (&keys, &identities)).contains("165, 165"), "0xa5 is the private key");
+}
+
+#[tokio::test]
+async fn the_workload_that_serves_a_name_gets_it_as_a_dns_san() {
+    let loaded = load(&by_address());
+    let mut there = network();
+    // Node b: the backend is behind in0.
+    there.routes[1].prefix = prefix("198.18.2.0/24");
+    let wanted = wanted(&loaded, &there, &resolved(&loaded).await);
+    assert_eq!(wanted.len(), 1);
+    assert_eq!(wanted[0].id, id("myapp/app/backend-api"));
+    assert_eq!(wanted[0].dns_names, ["backend-api.myapp.svc.cluster.local"]);
+}
+
+#[tokio::test]
+async fn the_example_as_it_stands_assembles_and_attests_nobody() {
+    let loaded = load(EXAMPLE);
+    let resolved = resolved(&loaded).await;
+    assert!(wanted(&loaded, &network(), &resolved).is_empty());
+    let (snapshot, keys, _) = assemble(&loaded, &network(), &resolved, &identities(), Version(1), NOW).unwrap();
+    assert!(snapshot.workloads.iter().all(|workload| workload.places.is_empty()) && keys.is_empty());
+}
+
+#[test]
+fn a_selector_binds_the_addresses_that_the_kernel_routes_to_an_inside_port() {
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("{ net:ip: 198.18.1.2 }", &["198.18.1.2/32"], "198.18.1.2/32 behind in0, by the kernel's route 198.18.1.0/24"),
+        ("{ net:ip: 198.18.2.2 }", &[], "198.18.2.2/32 is on another node: its route 0.0.0.0/0 leads over out0"),
+        ("{ net:ip: \"2001:db8:2::2\" }", &[], "no route to 2001:db8:2::2/128 leads over a port of this node"),
+        (
+            "{ net:cidr: 198.18.1.64/26 }",
+            &["198.18.1.64/26"],
+            "198.18.1.64/26 behind in0, by the kernel's route 198.18.1.0/24",
+        ),
+        ("{ net:cidr: 198.18.0.0/16 }", &[], "198.18.0.0/16 is on another node: its route 0.0.0.0/0 leads over out0"),
+        (
+            "{ net:interface: in0 }",
+            &["198.18.1.0/24", "198.18.9.0/24", "2001:db8:1::/64"],
+            "198.18.1.0/24, 198.18.9.0/24, 2001:db8:1::/64 behind in0, by the kernel's routes",
+        ),
+        (
+            "{ net:interface: in0, net:ip: 198.18.7.7 }",
+            &["198.18.7.7/32"],
+            "198.18.7.7/32 behind in0, as the selector says",
+        ),
+        (
+            "{ net:interface: in0, net:cidr: 198.18.7.0/24, net:ip: 198.18.8.1 }",
+            &[],
+            "net:ip 198.18.8.1 is not in net:cidr 198.18.7.0/24, so the entry matches nothing",
+        ),
+        ("{ net:interface: eth9 }", &[], "eth9 is no port of this node, so the entry matches nothing"),
+        (
+            "{ net:ip: 198.18.1.2, k8s:pod:name: x }",
+            &[],
+            "k8s:pod:name: x is not attested here, so the entry matches nothing",
+        ),
+        // Entries are ORed.
+        (
+            "{ process:name: x }, { net:ip: 198.18.1.3 }, { net:ip: 198.18.1.3 }",
+            &["198.18.1.3/32"],
+            "process:name: x is not attested here, so the entry matches nothing",
+        ),
+    ];
+    for (selectors, want, evidence) in cases {
+        let loaded = claiming(&[("a", selectors)]);
+        let found = attest(&loaded.identities[0], &loaded.gateway, &network()).unwrap();
+        let places: Vec<_> = found.places.iter().map(|place| place.prefix.to_string()).collect();
+        assert_eq!(places, *want, "{selectors}");
+        assert!(found.places.iter().all(|place| place.interface == "in0"));
+        assert_eq!(found.evidence[0], *evidence, "{selectors}");
+    }
+}
+
+#[test]
+fn claims_that_contradict_each_other_are_refused_with_both_names() {
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:interface: in0, net:cidr: 198.18.1.2/32 }")],
+            "policy.yaml:7:1: error: spec.selectors: 198.18.1.2/32 on in0 is claimed by default/a (policy.yaml:2) and by default/b (policy.yaml:7)",
+        ),
+        (
+            &[("a", "{ net:interface: out0 }")],
+            "policy.yaml:5:36: error: spec.selectors[0]: default/a: out0 is an outside port; workloads are behind inside ports only",
+        ),
+    ];
+    for (claims, want) in cases {
+        let loaded = claiming(claims);
+        let faults = assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap_err();
+        assert_eq!(faults.iter().map(|fault| fault.headline()).collect::<Vec<_>>(), [*want]);
+    }
+    // One inside another is none: the longer prefix wins.
+    let nested = claiming(&[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:cidr: 198.18.1.0/24 }")]);
+    assert!(assemble(&nested, &network(), &Resolved::default(), &identities(), Version(1), NOW).is_ok());
+}
+
+#[test]
+fn an_unmatched_call_gets_the_nearest_word_about_it() {
+    use Unmatched::{Pass, Refuse};
+    for (workload, list, node, want) in [
+        ("", "", "", Pass),
+        ("", ", outbound: []", "", Refuse),
+        ("", ", outbound: []", "  unmatchedEgress: pass\n", Refuse),
+        ("", "", "  unmatchedEgress: refuse\n", Refuse),
+        ("unmatchedEgress: pass, ", ", outbound: []", "  unmatchedEgress: refuse\n", Pass),
+        ("unmatchedEgress: refuse, ", "", "", Refuse),
+    ] {
+        let policy = format!(
+            "apiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: {{ name: a }}\n\
+             spec: {{ workloadID: a, {workload}selectors: [], allowedSPIFFEIDs: {{ inbound: []{list} }} }}\n"
+        );
+        let files = [(PathBuf::from("p.yaml"), policy.clone()), (PathBuf::from("g.yaml"), format!("{GATEWAY}{node}"))];
+        let loaded = load_files(&files).unwrap();
+        let (snapshot, ..) =
+            assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap();
+        assert_eq!(snapshot.workloads[0].unmatched_egress, want, "{policy}{node}");
+    }
+}
+
+#[test]
+fn a_dataplane_is_started_with_what_the_gateway_says() {
+    let boot = boot(&load(EXAMPLE).gateway);
+    assert_eq!((boot.node.as_str(), boot.ports.len(), boot.cores.0.as_slice()), ("node-a", 2, &[0][..]));
+    assert_eq!(boot.pin_directory, "/sys/fs/bpf/sluice/node-a");
+}
+
+#[test]
+fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let source = Counting { fails: fails.clone(), life: 600, ..Counting::default() };
+    let mut identities = Identities::new(Box::new(source), 1);
+    let who = id("a");
+    let wanted = [ctrl::rotate::Wanted { id: who.clone(), dns_names: vec![] }];
+    let serial = |identities: &Identities| identities.svid(&who).map(|(svid, _)| svid.serial.clone());
+    assert!(identities.refresh(&wanted, NOW));
+    assert!(!identities.refresh(&wanted, NOW));
+    let due = identities.next_due().unwrap() - NOW;
+    assert!((270..=330).contains(&due), "half of 600 s, give or take a tenth: {due}");
+    assert!(!identities.refresh(&wanted, NOW + due - 1));
+    assert!(identities.refresh(&wanted, NOW + due));
+    assert_eq!(serial(&identities).as_deref(), Some("01"));
+
+    // The source goes away: 1, 2, 4, … 60 s between attempts, the old one stays until its end.
+    fails.store(true, Ordering::Relaxed);
+    let end = NOW + due + 600;
+    let mut now = identities.next_due().unwrap();
+    let began = now;
+    let mut waits = Vec::new();
+    while now < end {
+        assert!(!identities.refresh(&wanted, now));
+        assert_eq!(serial(&identities).as_deref(), Some("01"));
+        let next = identities.next_due().unwrap();
+        waits.push(next - now);
+        now = next;
+    }
+    assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 60]);
+    assert_eq!(now, end, "the expiry itself is due");
+    assert!(identities.refresh(&wanted, now), "its end is a change");
+    assert_eq!(serial(&identities), None);
+    let [failure] = identities.errors().try_into().unwrap();
+    assert_eq!((failure.since, failure.reason.as_str()), (began, "SVID: the source is away"));
+
+    // It comes back, and so does the identity at the next attempt.
+    fails.store(false, Ordering::Relaxed);
+    assert!(identities.refresh(&wanted, failure.retry_at.max(now + 60)));
+    assert!(serial(&identities).is_some() && identities.errors().is_empty());
+}
+
+#[test]
+fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
+    let due = |seed: u64, name: String| {
+        let mut identities = Identities::new(Box::new(Counting::default()), seed);
+        identities.refresh(&[ctrl::rotate::Wanted { id: id(&name), dns_names: vec![] }], NOW);
+        identities.next_due().unwrap() - NOW
+    };
+    let spread: std::collections::BTreeSet<_> = (0..50).map(|n| due(1, format!("w{n}"))).collect();
+    assert!(spread.len() > 20 && spread.iter().all(|due| (1_620..=1_980).contains(due)), "{spread:?}");
+    assert_eq!(due(1, "a".into()), due(1, "a".into()));
+    assert_ne!(due(1, "a".into()), due(2, "a".into()));
+}
+
+#[test]
+fn an_identity_goes_with_its_workload_and_follows_its_names() {
+    let mut identities = identities();
+    let want = |name: &str, dns: &[&str]| ctrl::rotate::Wanted {
+        id: id(name),
+        dns_names: dns.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    assert!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW));
+    assert!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 1), "new names and one gone");
+    assert_eq!(
+        identities.iter().map(|(id, svid)| (id.as_str(), svid.serial.as_str())).collect::<Vec<_>>(),
+        [("spiffe://example.com/a", "02")]
+    );
+    assert!(!identities.refresh(&[want("a", &["a.example.com"])], NOW + 2));
+}
+
+#[test]
+fn a_name_that_stops_resolving_keeps_its_addresses_and_replaced_ones_stay_a_while() {
+    let answer = |answer: Result<&[&str], &str>| {
+        let answer = answer.map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).map_err(str::to_owned);
+        std::collections::BTreeMap::from([("n".to_owned(), answer)])
+    };
+    let list = |resolved: &Resolved| resolved.addresses("n").map(|a| a.to_string()).collect::<Vec<_>>();
+    let first = Resolved::default().after(answer(Ok(&["198.18.1.9", "198.18.1.8"])), NOW);
+    assert_eq!(list(&first), ["198.18.1.8", "198.18.1.9"]);
+    for fails in [answer(Err("refused")), answer(Ok(&[]))] {
+        let failed = first.after(fails, NOW + 1_000);
+        assert_eq!(list(&failed), ["198.18.1.8", "198.18.1.9"]);
+        assert_eq!((failed.failures()[0].name.as_str(), failed.failures()[0].kept), ("n", 2));
+    }
+    let moved = first.after(answer(Ok(&["198.18.1.9"])), NOW + 59);
+    assert_eq!(list(&moved), ["198.18.1.8", "198.18.1.9"]);
+    let settled = moved.after(answer(Ok(&["198.18.1.9"])), NOW + 60);
+    assert_eq!(list(&settled), ["198.18.1.9"]);
+    assert!(settled.failures().is_empty());
+}
+
+#[tokio::test]
+async fn hosts_answer_before_the_resolver_and_a_name_nobody_knows_is_a_warning() {
+    let policy = format!("{}---\n{}", by_address(), SERVICE);
+    let loaded = load(&policy);
+    let resolved = resolved(&loaded).await;
+    let host = "backend-api.myapp.svc.cluster.local";
+    assert_eq!(resolved.addresses(host).collect::<Vec<_>>(), ["198.18.2.2".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(resolved.addresses("localhost").next(), Some("127.0.0.1".parse().unwrap()));
+    let (snapshot, _, warnings) = assemble(&loaded, &network(), &resolved, &identities(), Version(1), NOW).unwrap();
+    let names: Vec<_> = snapshot.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["default/other", "riptides-system/backend-api-svc"]);
+    assert_eq!(snapshot.workloads[1].egress[0].services, [1], "indices follow the sorted names");
+    let literal = snapshot.services[0].endpoints.iter().find(|endpoint| endpoint.host.is_none()).unwrap();
+    assert_eq!(literal.address, "[2001:db8::7]:443".parse().unwrap());
+    let unknown = warnings.iter().find(|warning| warning.message.contains("nowhere.invalid")).unwrap();
+    assert_eq!((unknown.file.as_str(), unknown.path.as_str()), ("policy.yaml", "spec.addresses"));
+}
+
+const SERVICE: &str = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: other }\nspec:\n  \
+    addresses:\n    - { address: localhost, port: 80 }\n    - { address: \"2001:db8::7\", port: 443 }\n    \
+    - { address: nowhere.invalid, port: 1 }\n  labels: { app: myapp, service: other }\n";

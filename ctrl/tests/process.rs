@@ -1,0 +1,334 @@
+//! sluice-ctrl as a process, with a fake dataplane at its channel and the CLI at its admin socket.
+
+mod fake;
+mod node;
+
+use std::os::unix::fs::PermissionsExt;
+
+use fake::{FakeDataplane, Said};
+use node::{Node, POLICY};
+use snapshot::report::{Caller, PortReport};
+use snapshot::{
+    ConnectionReport, CoreReport, Counters, Direction, Explanation, Query, RefuseReason, Reply, Side, Snapshot,
+    TlsMode, TlsReport, Version,
+};
+
+fn serial(snapshot: &Snapshot) -> String {
+    snapshot.workloads[0].svid.as_ref().expect("the frontend has an SVID").serial.clone()
+}
+
+fn refusal() -> ConnectionReport {
+    ConnectionReport {
+        id: 7,
+        core: 0,
+        direction: Direction::Egress,
+        client: "198.18.1.2:4000".parse().unwrap(),
+        server: "198.18.2.2:3000".parse().unwrap(),
+        workload: Some("shop/frontend".into()),
+        local_id: Some("spiffe://example.com/myapp/app/frontend".into()),
+        peer_id: Some("spiffe://example.com/myapp/app/evil".into()),
+        mode: Some(TlsMode::Mutual),
+        tls: None,
+        state: "Closed".into(),
+        refused: Some(RefuseReason::NotAllowedOutbound),
+        closed: None,
+        detail: Some("the server is spiffe://example.com/myapp/app/evil".into()),
+        rule: Some("shop/frontend spec.egress[0]".into()),
+        version: Version(1),
+        opened_at: 1_700_000_000_000,
+        ended_at: Some(1_700_000_000_500),
+        sent: 0,
+        received: 0,
+    }
+}
+
+fn live() -> ConnectionReport {
+    let tls = TlsReport {
+        version: "TLSv1.3".into(),
+        group: "X25519MLKEM768".into(),
+        cipher: "TLS13_AES_128_GCM_SHA256".into(),
+        local_serial: None,
+        peer_serial: None,
+        peer_not_after: None,
+    };
+    let peer_id = Some("spiffe://example.com/myapp/app/backend-api".into());
+    ConnectionReport { refused: None, tls: Some(tls), state: "Relaying".into(), peer_id, ended_at: None, ..refusal() }
+}
+
+fn answer(query: &Query, in_force: Version) -> Reply {
+    let connections = |part| Reply::Connections { part, more: false };
+    match query {
+        Query::Status => Reply::Status(snapshot::Status {
+            pid: 4242,
+            build: "fake".into(),
+            started_at: 1_700_000_000,
+            in_force: Some(in_force),
+            network_revision: 1,
+            ports: vec![PortReport {
+                interface: "in0".into(),
+                side: Side::Inside,
+                up: true,
+                xdp: "native, copy".into(),
+                mtu: 65535,
+                queues: 1,
+            }],
+            cores: vec![CoreReport {
+                core: 0,
+                sessions: 3,
+                handshakes: 1,
+                frames_free: 100,
+                frames: 128,
+                flows: 6,
+                turns: 9,
+                version: Some(in_force),
+            }],
+            last_nack: None,
+        }),
+        Query::Counters => Reply::Counters(Counters { refused: vec![("NoIdentity".into(), 5)], ..Counters::default() }),
+        Query::Live => connections(vec![live()]),
+        Query::Refused => connections(vec![refusal()]),
+        Query::Closed => connections(vec![]),
+        Query::Explain { from: Caller::Id(_), .. } => Reply::Explanation(Explanation {
+            direction: Some(Direction::Egress),
+            allowed: false,
+            passed: false,
+            mode: Some(TlsMode::Mutual),
+            refused: Some(RefuseReason::NotAllowedOutbound),
+            rule: Some("shop/frontend spec.egress[0]".into()),
+            version: in_force,
+            steps: vec!["the destination is shop/backend-api-svc".into()],
+        }),
+        Query::Explain { from: Caller::Address(_), .. } => Reply::Failed("no core answers".into()),
+    }
+}
+
+#[test]
+fn a_gateway_becomes_ready_when_its_dataplane_has_the_snapshot_in_force() {
+    let mut node = Node::new("1h");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    let said = dataplane.hear_until(|s| matches!(s, Said::Network(_)));
+    let Some(Said::Boot(boot)) = said.first() else { panic!("{said:?}") };
+    assert_eq!((boot.node.as_str(), boot.ports.len()), ("node-a", 2));
+    let snapshot = said.iter().find_map(|s| if let Said::Snapshot(s) = s { Some(s) } else { None }).unwrap();
+    let keys: Vec<_> = said.iter().filter_map(|s| if let Said::Key(id, _) = s { Some(*id) } else { None }).collect();
+    let frontend = &snapshot.workloads[0];
+    assert_eq!(frontend.spiffe_id, "spiffe://example.com/myapp/app/frontend");
+    assert_eq!(frontend.places[0].prefix.to_string(), "198.18.1.2/32");
+    assert_eq!(keys, [frontend.svid.as_ref().unwrap().key]);
+    let Some(Said::Network(network)) = said.last() else { panic!("{said:?}") };
+    let via = network.routes.iter().find(|r| r.prefix.to_string() == "198.18.2.0/24").unwrap();
+    assert_eq!((via.gateway, via.metric, via.mtu), (Some("198.18.3.2".parse().unwrap()), 7, Some(1400)));
+    node.says(1, &["status", "--wait", "0s"]);
+    let version = snapshot.version;
+    dataplane.ack(version);
+    dataplane.serve(answer);
+    // Acked through the background thread's connection, which is the same one.
+    let text = node.says(0, &["status", "--wait", "10s"]);
+    assert!(text.contains("ready") && text.contains("native, copy") && text.contains("shop/frontend"), "{text}");
+    let mode = std::fs::metadata(node.admin()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}
+
+#[test]
+fn a_change_applies_whole_or_not_at_all() {
+    let mut node = Node::new("1h");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    let first = dataplane.next_snapshot();
+    dataplane.serve(answer);
+    // One file is right and other than before, the other is not right: neither is taken.
+    node.write("policy.yaml", &POLICY.replace("PERMISSIVE", "MUTUAL"));
+    node.write("broken.yaml", "kind: WorkloadIdentity\n");
+    let status = node.status_until(|s| !s["config"]["errors"].as_array().unwrap().is_empty());
+    assert_eq!(status["version"], first.version.0, "{status}");
+    let text = node.says(1, &["validate", "--config", node.config().to_str().unwrap()]);
+    assert_eq!(text, "\n");
+    assert!(node.says(0, &["identities"]).contains("PERMISSIVE"));
+    std::fs::remove_file(node.config().join("broken.yaml")).unwrap();
+    node.status_until(|s| {
+        s["config"]["errors"].as_array().unwrap().is_empty() && s["version"].as_u64() > Some(first.version.0)
+    });
+    assert!(node.says(0, &["identities"]).contains("MUTUAL"));
+    // A directory that reads the same makes no new version.
+    let version = node.json(&["status"])["version"].clone();
+    node.write("policy.yaml", &POLICY.replace("PERMISSIVE", "MUTUAL"));
+    let apply = node.path("policy.yaml");
+    std::fs::write(&apply, "nonsense: true\n").unwrap();
+    let done = node.sluice(&["apply", "-f", apply.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("nothing was changed"), "{done:?}");
+    assert_eq!(node.json(&["status"])["version"], version);
+    std::fs::write(&apply, POLICY).unwrap();
+    assert!(node.says(0, &["apply", "-f", apply.to_str().unwrap()]).contains("applied"));
+    node.status_until(|s| s["version"].as_u64() > version.as_u64());
+    assert!(node.says(0, &["identities"]).contains("PERMISSIVE"));
+    assert!(node.says(0, &["apply", "-f", apply.to_str().unwrap()]).contains("unchanged"));
+}
+
+#[test]
+fn versions_go_on_after_a_restart_and_over_what_the_dataplane_has_in_force() {
+    let mut node = Node::new("1h");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    let first = dataplane.next_snapshot().version;
+    dataplane.ack(first);
+    node.kill();
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), Some(first));
+    let second = dataplane.next_snapshot().version;
+    assert!(second > first, "{second} after {first}");
+    drop(dataplane);
+    let dataplane = FakeDataplane::hello(&node.admin(), Some(Version(5000)));
+    dataplane.hear_until(|s| matches!(s, Said::Snapshot(s) if s.version > Version(5000)));
+}
+
+#[test]
+fn svids_of_six_seconds_are_renewed_at_half_life_with_their_keys() {
+    let mut node = Node::new("6s");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    let mut serials = vec![];
+    let mut keys = 0;
+    while serials.len() < 3 {
+        for said in dataplane.hear_until(|s| matches!(s, Said::Snapshot(_))) {
+            match said {
+                Said::Key(..) => keys += 1,
+                Said::Snapshot(snapshot) => {
+                    let svid = snapshot.workloads[0].svid.as_ref().unwrap();
+                    assert!(svid.not_after > ctrl::clock::now(), "published before it expires");
+                    serials.push(serial(&snapshot));
+                    dataplane.ack(snapshot.version);
+                }
+                Said::Boot(_) | Said::Network(_) | Said::Query(..) | Said::Closed => {}
+            }
+        }
+        serials.dedup();
+    }
+    assert!(keys >= 3, "a new SVID has a new key: {keys}");
+}
+
+#[test]
+fn the_command_line_shows_what_the_dataplane_says() {
+    let mut node = Node::new("1h");
+    node.start();
+    FakeDataplane::hello(&node.admin(), None).serve(answer);
+    node.says(0, &["status", "--wait", "10s"]);
+    let text = node.says(0, &["connections"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("DIRECTION  CLIENT") && lines[1].contains("X25519MLKEM768"), "{text}");
+    let text = node.says(0, &["connections", "--refused"]);
+    assert!(text.contains("NotAllowedOutbound") && text.contains("22:13:20.500"), "{text}");
+    assert!(!text.contains('\x1b'), "no colours but on a terminal");
+    let id = "spiffe://example.com/myapp/app/frontend";
+    let text = node.says(1, &["explain", "--from", id, "--to", "198.18.2.2:3000"]);
+    assert!(text.contains("refused") && text.contains("remedy") && text.contains("refused lately"), "{text}");
+    let failed = node.sluice(&["explain", "--from", "198.18.1.2", "--to", "198.18.2.2:3000"]);
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("no core answers"), "{failed:?}");
+    node.says(2, &["explain", "--from", "frontend", "--to", "198.18.2.2:3000"]);
+    let text = node.says(0, &["get", "services"]);
+    assert_eq!(
+        text,
+        "NAME                  ADDRESSES                                 LABELS\nshop/backend-api-svc  backend-api.myapp.svc.cluster.local:3000  app=myapp,service=backend-api\n"
+    );
+    node.says(1, &["get", "identities", "nobody"]);
+    assert_eq!(node.json(&["get", "gateways"])[0]["trust_domain"], "example.com");
+    let nowhere = node.sluice(&["status", "--socket", "/nonexistent.sock"]);
+    assert_eq!(nowhere.status.code(), Some(3), "{nowhere:?}");
+}
+
+#[test]
+fn metrics_are_openmetrics_with_every_reason_and_readyz_follows_the_dataplane() {
+    let mut node = Node::new("1h");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    dataplane.hear_until(|s| matches!(s, Said::Network(_)));
+    let curl = |path: &str| node.sh(&format!("curl -s -w ' %{{http_code}}' http://127.0.0.1:15020{path}"));
+    assert!(curl("/readyz").ends_with(" 503"));
+    assert_eq!(curl("/livez"), "ok\n 200");
+    drop(dataplane);
+    FakeDataplane::hello(&node.admin(), None).serve(answer);
+    node.says(0, &["status", "--wait", "10s"]);
+    assert_eq!(curl("/readyz"), "ok\n 200");
+    let text = curl("/metrics");
+    for want in [
+        "sluice_refused_connections_total{reason=\"NoIdentity\"} 5\n",
+        "sluice_refused_connections_total{reason=\"PeerExpired\"} 0\n",
+        "sluice_dropped_packets_total{reason=\"SourceSpoofed\"} 0\n",
+        "sluice_sessions{core=\"0\"} 3\n",
+        "sluice_ready 1\n",
+        "sluice_port_up{interface=\"in0\",side=\"inside\"} 1\n",
+        "# EOF\n 200",
+    ] {
+        assert!(text.contains(want), "{want} in {text}");
+    }
+    assert!(text.contains("sluice_svid_not_after_timestamp_seconds{workload=\"shop/frontend\""), "{text}");
+}
+
+#[test]
+fn no_private_key_is_in_any_log_answer_or_file() {
+    let mut node = Node::new("1h");
+    node.start();
+    let dataplane = FakeDataplane::hello(&node.admin(), None);
+    let said = dataplane.hear_until(|s| matches!(s, Said::Network(_)));
+    let key = said.iter().find_map(|s| if let Said::Key(_, key) = s { Some(key.clone()) } else { None }).unwrap();
+    let snapshot = said.iter().find_map(|s| if let Said::Snapshot(s) = s { Some(s) } else { None }).unwrap();
+    // P-256 in PKCS#8 (RFC 5915): the scalar's 32 bytes stand after the version of the inner key.
+    let at = key.pkcs8().windows(4).position(|w| w == [2, 1, 1, 4]).expect("an EC private key") + 5;
+    let scalar = &key.pkcs8()[at..at + 32];
+    let bytes = snapshot::codec::to_state(snapshot).unwrap();
+    assert!(!bytes.windows(32).any(|w| w == scalar), "not in the memfd");
+    dataplane.serve(answer);
+    let hex: String = scalar.iter().map(|b| format!("{b:02x}")).collect();
+    let decimal = format!("{scalar:?}");
+    let decimal = decimal.trim_matches(['[', ']']);
+    let mut seen = node.log();
+    for command in [&["status"][..], &["identities"], &["connections"], &["get", "gateways"], &["get", "identities"]] {
+        let done = node.sluice(&[command, &["-o", "json"]].concat());
+        seen.push_str(&String::from_utf8_lossy(&done.stdout).split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    assert!(seen.contains("example.com"));
+    for secret in [hex.as_str(), decimal, "PRIVATE KEY"] {
+        assert!(!seen.to_lowercase().contains(&secret.to_lowercase()), "{secret} is shown");
+    }
+    for entry in std::fs::read_dir(node.admin().parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            assert!(!std::fs::read(&path).unwrap().windows(32).any(|w| w == scalar), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_port_in_use_and_a_second_control_process_are_clear_errors() {
+    let mut node = Node::new("1h");
+    node.start();
+    node.status_until(|s| s["version"].is_number());
+    let second = node.inside(node::CTRL).arg("--config").arg(node.config()).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another sluice-ctrl"), "{second:?}");
+    let other = node.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::rename(node.config().join("ca"), other.join("ca")).unwrap();
+    std::fs::write(other.join("gateway.yaml"), node.gateway("1h").replace("node-a.sock", "node-b.sock")).unwrap();
+    let third = node.inside(node::CTRL).arg("--config").arg(&other).output().unwrap();
+    assert_eq!(third.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&third.stderr);
+    assert!(text.contains("cannot listen on 127.0.0.1:15020"), "{text}");
+}
+
+#[test]
+fn check_says_what_the_machine_lacks() {
+    let node = Node::new("1h");
+    let directory = node.config();
+    let check = ["check", "--config", directory.to_str().unwrap()];
+    let text = node.sluice(&check);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("port in0: driver veth runs XDP natively"), "{text}");
+    assert!(text.contains("! port in0: up, MTU 1500; up to 65535"), "{text}");
+    assert!(text.contains("✓ identity source: opens"), "{text}");
+    node.write("gateway.yaml", &node.gateway("1h").replace("out0", "out7").replace("cores: [0]", "cores: [999]"));
+    let text = node.says(1, &check);
+    assert!(text.contains("✗ port out7: there is no such interface here"), "{text}");
+    assert!(text.contains("✗ cores: spec.cores has 999"), "{text}");
+}

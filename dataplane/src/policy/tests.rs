@@ -1,1 +1,0 @@
-//! Tests of policy: routes, verdicts, explanations, captures.

@@ -1,0 +1,162 @@
+//! What steering and people see of policy is what policy does.
+
+use std::net::SocketAddr;
+
+use ::snapshot::report::Caller;
+use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, TlsMode, Unmatched};
+
+use super::{FROM_FRONTEND, FROM_NOBODY, route};
+use crate::io::PortId;
+use crate::policy::captures::{Captures, Guarded, Inbound, Outbound, captures};
+use crate::policy::{Route, explain};
+use crate::tls::tests::certs::NOW;
+use crate::tls::tests::world::{API, API_AT, DATABASE, DB_AT, FRONTEND, World, at, exact, rule};
+
+const PORTS: [(PortId, &str, Side); 3] =
+    [(PortId(0), "in0", Side::Inside), (PortId(1), "in1", Side::Inside), (PortId(2), "out0", Side::Outside)];
+
+fn caught(captures: &Captures, set: u32, to: SocketAddr) -> Option<&Outbound> {
+    let keys = [(Some(to.ip()), to.port()), (Some(to.ip()), 0), (None, 0)];
+    keys.iter().find_map(|&(ip, port)| captures.outbound.iter().find(|o| (o.set, o.address, o.port) == (set, ip, port)))
+}
+
+#[test]
+fn steering_captures_what_policy_speaks_about() {
+    let mut world = World::new();
+    world.database().ports = vec![(22, TlsMode::Disable), (80, TlsMode::Permissive)];
+    let compiled = world.compile();
+    let made = captures(&compiled, &PORTS);
+    let address = "198.18.1.3".parse().unwrap();
+    let of = |port| made.inbound.iter().find(|i| i.address == address && i.port == port).copied();
+    assert_eq!(of(0), Some(Inbound { address, port: 0, take: true, protected: true }));
+    assert_eq!(of(22), Some(Inbound { address, port: 22, take: false, protected: false }));
+    assert_eq!(of(80), Some(Inbound { address, port: 80, take: true, protected: false }));
+    let guard = |port, guard| Guarded { address, port, guard };
+    assert_eq!(made.guarded, [guard(0, true), guard(22, false), guard(80, false)]);
+    assert_eq!(made.sources.iter().map(|s| (s.port.0, s.set)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
+    for (set, to, want) in [
+        (1, API_AT, Some(true)),
+        (2, API_AT, None),
+        (0, API_AT, Some(true)),
+        (1, DB_AT, Some(true)),
+        (0, DB_AT, Some(true)),
+        (1, "198.18.1.3:80", Some(false)),
+        (1, "203.0.113.1:80", None),
+        (0, "203.0.113.1:80", None),
+    ] {
+        assert_eq!(caught(&made, set, at(to)).map(|o| o.protected), want, "{set} {to}");
+    }
+    world.frontend().unmatched_egress = Unmatched::Refuse;
+    world.snapshot.unmatched_egress = Unmatched::Refuse;
+    let made = captures(&world.compile(), &PORTS);
+    for set in [0, 1] {
+        assert!(caught(&made, set, at("203.0.113.1:80")).is_some_and(|o| o.protected));
+    }
+    assert_eq!(caught(&made, 2, at("203.0.113.1:80")), None);
+}
+
+#[test]
+fn egress_modes_decide_what_is_captured_and_what_may_never_pass_in_clear() {
+    for (mode, listed, want) in [
+        (TlsMode::Mutual, false, Some(true)),
+        (TlsMode::Simple, false, Some(true)),
+        (TlsMode::Permissive, false, Some(false)),
+        (TlsMode::Permissive, true, Some(true)),
+        (TlsMode::Disable, false, None),
+    ] {
+        let mut world = World::new();
+        world.frontend().egress = vec![rule(4, 0, Some(mode), listed.then(|| vec![exact(API)]))];
+        let made = captures(&world.compile(), &PORTS);
+        assert_eq!(caught(&made, 1, at(API_AT)).map(|o| o.protected), want, "{mode:?} {listed}");
+    }
+}
+
+#[test]
+fn a_workload_that_disables_tls_is_captured_at_no_port_but_those_it_names() {
+    let mut world = World::new();
+    world.database().mode = TlsMode::Disable;
+    world.database().ports = vec![(22, TlsMode::Disable), (443, TlsMode::Mutual)];
+    let made = captures(&world.compile(), &PORTS);
+    let address = "198.18.1.3".parse().unwrap();
+    let its: Vec<_> = made.inbound.iter().filter(|i| i.address == address).map(|i| (i.port, i.take)).collect();
+    assert_eq!(its, [(443, true)]);
+    assert_eq!(made.guarded, [Guarded { address, port: 443, guard: true }]);
+}
+
+#[test]
+fn a_range_is_entered_address_by_address_and_one_too_wide_is_reported() {
+    let mut world = World::new();
+    world.frontend().mode = TlsMode::Mutual;
+    world.frontend().places[0].prefix = Prefix::new("198.18.1.0".parse().unwrap(), 24);
+    let made = captures(&world.compile(), &PORTS);
+    assert_eq!(made.inbound.len(), 256);
+    assert!(made.too_wide.is_empty());
+    let wide = Prefix::new("2001:db8::".parse().unwrap(), 64);
+    world.frontend().places[0].prefix = wide;
+    assert_eq!(captures(&world.compile(), &PORTS).too_wide, [(0, wide)]);
+}
+
+#[test]
+fn what_is_not_captured_is_what_route_would_pass_untouched() {
+    let mut world = World::new();
+    world.database().ports = vec![(22, TlsMode::Disable), (80, TlsMode::Permissive)];
+    for bend in 0..4 {
+        if bend & 1 != 0 {
+            world.frontend().unmatched_egress = Unmatched::Refuse;
+        }
+        if bend & 2 != 0 {
+            world.snapshot.unmatched_egress = Unmatched::Refuse;
+        }
+        let compiled = world.compile();
+        let made = captures(&compiled, &PORTS);
+        let ways = [(1, FROM_FRONTEND), (2, (Side::Inside, "in1", "198.18.1.3:40000")), (0, FROM_NOBODY)];
+        for (set, way) in ways {
+            for to in [API_AT, DB_AT, "198.18.1.3:80", "198.18.2.2:3001", "203.0.113.1:80", "198.18.1.2:7"] {
+                if caught(&made, set, at(to)).is_none() {
+                    let route = route(&compiled, way, to);
+                    assert!(matches!(route, Route::Plain { .. }), "{set} {to}: {route:?} is not captured");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_explanation_agrees_with_route_and_verdict() {
+    let mut world = World::new();
+    world.database().ports = vec![(22, TlsMode::Disable), (80, TlsMode::Permissive), (443, TlsMode::Simple)];
+    world.frontend().outbound = Some(vec![exact(API), exact(DATABASE)]);
+    let compiled = world.compile();
+    let id = |id: &str| Caller::Id(id.into());
+    let address = |a: &str| Caller::Address(a.parse().unwrap());
+    use Direction::{Egress, Inbound, Local};
+    for (caller, to, direction, want, said) in [
+        (id(FRONTEND), API_AT, Some(Egress), Ok(false), "selected by to api (p.yaml:4), mode MUTUAL"),
+        (id(FRONTEND), DB_AT, Some(Local), Ok(false), "workload apps/database of this node"),
+        (address("198.18.1.2"), DB_AT, Some(Local), Ok(false), "is workload apps/frontend"),
+        (id(FRONTEND), "203.0.113.1:80", Some(Egress), Ok(true), "unmatchedEgress is pass"),
+        (id(API), DB_AT, Some(Inbound), Err(NotAllowedInbound), "the nearest entry is spiffe://example.com/myapp/"),
+        (id("spiffe://partner.org/billing/x"), DB_AT, Some(Inbound), Ok(false), "database inbound (p.yaml:2)"),
+        (id("spiffe://nowhere.org/x"), DB_AT, Some(Inbound), Err(PeerTrustDomainUnknown), "no bundle"),
+        (id("nonsense"), DB_AT, Some(Inbound), Err(PeerNoSpiffeId), "is no SPIFFE ID"),
+        (id(API), "203.0.113.1:80", None, Err(NoIdentity), "no workload of this node"),
+        (address("198.18.9.9"), DB_AT, Some(Inbound), Ok(false), "certificate decides, not its address"),
+        (address("198.18.9.9"), "198.18.1.3:80", Some(Inbound), Ok(false), "mode PERMISSIVE"),
+        (address("198.18.9.9"), "198.18.1.3:443", Some(Inbound), Ok(false), "mode SIMPLE"),
+        (address("198.18.9.9"), "198.18.1.3:22", Some(Inbound), Ok(true), "untouched"),
+        (address("198.18.1.99"), API_AT, None, Err(NoIdentity), "calls service apps/api without an identity"),
+    ] {
+        let told = explain(&compiled, &caller, at(to), NOW);
+        let name = format!("{caller:?} to {to}: {told:#?}");
+        assert_eq!(told.direction, direction, "{name}");
+        assert_eq!(told.refused, want.err(), "{name}");
+        assert_eq!((told.allowed, told.passed), (want.is_ok(), want == Ok(true)), "{name}");
+        assert!(told.steps.join("\n").contains(said), "{name}");
+        assert_eq!(told.version.0, 7);
+    }
+    world.frontend().outbound = Some(vec![exact(DATABASE)]);
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+    assert_eq!(told.refused, Some(NotAllowedOutbound), "{told:#?}");
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW + 9999);
+    assert_eq!(told.refused, Some(NoSvid), "{told:#?}");
+}

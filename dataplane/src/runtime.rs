@@ -1,0 +1,193 @@
+//! From nothing to a running dataplane: what is done once, in order, before the first packet.
+//!
+//! ```text
+//!   ctrl's Boot ─▶ steering programs ─▶ queues ─▶ rings of each core ─▶ workers, pinned ─▶ agent
+//! ```
+//! Everything that needs a privilege or may fail for a reason outside of us happens here, and each
+//! failure says what would be right.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use snapshot::channel::socket_path;
+use snapshot::{Boot, ToDataplane};
+
+use crate::flow;
+use crate::io::ports::{OpenOptions, PortSpec, XskPorts};
+use crate::io::rings::RingSize;
+use crate::io::{PortId, link};
+use crate::snapshot::agent::{Agent, WorkerHandle, hello};
+use crate::snapshot::receive::{Channel, Error};
+use crate::steering::{SteeringPlane, WorkerSteering};
+use crate::time::{Clock, Instant, Now};
+use crate::tls::provider;
+use crate::worker::{Mailbox, Settings, Worker};
+
+/// Entries of each ring of a socket.
+const RING: u32 = 2048;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// A signal asked for it.
+    Stopped,
+    /// The Gateway changed in a way that takes a new start.
+    Restart,
+}
+
+/// Runs until `stop` is set.
+pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
+    // A core dump would hold private keys.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    let Some((channel, boot)) = wait_for_boot(admin, stop)? else { return Ok(Ended::Stopped) };
+    let steering = SteeringPlane::attach(&boot).context("the steering programs cannot be attached")?;
+    let specs = port_specs(&boot)?;
+    let veth: Vec<bool> = boot.ports.iter().map(|p| link::driver(&p.interface).is_ok_and(|d| d == "veth")).collect();
+    let secret = secret()?;
+    let adopted = steering.flows().list().context("the flows of the process before cannot be read")?;
+
+    let mut handles = Vec::new();
+    let mut threads = Vec::new();
+    let mut sockets = Vec::new();
+    let mut transfer = "copy";
+    let cores = boot.cores.0.len();
+    for (index, &core) in boot.cores.0.iter().enumerate() {
+        let steer = WorkerSteering { flows: steering.flows(), sockets: steering.sockets() };
+        let io = open_ports(&specs, index as u32, &boot, steer)?;
+        transfer = io.mode();
+        for (port, queue, fd) in io.sockets() {
+            sockets.push((port, queue, fd.try_clone_to_owned()?));
+        }
+        let waker = io.waker();
+        let mailbox = Arc::new(Mailbox::default());
+        let settings = Settings::new(&boot, index as u32, veth.clone(), secret);
+        let mut worker = Worker::new(io, SystemClock::start(), settings, mailbox.clone());
+        let seed = flow_seed(&secret);
+        let mine = adopted.iter().filter(|f| flow::owner(f.source, f.destination, seed, cores) == index);
+        worker.adopt(mine.map(|f| flow::FlowKey::new(PortId(f.port), f.source, f.destination)));
+        threads.push(spawn(core, worker)?);
+        handles.push(WorkerHandle { core, mailbox, waker, adopted: None });
+    }
+    let queues = specs.iter().map(|spec| spec.queues).collect();
+    let plane = SteeringPlane::new(steering, queues, transfer, sockets);
+    tracing::info!(node = boot.node, ports = boot.ports.len(), cores, "the dataplane runs");
+    let mut agent =
+        Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider::production(), handles, plane);
+    agent.run(stop);
+    for thread in threads {
+        if thread.join().is_err() {
+            bail!("a worker panicked; its message is above");
+        }
+    }
+    Ok(if agent.wants_restart() { Ended::Restart } else { Ended::Stopped })
+}
+
+fn wait_for_boot(admin: &Path, stop: &AtomicBool) -> Result<Option<(Channel, Boot)>> {
+    let path = socket_path(admin);
+    let mut said = false;
+    while !stop.load(Relaxed) {
+        match Channel::connect(&path) {
+            Ok(mut channel) => {
+                channel.send(&hello(None))?;
+                if let Some(boot) = read_boot(&mut channel, stop)? {
+                    return Ok(Some((channel, boot)));
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!("waiting for sluice-ctrl at {}: {error}", path.display());
+                }
+                pause(50);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// None: ctrl closed the channel first; it is asked again.
+fn read_boot(channel: &mut Channel, stop: &AtomicBool) -> Result<Option<Boot>> {
+    while !stop.load(Relaxed) {
+        match channel.receive() {
+            Ok(Some((ToDataplane::Boot(boot), _))) => return Ok(Some(boot)),
+            Ok(Some(_)) => bail!("sluice-ctrl's first message is not Boot: run both of one build"),
+            Ok(None) => {
+                let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+                let _ = poll(&mut [PollFd::from_borrowed_fd(channel.fd().as_fd(), PollFlags::IN)], Some(&timeout));
+            }
+            Err(Error::Closed) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// Each port with as many queues as there are cores, since every core sends on one of its own.
+fn port_specs(boot: &Boot) -> Result<Vec<PortSpec>> {
+    let cores = boot.cores.0.len() as u32;
+    let spec = |(index, port): (u16, &snapshot::Port)| {
+        let queues = link::ensure_queues(&port.interface, cores)
+            .with_context(|| format!("port {} cannot serve {cores} cores", port.interface))?;
+        Ok(PortSpec { interface: port.interface.clone(), index: PortId(index), queues })
+    };
+    (0..).zip(&boot.ports).map(spec).collect()
+}
+
+fn open_ports(specs: &[PortSpec], core_index: u32, boot: &Boot, steer: WorkerSteering) -> Result<XskPorts> {
+    let ring = RingSize::try_from(RING)?;
+    let cores = boot.cores.0.len() as u32;
+    let frames = boot.limits.frames;
+    Ok(XskPorts::open(OpenOptions { ports: specs, core_index, cores, frames, ring, steer: Box::new(steer) })?)
+}
+
+fn spawn(core: u32, mut worker: Worker<XskPorts, SystemClock>) -> Result<std::thread::JoinHandle<()>> {
+    let body = move || {
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core as usize }) {
+            tracing::warn!(core, "this CPU cannot be had: the worker is not pinned");
+        }
+        worker.run();
+    };
+    std::thread::Builder::new().name(format!("worker-{core}")).spawn(body).context("a worker thread cannot be started")
+}
+
+/// Anew with each start: initial sequence numbers and the tables' hash are not to be guessed.
+fn secret() -> Result<[u8; 16]> {
+    let mut secret = [0; 16];
+    aws_lc_rs::rand::fill(&mut secret).context("no randomness")?;
+    Ok(secret)
+}
+
+/// The seed of [`flow::owner`], one for all cores.
+pub fn flow_seed(secret: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(secret[8..].try_into().expect("eight bytes"))
+}
+
+fn pause(millis: i64) {
+    let _ = rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 0, tv_nsec: millis * 1_000_000 });
+}
+
+/// The only clock of the process.
+pub struct SystemClock {
+    start: std::time::Instant,
+}
+
+impl SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place where a clock is made")]
+    pub fn start() -> Self {
+        Self { start: std::time::Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place where a clock is read")]
+    fn now(&mut self) -> Now {
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        // Counted from one hour, so that nothing is ever before the start of time.
+        let mono =
+            Instant::from_micros(self.start.elapsed().as_micros() as i64) + crate::time::Duration::from_secs(3600);
+        Now { mono, unix_ms: unix.as_millis() as u64 }
+    }
+}

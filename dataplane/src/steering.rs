@@ -1,0 +1,149 @@
+//! Keeps the steering program in step with the snapshot in force.
+//!
+//! The agent tells it what policy captures; it brings the maps there. Everything that could let
+//! packets through is put in before what would send them here, so no change opens a gap.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use snapshot::{Boot, OnAbsent, Side};
+use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
+
+use crate::io::PortId;
+use crate::io::ports::SteerMap;
+use crate::policy::Captures;
+
+/// The programs on all ports, as the agent uses them.
+pub struct SteeringPlane {
+    steering: Steering,
+    queues: Vec<u32>,
+    /// What the sockets got: `copy` or `zero-copy`.
+    transfer: &'static str,
+    /// Sockets that steering does not know yet: they are put in when a snapshot is in force, so
+    /// that a SYN before that is dropped and repeated, not refused.
+    waiting: Vec<(PortId, u32, OwnedFd)>,
+    /// The interface that each port's programs are on.
+    links: Vec<Option<u32>>,
+}
+
+impl SteeringPlane {
+    pub fn attach(boot: &Boot) -> Result<Steering, Error> {
+        let pins = std::path::Path::new(&boot.pin_directory);
+        xdp_prog::ensure_bpffs(pins.parent().unwrap_or(pins))?;
+        let side = |side| match side {
+            Side::Inside => xdp_prog::Side::Inside,
+            Side::Outside => xdp_prog::Side::Outside,
+        };
+        let ports = (0..).zip(&boot.ports).map(|(index, port)| xdp_prog::Port {
+            interface: port.interface.clone(),
+            index,
+            side: side(port.side),
+        });
+        Steering::attach(&xdp_prog::Options {
+            pin_directory: pins.to_owned(),
+            flows: boot.limits.flows,
+            ports: ports.collect(),
+            on_absent_pass: boot.on_absent == OnAbsent::Pass,
+            grace: boot.limits.pre_existing_grace,
+        })
+    }
+
+    pub fn new(
+        steering: Steering,
+        queues: Vec<u32>,
+        transfer: &'static str,
+        sockets: Vec<(PortId, u32, OwnedFd)>,
+    ) -> Self {
+        let links = vec![None; queues.len()];
+        Self { steering, queues, transfer, waiting: sockets, links }
+    }
+
+    /// Brings the maps to what policy captures.
+    pub fn apply(&mut self, captures: &Captures) -> Result<(), Error> {
+        let guarded: Vec<_> = captures.guarded.iter().filter(|g| g.guard).map(|g| (g.address, g.port)).collect();
+        let sources: Vec<_> = captures.sources.iter().map(source).collect();
+        let inbound = captures.inbound.iter().map(|c| Capture {
+            kind: CaptureKind::Inbound,
+            destination: Some(c.address),
+            port: c.port,
+            action: if c.take { Action::Take } else { Action::Leave },
+            protected: c.protected,
+        });
+        let outbound = captures.outbound.iter().map(|c| Capture {
+            kind: CaptureKind::Outbound { set: c.set },
+            destination: c.address,
+            port: c.port,
+            action: Action::Take,
+            protected: c.protected,
+        });
+        self.steering.set_guarded(&guarded)?;
+        self.steering.set_captures(&inbound.chain(outbound).collect::<Vec<_>>())?;
+        self.steering.set_sources(&sources)?;
+        for (workload, prefix) in &captures.too_wide {
+            tracing::error!(workload, %prefix, "calls to so wide a place are not captured: name its addresses");
+        }
+        Ok(())
+    }
+
+    /// From now on captured packets come to the workers.
+    pub fn open(&mut self) -> Result<(), Error> {
+        let sockets = self.steering.sockets();
+        // Our copies of the descriptors must not outlive this: a socket is closed by its last one.
+        for (port, queue, socket) in self.waiting.drain(..) {
+            sockets.set(port.0, queue, socket.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// The port's link came, came back, or changed.
+    pub fn link_changed(&mut self, port: PortId, index: u32) -> Result<(), Error> {
+        let known = &mut self.links[usize::from(port.0)];
+        if known.replace(index).is_some_and(|before| before != index) {
+            self.steering.reattach(port.0)?;
+        }
+        Ok(())
+    }
+
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.steering.counters()
+    }
+
+    pub fn mode(&self, port: PortId) -> String {
+        format!("{}, {}", self.steering.mode(port.0), self.transfer)
+    }
+
+    pub fn queues(&self, port: PortId) -> u32 {
+        self.queues[usize::from(port.0)]
+    }
+}
+
+fn source(source: &crate::policy::captures::Source) -> Source {
+    Source {
+        port: source.port.0,
+        prefix: (source.prefix.address, source.prefix.length),
+        mac: source.mac,
+        set: source.set,
+    }
+}
+
+/// What a worker needs of steering: its flows, and a place for sockets that it opens anew.
+pub struct WorkerSteering {
+    pub flows: Flows,
+    pub sockets: Sockets,
+}
+
+impl SteerMap for WorkerSteering {
+    fn insert(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) -> bool {
+        // Anything but success is fail closed: the connection is refused.
+        self.flows.insert(&FlowTuple { port: port.0, source, destination }).unwrap_or(false)
+    }
+
+    fn remove(&mut self, port: PortId, source: SocketAddr, destination: SocketAddr) {
+        // An entry that stays costs room, and is found and removed after the next start.
+        let _ = self.flows.remove(&FlowTuple { port: port.0, source, destination });
+    }
+
+    fn register(&mut self, port: PortId, queue: u32, socket: BorrowedFd<'_>) -> bool {
+        self.sockets.set(port.0, queue, socket).is_ok()
+    }
+}

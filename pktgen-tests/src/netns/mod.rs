@@ -1,0 +1,77 @@
+//! A rig of network namespaces: cables, programs and captures, all gone when it is dropped.
+//!
+//! ```text
+//!   Rig ── owns ──▶ Namespace ── cable ── Namespace
+//!                     ├─ run / spawn: programs, through nsenter
+//!                     ├─ enter: our own code, in a thread of that namespace
+//!                     └─ Capture, PacketSocket: raw frames of one interface
+//! ```
+//! A rig cleans up in `drop` (so also on panic) and on SIGINT, SIGTERM and SIGHUP; what a killed
+//! process left is swept when the next rig starts. Programs run through `nsenter --net`, not `ip
+//! netns exec`: that one unshares the mounts, and what a program pins in a bpffs would die with it.
+
+mod capture;
+pub mod gateway;
+mod namespace;
+mod packet_socket;
+pub mod pair;
+mod process;
+mod rig;
+mod service;
+mod signal;
+mod site;
+
+use std::time::{Duration, Instant};
+
+pub use capture::Capture;
+pub use gateway::Gateway;
+pub use namespace::Namespace;
+pub use packet_socket::PacketSocket;
+pub use pair::Pair;
+pub use process::{Output, Process, run};
+pub use rig::{End, Rig};
+pub use service::Service;
+pub use site::{Cables, Host, Site};
+
+/// Asks `condition` until it is `Some` or `timeout` has passed. For what the kernel has no event
+/// for; `what` is what the error says did not happen.
+pub fn wait_until<T>(what: &str, timeout: Duration, mut condition: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return Ok(value);
+        }
+        anyhow::ensure!(start.elapsed() < timeout, "waited {timeout:?} in vain: {what}");
+        #[expect(clippy::disallowed_methods, reason = "the one place that polls")]
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How much of one core these processes use together, over `window`.
+pub fn cpu_share(pids: &[rustix::process::Pid], window: Duration) -> anyhow::Result<f64> {
+    // Fields 14 and 15 of proc(5) stat, counted behind the name, which may hold blanks.
+    let ticks = |pid: &rustix::process::Pid| -> anyhow::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+        let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+        Ok(fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum())
+    };
+    let all = || pids.iter().map(ticks).sum::<anyhow::Result<u64>>();
+    anyhow::ensure!(!pids.is_empty(), "no process to measure");
+    let before = all()?;
+    let began = Instant::now();
+    #[expect(clippy::disallowed_methods, reason = "a rate needs a stretch of time")]
+    std::thread::sleep(window);
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((all()? - before) as f64 / per_second / began.elapsed().as_secs_f64())
+}
+
+/// For tests that hold thousands of sockets.
+pub fn raise_file_limit(to: u64) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= to) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(to));
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(to), maximum })?)
+}

@@ -1,0 +1,72 @@
+//! A port that goes down or away is its own trouble: the others go on, and it is taken up again.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use pktgen_tests::load::{Exchange, Server, call, exchange};
+use pktgen_tests::netns::pair::{Pair, Setup, policy};
+use pktgen_tests::netns::{End, Host, Namespace, wait_until};
+
+const INTRUDER: &str = include_str!("../../deploy/demo/intruder.yaml");
+
+/// Of three runs, so that what else the machine does counts least.
+fn best_rate(pair: &Pair, address: SocketAddr) -> f64 {
+    let what = Exchange { connections: 4, bytes: 10_000_000 };
+    let rate = |_| {
+        let began = Instant::now();
+        exchange(&pair.site.frontend, address, what).unwrap();
+        began.elapsed().as_secs_f64().recip()
+    };
+    (0..3).map(rate).fold(0.0, f64::max)
+}
+
+fn answered(from: &Namespace, address: SocketAddr) -> Result<()> {
+    from.enter(|| call(address, 7, 1000))?
+}
+
+#[test]
+fn a_port_that_goes_comes_back_and_the_others_keep_their_rate() {
+    let list = "      - spiffe://example.com/myapp/app/frontend\n";
+    let both = policy().replacen(list, &format!("{list}      - spiffe://example.com/myapp/app/intruder\n"), 1);
+    let files = [("intruder.yaml", INTRUDER), ("policy.yaml", both.as_str())];
+    let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
+    let address = SocketAddr::new(Host::Backend.v4(), 3000);
+    let _server = Server::start(&pair.site.backend, address).unwrap();
+    let (frontend, second, node) = (&pair.site.frontend, &pair.site.intruder, &pair.site.node_a);
+    answered(second, address).unwrap();
+    let alone = best_rate(&pair, address);
+
+    node.ip("link set in1 down").unwrap();
+    let with_one_down = best_rate(&pair, address);
+    println!("rate with in1 down: {:.2} of before", with_one_down / alone);
+    assert!(with_one_down > 0.9 * alone, "in1 is down, and in0 keeps {:.2} of its rate", with_one_down / alone);
+    node.ip("link set in1 up").unwrap();
+    back(second, address, "in1 is up again");
+
+    node.ip("link del in1").unwrap();
+    let with_one_gone = best_rate(&pair, address);
+    println!("rate with in1 gone: {:.2} of before", with_one_gone / alone);
+    assert!(with_one_gone > 0.9 * alone, "in1 is gone, and in0 keeps {:.2} of its rate", with_one_gone / alone);
+    let (here, there) = (["198.18.3.1/24", "2001:db8:3::1/64"], ["198.18.3.2/24", "2001:db8:3::2/64"]);
+    let (here, there) = (End::new(node, "in1", &here), End::new(second, "eth0", &there));
+    pair.site.rig.cable(&here, &there, 1500, 1).unwrap();
+    second.ip("route add default via 198.18.3.1").unwrap();
+    back(second, address, "in1 is there again");
+
+    node.ip("link set out0 down").unwrap();
+    node.ip("link set out0 up").unwrap();
+    node.ip("route replace default via 198.18.10.254").unwrap();
+    back(frontend, address, "out0 is up again");
+
+    wait_until("no session is left", Duration::from_secs(30), || {
+        let cores = pair.node_a.status().ok()?.cores;
+        cores.iter().all(|core| core.sessions == 0).then_some(())
+    })
+    .unwrap();
+}
+
+fn back(from: &Namespace, address: SocketAddr, when: &str) {
+    wait_until(&format!("calls are answered when {when}"), Duration::from_secs(20), || answered(from, address).ok())
+        .unwrap();
+}
