@@ -49,7 +49,8 @@ impl End {
         self.write(socket, call, payload, quota);
         self.finish(socket, call);
         self.progress.over |= match socket.state() {
-            State::Closed | State::TimeWait => true,
+            // What came before the end may still be unread.
+            State::Closed | State::TimeWait => self.progress.ended || self.progress.aborted,
             State::Listen
             | State::SynSent
             | State::SynReceived
@@ -103,8 +104,6 @@ impl End {
                 self.progress.aborted |= socket.state() == State::Closed && !orderly;
             }
         }
-        // What a reset took with it was perhaps acknowledged, but an end it is not.
-        self.progress.aborted |= socket.state() == State::Closed && !(self.progress.ended && self.progress.finished);
         Ok(())
     }
 
@@ -112,11 +111,10 @@ impl End {
         let mut plain = [0; 16 << 10];
         while socket.can_recv() {
             let tls = self.tls.as_mut().expect("the caller asked");
-            let fed = socket.recv(|mut bytes| {
-                let before = bytes.len();
-                let slice = &mut bytes;
-                let result = feed(tls, &*slice);
-                (before, result)
+            let fed = socket.recv(|bytes| {
+                let mut rest = &*bytes;
+                let result = feed(tls, &mut rest);
+                (bytes.len() - rest.len(), result)
             });
             if let Err(broken) = fed.expect("there is something to receive") {
                 self.progress.tls.get_or_insert(broken);
@@ -251,20 +249,20 @@ impl End {
     }
 }
 
-/// All of `bytes` into TLS. An error in words: the alert that came, or what we found wrong.
-fn feed(tls: &mut Connection, mut bytes: &[u8]) -> Result<(), String> {
-    while !bytes.is_empty() {
-        match tls.read_tls(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(e) => return Err(e.to_string()),
-        }
+/// Some of `bytes` into TLS. An error in words: the alert that came, or what we found wrong.
+fn feed(tls: &mut Connection, bytes: &mut &[u8]) -> Result<(), String> {
+    let read = tls.read_tls(bytes).map_err(|e| e.to_string());
+    let processed = read.and_then(|_| {
         tls.process_new_packets().map_err(|error| match error {
             rustls::Error::AlertReceived(alert) => format!("{alert:?}"),
             other => other.to_string(),
-        })?;
+        })
+    });
+    if processed.is_err() {
+        // A broken connection reads on, and looks at nothing.
+        *bytes = &[];
     }
-    Ok(())
+    processed.map(drop)
 }
 
 fn pending(tls: &mut Connection) -> usize {
