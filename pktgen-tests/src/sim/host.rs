@@ -54,8 +54,9 @@ pub enum Service {
 struct Listener {
     port: u16,
     service: Service,
-    /// The socket that takes the next caller.
-    handle: SocketHandle,
+    /// Sockets that wait for a caller, or for the last step of its handshake: until then a reset
+    /// sends them back to waiting.
+    handles: Vec<SocketHandle>,
 }
 
 pub struct Host {
@@ -116,8 +117,8 @@ impl Host {
     }
 
     pub fn listen(&mut self, port: u16, service: Service) {
-        let handle = self.listening(port);
-        self.listeners.push(Listener { port, service, handle });
+        let handles = vec![self.listening(port)];
+        self.listeners.push(Listener { port, service, handles });
     }
 
     pub fn connect(&mut self, id: CallId, call: &Call, tls: Option<Rc<(std::sync::Arc<ClientConfig>, String)>>) {
@@ -188,25 +189,38 @@ impl Host {
         self.sockets.add(socket)
     }
 
-    /// Sockets that took a caller get a program; another one listens in their place.
+    /// Sockets that have a caller get a program; another one listens in their place.
     fn greet_callers(&mut self, calls: &[Call]) {
         for at in 0..self.listeners.len() {
-            let socket = self.sockets.get::<tcp::Socket<'_>>(self.listeners[at].handle);
-            let (Some(local), Some(remote)) = (socket.local_endpoint(), socket.remote_endpoint()) else { continue };
-            let (client, server) = (address(remote), address(local));
-            let port = self.listeners[at].port;
-            let next = self.listening(port);
-            let handle = std::mem::replace(&mut self.listeners[at].handle, next);
-            let tls = match &self.listeners[at].service {
-                Service::Plain => None,
-                Service::Tls(config) => {
-                    Some(ServerConnection::new(config.clone()).expect("a server configuration that works").into())
-                }
-            };
-            match calls.iter().rposition(|call| call.client == client && call.server == server) {
-                Some(call) => self.ends.push(End::new(CallId(call), Side::Server, handle, tls)),
-                None => self.strangers.push((client, server)),
+            let state = |host: &Self, handle| host.sockets.get::<tcp::Socket<'_>>(handle).state();
+            let handles = std::mem::take(&mut self.listeners[at].handles);
+            let (mut waiting, greeted): (Vec<_>, Vec<_>) = handles
+                .into_iter()
+                .partition(|&handle| matches!(state(self, handle), tcp::State::Listen | tcp::State::SynReceived));
+            if !waiting.iter().any(|&handle| state(self, handle) == tcp::State::Listen) {
+                waiting.push(self.listening(self.listeners[at].port));
             }
+            self.listeners[at].handles = waiting;
+            greeted.into_iter().for_each(|handle| self.greet(at, handle, calls));
+        }
+    }
+
+    fn greet(&mut self, listener: usize, handle: SocketHandle, calls: &[Call]) {
+        let socket = self.sockets.get::<tcp::Socket<'_>>(handle);
+        let (Some(local), Some(remote)) = (socket.local_endpoint(), socket.remote_endpoint()) else {
+            self.sockets.remove(handle);
+            return;
+        };
+        let (client, server) = (address(remote), address(local));
+        let tls = match &self.listeners[listener].service {
+            Service::Plain => None,
+            Service::Tls(config) => {
+                Some(ServerConnection::new(config.clone()).expect("a server configuration that works").into())
+            }
+        };
+        match calls.iter().rposition(|call| call.client == client && call.server == server) {
+            Some(call) => self.ends.push(End::new(CallId(call), Side::Server, handle, tls)),
+            None => self.strangers.push((client, server)),
         }
     }
 

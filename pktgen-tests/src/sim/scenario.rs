@@ -107,8 +107,8 @@ struct Drawn {
 
 impl Drawn {
     fn calls(&mut self, world: &mut World) {
-        for _ in 0..10 {
-            let (scripts, expect) = self.draw_scripts(90_000);
+        for _ in 0..12 {
+            let (scripts, expect) = self.draw_scripts(120_000);
             self.call(world, "frontend", ("backend", PORT), scripts, expect);
         }
         for _ in 0..3 {
@@ -153,7 +153,7 @@ impl Drawn {
     /// A conversation of up to `most` bytes each way.
     fn draw_scripts(&mut self, most: u64) -> ([Script; 2], Expect) {
         let chance = &mut self.chance;
-        let (there, back) = (chance.between(most / 4, most) as usize, chance.between(most / 4, most) as usize);
+        let (there, back) = (chance.between(most / 3, most) as usize, chance.between(most / 3, most) as usize);
         use {Begin::*, Finish::*};
         let (client, server, expect) = match chance.below(9) {
             // Request and response; who closes first, and how.

@@ -15,14 +15,25 @@ pub struct Seen<'a> {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub sequence: u32,
+    pub acknowledgement: u32,
     pub syn: bool,
+    pub fin: bool,
     pub rst: bool,
     pub payload: &'a [u8],
 }
 
-/// None: no TCP. Only for frames that have just been sent, so all lengths are right.
+impl std::fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flag = |set: bool, name: &'static str| if set { name } else { "" };
+        let flags = [flag(self.syn, "S"), flag(self.fin, "F"), flag(self.rst, "R")].concat();
+        let Self { source, destination, sequence, acknowledgement, payload, .. } = self;
+        write!(f, "{source} > {destination} [{flags}] seq {sequence} ack {acknowledgement} length {}", payload.len())
+    }
+}
+
+/// None: no TCP, or no frame that could be.
 pub fn see(frame: &[u8]) -> Option<Seen<'_>> {
-    let packet = frame.get(14..)?;
+    let packet = frame.get(14..).filter(|packet| packet.len() >= 40)?;
     let be16 = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let (source, destination, transport, end): (IpAddr, IpAddr, usize, usize) = match packet.first()? >> 4 {
         4 if packet[9] == 6 => {
@@ -35,15 +46,17 @@ pub fn see(frame: &[u8]) -> Option<Seen<'_>> {
         }
         _ => return None,
     };
-    let tcp = &packet[transport..end];
+    let tcp = packet.get(transport..end).filter(|tcp| tcp.len() >= 20)?;
     let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
     Some(Seen {
         source: SocketAddr::new(source, port(0)),
         destination: SocketAddr::new(destination, port(2)),
         sequence: u32::from_be_bytes(tcp[4..8].try_into().expect("four bytes")),
+        acknowledgement: u32::from_be_bytes(tcp[8..12].try_into().expect("four bytes")),
         syn: tcp[13] & 2 != 0,
+        fin: tcp[13] & 1 != 0,
         rst: tcp[13] & 4 != 0,
-        payload: &tcp[usize::from(tcp[12] >> 4) * 4..],
+        payload: tcp.get(usize::from(tcp[12] >> 4) * 4..)?,
     })
 }
 

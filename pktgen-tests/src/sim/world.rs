@@ -22,6 +22,7 @@ use super::pki::{Authority, Identity, TRUST_DOMAIN};
 use super::topology::{self, HOSTS, Segment};
 use super::trace::Trace;
 use super::peer;
+use super::wire::see;
 
 /// What a simulation is made of, besides its seed.
 #[derive(Debug, Clone)]
@@ -100,6 +101,8 @@ pub struct World {
     host_due: Vec<Option<i64>>,
     next_port: u16,
     pub events: u64,
+    /// Segments from or to this port are printed, to see what a failing seed does.
+    show: Option<u16>,
 }
 
 /// What a run's loop broke off with: when, and which promise was broken.
@@ -168,6 +171,7 @@ impl World {
             gateway_due: [Some(0); 2],
             next_port: 20_000,
             events: 0,
+            show: std::env::var("SLUICE_SHOW").ok().and_then(|port| port.parse().ok()),
         };
         world.open_services();
         world
@@ -301,7 +305,8 @@ impl World {
     /// Judges every call.
     pub fn judge(&self) -> Result<(), Broken> {
         for (at, call) in self.calls.iter().enumerate() {
-            Oracle::judge(CallId(at), call, &self.hosts).map_err(|what| self.broken(what))?;
+            Oracle::judge(CallId(at), call, &self.hosts)
+                .map_err(|what| self.broken(format!("{what}; {}", self.said_about(call))))?;
         }
         match self.hosts.iter().find_map(|host| host.strangers.first().map(|pair| (host.name, pair))) {
             Some((name, (client, server))) => {
@@ -309,6 +314,16 @@ impl World {
             }
             None => Ok(()),
         }
+    }
+
+    /// What the gateways reported about a call.
+    fn said_about(&self, call: &Call) -> String {
+        let about = |gateway: &Gateway| {
+            let of_call = gateway.ended.iter().filter(|report| report.client == call.client);
+            let ends: Vec<_> = of_call.map(|r| format!("{:?} {:?} {:?}", r.refused, r.closed, r.detail)).collect();
+            format!("{}: {}", gateway.name, ends.join(", "))
+        };
+        format!("{}; {}", about(&self.gateways[0]), about(&self.gateways[1]))
     }
 
     /// Lets TIME-WAIT pass, and asks for everything to be free again.
@@ -350,7 +365,15 @@ impl World {
         Ok(())
     }
 
+    fn show(&self, what: &str, frame: &[u8]) {
+        let Some(port) = self.show else { return };
+        if let Some(seen) = see(frame).filter(|seen| [seen.source.port(), seen.destination.port()].contains(&port)) {
+            println!("{:>10} {what} {seen}", self.clock.micros());
+        }
+    }
+
     fn arrive(&mut self, station: usize, frame: Vec<u8>, at: i64) {
+        self.show(&format!("    -> station {station}"), &frame);
         match station {
             0..FIRST_HOST => {
                 let port = if station.is_multiple_of(2) { INSIDE } else { OUTSIDE };
@@ -402,6 +425,7 @@ impl World {
 
     fn carry(&mut self, segment: Segment, frame: Vec<u8>) {
         let now = self.clock.micros();
+        self.show(&format!("{segment:?} <-"), &frame);
         self.trace.number(now as u64);
         self.trace.bytes(&frame);
         let (queue, queued) = (&mut self.queue, &mut self.queued);
