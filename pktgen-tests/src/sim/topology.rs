@@ -83,8 +83,9 @@ fn address_of(segment: Segment, number: u8, v6: bool) -> IpAddr {
     }
 }
 
+/// Any two differ in more than one byte, so that one corrupted byte makes no other station of it.
 pub fn mac(segment: Segment, number: u8) -> [u8; 6] {
-    [2, 0, 0, 0, segment as u8, number]
+    [2, number, segment as u8, number, segment as u8, number]
 }
 
 /// Of a gateway's port: it is number 1 inside, and number 1 or 2 of the wire.
