@@ -169,11 +169,7 @@ pub fn source(source: &Source) -> Vec<u8> {
 pub fn source_prefix_key(source: &Source) -> Option<Vec<u8>> {
     let length = prefix_length(source.prefix);
     (length < 128).then(|| {
-        concat(&[
-            &(32 + length).to_ne_bytes(),
-            &u32::from(source.port).to_ne_bytes(),
-            &prefix_address(source.prefix),
-        ])
+        concat(&[&(32 + length).to_ne_bytes(), &u32::from(source.port).to_ne_bytes(), &prefix_address(source.prefix)])
     })
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::maps::{self, LAYOUT, NAMES};
 use crate::{Error, Options, Result, guard, sys};
@@ -47,9 +47,8 @@ pub fn load(options: &Options) -> Result<Loaded> {
     if !is_bpffs(directory)? {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
-    let mut object = ObjectBuilder::default()
-        .open_memory(&OBJECT.0)
-        .map_err(Error::bpf("opening the steering programs"))?;
+    let mut object =
+        ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
     let mut object = object.load().map_err(Error::bpf(
         "loading the steering programs (needed: Linux 6.1 or later, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",
@@ -208,7 +207,7 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn interface_label(index: u32) -> String {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+    let socket = sys::any_socket();
     let name = socket.ok().and_then(|socket| rustix::net::netdevice::index_to_name(socket, index).ok());
     name.unwrap_or_else(|| format!("number {index}"))
 }

@@ -11,8 +11,7 @@ use crate::{Error, Result, pin, sys};
 /// The interface's index in this network namespace.
 pub fn interface_index(interface: &str) -> Result<u32> {
     let none = |_| Error::NoInterface { interface: interface.to_owned() };
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
-        .map_err(|error| Error::system("opening a socket")(error.into()))?;
+    let socket = sys::any_socket().map_err(Error::system("opening a socket"))?;
     rustix::net::netdevice::name_to_index(socket, interface).map_err(none)
 }
 
@@ -54,8 +53,5 @@ fn explain(program: BorrowedFd, interface: &str, index: u32, error: io::Error) -
 /// The program that is attached to an interface in whichever mode, 0 if it has gone meanwhile.
 fn attached(any_program: BorrowedFd, index: u32) -> u32 {
     let Ok(found) = Xdp::new(any_program).query(index as i32, XdpFlags::NONE) else { return 0 };
-    [found.prog_id, found.drv_prog_id, found.hw_prog_id, found.skb_prog_id]
-        .into_iter()
-        .find(|&id| id != 0)
-        .unwrap_or(0)
+    [found.prog_id, found.drv_prog_id, found.hw_prog_id, found.skb_prog_id].into_iter().find(|&id| id != 0).unwrap_or(0)
 }

@@ -158,7 +158,11 @@ impl Steering {
             .collect();
         for flow in renamed.iter().filter(|flow| !old.contains(flow)) {
             if !flows.insert(flow)? {
-                return Err(Error::Full { map: "flows", capacity: flows.capacity(), wanted: old.len() + renamed.len() });
+                return Err(Error::Full {
+                    map: "flows",
+                    capacity: flows.capacity(),
+                    wanted: old.len() + renamed.len(),
+                });
             }
         }
         for key in self.port_table.entries()?.keys() {

@@ -22,8 +22,7 @@ impl Steering {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let mut context: Vec<u8> =
             [0, frame.len() as u32, 0, interface, queue, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let input =
-            ProgramInput { context_in: Some(&mut context), data_in: Some(frame), ..ProgramInput::default() };
+        let input = ProgramInput { context_in: Some(&mut context), data_in: Some(frame), ..ProgramInput::default() };
         match run(self.program("steer")?, input)? {
             libbpf_sys::XDP_PASS => Ok(Verdict::Pass),
             libbpf_sys::XDP_REDIRECT => Ok(Verdict::ToWorker),
