@@ -47,6 +47,8 @@ pub fn load(options: &Options) -> Result<Loaded> {
     if !is_bpffs(directory)? {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
+    // libbpf reports what is none of an operator's business, such as a qdisc that exists already.
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| tracing::debug!("libbpf: {}", text.trim_end()))));
     let mut object =
         ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
