@@ -80,9 +80,18 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // Its children get SIGTERM from the kernel.
+        // Its children get SIGTERM from the kernel; one of a test that failed may not listen to it.
         let _ = self.up.kill();
         let _ = self.up.wait();
+        for name in ["sluice-dataplane", "sluice-ctrl"] {
+            let starts = read(&self.path(&format!("{name}.starts")));
+            for pid in starts.lines().filter_map(|line| line.split(' ').next()) {
+                let ours = read(&Path::new("/proc").join(pid).join("cmdline"));
+                if ours.contains(&self.path(name).display().to_string()) {
+                    let _ = Command::new("kill").args(["-KILL", pid]).status();
+                }
+            }
+        }
     }
 }
 
