@@ -15,11 +15,12 @@ const RESTART: u8 = 75;
 #[derive(Debug, Parser)]
 #[command(
     version,
+    subcommand_negates_reqs = true,
     after_help = "Examples:\n  sluice-dataplane --admin /run/sluice/node-a.sock\n  sluice-dataplane detach --pin-directory /run/sluice/bpf/node-a\n\nNeeds CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_NET_RAW and CAP_IPC_LOCK, or root.\nExit codes: 0 stopped by a signal, 1 failed, 75 wants to be started anew."
 )]
 struct Arguments {
     /// The Gateway's admin socket (spec.admin.socket); the channel to sluice-ctrl stands beside it.
-    #[arg(long, value_name = "SOCKET", required_unless_present = "command")]
+    #[arg(long, value_name = "SOCKET", required = true)]
     admin: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = Log::Text)]

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use snapshot::{Boot, OnAbsent, Side};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
@@ -28,8 +29,8 @@ pub struct SteeringPlane {
 
 impl SteeringPlane {
     pub fn attach(boot: &Boot) -> Result<Steering, Error> {
-        let pins = std::path::Path::new(&boot.pin_directory);
-        xdp_prog::ensure_bpffs(pins.parent().unwrap_or(pins))?;
+        let pins = Path::new(&boot.pin_directory);
+        xdp_prog::ensure_bpffs(mount_point(pins))?;
         let side = |side| match side {
             Side::Inside => xdp_prog::Side::Inside,
             Side::Outside => xdp_prog::Side::Outside,
@@ -146,4 +147,11 @@ impl SteerMap for WorkerSteering {
     fn register(&mut self, port: PortId, queue: u32, socket: BorrowedFd<'_>) -> bool {
         self.sockets.set(port.0, queue, socket).is_ok()
     }
+}
+
+/// Where the bpffs of a pin directory is mounted: the usual place if it is below that (sysfs lets
+/// nobody make directories there), else the directory above it.
+fn mount_point(pins: &Path) -> &Path {
+    let usual = Path::new("/sys/fs/bpf");
+    if pins.starts_with(usual) { usual } else { pins.parent().unwrap_or(pins) }
 }
