@@ -1,8 +1,9 @@
 //! `/metrics` (OpenMetrics), `/livez` and `/readyz` over TCP, read-only.
 //!
 //! Each scrape asks the dataplane for its counters and encodes them beside what this process
-//! knows. Every reason of the closed enums is there from the start, at zero, so that an alert on
-//! one can be written before it ever happens.
+//! knows. Every reason of the closed enums is there, at zero too, so that an alert on one can be
+//! written before it ever happens. While no dataplane answers, its numbers are absent rather than
+//! zero: a counter that falls would look like a restart.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ use crate::runtime::View;
 use crate::{admin::App, view};
 
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Totals that measure rather than count; each core reports them by itself.
+const GAUGES: &[&str] = &["sessions", "handshaking", "flows", "frames_free", "frames", "snapshot_version"];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Binds now, serves in the background.
@@ -60,11 +63,9 @@ async fn readyz(State(app): State<App>) -> (StatusCode, String) {
 
 async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let counters = match app.publisher.query(Query::Counters, PATIENCE).await {
-        Ok(Reply::Counters(counters)) => counters,
+        Ok(Reply::Counters(counters)) => Some(counters),
         // Shown by sluice_dataplane_up.
-        Ok(Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) | Err(_) => {
-            Counters::default()
-        }
+        Ok(Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) | Err(_) => None,
     };
     let scrape = Scrape { status: app.status().await, counters };
     ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
@@ -82,7 +83,7 @@ pub fn encode(scrape: Scrape) -> String {
 #[derive(Debug)]
 pub struct Scrape {
     pub status: view::Status,
-    pub counters: Counters,
+    pub counters: Option<Counters>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -98,39 +99,41 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn reasons(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let Some(counted) = &self.counters else { return Ok(()) };
         let families = [
             (
                 "dropped_packets",
                 "Packets that went no further, by reason",
                 "reason",
-                with_zeros(DropReason::ALL.iter().map(|r| r.name()), &self.counters.dropped),
+                with_zeros(DropReason::ALL.iter().map(|r| r.name()), &counted.dropped),
             ),
             (
                 "refused_connections",
                 "Connections that were refused, by reason",
                 "reason",
-                with_zeros(RefuseReason::ALL.iter().map(|r| r.name()), &self.counters.refused),
+                with_zeros(RefuseReason::ALL.iter().map(|r| r.name()), &counted.refused),
             ),
             (
                 "closed_connections",
                 "Connections that ended, by reason",
                 "reason",
-                with_zeros(CloseReason::ALL.iter().map(|r| r.name()), &self.counters.closed),
+                with_zeros(CloseReason::ALL.iter().map(|r| r.name()), &counted.closed),
             ),
             (
                 "steered_packets",
                 "Packets seen by the steering program, by outcome",
                 "outcome",
-                with_zeros([].into_iter(), &self.counters.steering),
+                with_zeros([].into_iter(), &counted.steering),
             ),
         ];
         for (name, help, label, values) in families {
             let rows = values.into_iter().map(|(value, count)| (vec![(label, value)], count));
             counters(encoder, name, help, rows)?;
         }
-        // Some of these count and some measure; their names say which.
-        let rows = self.counters.totals.iter().map(|(name, value)| (vec![("name", name.clone())], *value as i64));
-        gauges(encoder, "dataplane_total", "Other numbers of the dataplane, by name", rows)
+        for (name, count) in counted.totals.iter().filter(|(name, _)| !GAUGES.contains(&name.as_str())) {
+            counters(encoder, name, "Counted by the dataplane, all cores", [(vec![], *count)])?;
+        }
+        Ok(())
     }
 
     fn snapshot(&self, encoder: &mut DescriptorEncoder) -> Encoded {

@@ -32,6 +32,8 @@ use crate::{admin, assemble, attest, clock, metrics, netlink, source, view};
 /// Names are looked up again this often, each with so much patience.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
+/// A change does not wait long for names; those that are late come with the next look-up.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Renewals that fall due together go out together.
 const COALESCE: Duration = Duration::from_secs(1);
 /// So do changes of the network that move a workload.
@@ -165,22 +167,7 @@ impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
     async fn reload(&mut self, network: &Network) {
         match self.candidate(network).await {
-            Ok(None) => self.faults.clear(),
-            Ok(Some((loaded, source, resolved))) => {
-                if loaded.gateway.admin != self.loaded.gateway.admin {
-                    warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
-                }
-                if let Some(source) = source {
-                    self.identities.replace_source(source);
-                }
-                self.ports
-                    .send_if_modified(|ports| std::mem::replace(ports, port_names(&loaded)) != port_names(&loaded));
-                self.resolved = resolved;
-                self.loaded = loaded;
-                self.loaded_at = clock::now();
-                self.faults.clear();
-                info!(directory = %self.directory.display(), "the configuration was read again");
-            }
+            Ok(candidate) => self.take(candidate),
             Err(faults) => {
                 for fault in &faults {
                     error!("{fault}");
@@ -191,24 +178,34 @@ impl Core {
         }
     }
 
-    async fn candidate(&self, network: &Network) -> Result<Option<Candidate>, Vec<Diagnostic>> {
+    async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
         let loaded = load(&self.directory).await?;
-        if loaded == self.loaded {
-            return Ok(None);
-        }
-        let source = match loaded.gateway.identity != self.loaded.gateway.identity
-            || loaded.gateway.trust_domain != self.loaded.gateway.trust_domain
-        {
-            true => Some(
-                source::open(&loaded.gateway)
-                    .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?,
-            ),
-            false => None,
-        };
+        // Opened again in any case: its own files may be what changed.
+        let source = source::open(&loaded.gateway)
+            .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
         let now = clock::now();
-        let resolved = resolve::resolve(&loaded, &self.resolved, RESOLVE_PATIENCE, now).await;
+        let resolved = resolve::resolve(&loaded, &self.resolved, RELOAD_PATIENCE, now).await;
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
-        Ok(Some((loaded, source, resolved)))
+        Ok(Candidate { loaded, source, resolved })
+    }
+
+    fn take(&mut self, Candidate { loaded, source, resolved }: Candidate) {
+        self.faults.clear();
+        self.identities.replace_source(source);
+        self.resolved = resolved;
+        if loaded == self.loaded {
+            return;
+        }
+        if loaded.gateway.admin != self.loaded.gateway.admin {
+            warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
+        }
+        self.ports.send_if_modified(|ports| {
+            let now = port_names(&loaded);
+            std::mem::replace(ports, now.clone()) != now
+        });
+        self.loaded = loaded;
+        self.loaded_at = clock::now();
+        info!(directory = %self.directory.display(), "the configuration was read again");
     }
 
     fn network_changed(&mut self, network: Arc<Network>) {
@@ -315,7 +312,12 @@ impl Core {
     }
 }
 
-type Candidate = (Loaded, Option<Box<dyn source::Source>>, Resolved);
+/// A configuration that would work.
+struct Candidate {
+    loaded: Loaded,
+    source: Box<dyn source::Source>,
+    resolved: Resolved,
+}
 
 async fn load(directory: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let directory = directory.to_owned();

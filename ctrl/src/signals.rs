@@ -13,3 +13,17 @@ pub fn stop() -> std::io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+/// Completes when the second signal has come, counted from now.
+pub fn second() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+    })
+}

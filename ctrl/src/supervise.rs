@@ -16,12 +16,15 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONG_LIFE: Duration = Duration::from_secs(30);
+
+/// Exit code of a process that wants to be started anew and has not failed (EX_TEMPFAIL).
+const ANEW: i32 = 75;
 
 /// First argument of this executable when it is about to become a child.
 pub const CHILD: &str = "__child";
@@ -61,71 +64,103 @@ pub fn become_child(parent: u32, program: &OsString, arguments: &[OsString]) -> 
     std::process::Command::new(program).args(arguments).exec()
 }
 
-/// Runs `processes` until `stop`, then stops them from the last to the first. Call it on a
-/// current-thread runtime: the kernel ties a child to the thread that started it.
-pub async fn run(processes: Vec<Process>, stop: impl Future<Output = ()>) {
+/// What a child is to do; later ones override.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Run,
+    Stop,
+    Die,
+}
+
+/// Runs `processes` until `stop`, then stops them from the last to the first; after `hurry` too,
+/// without waiting. Call it on a current-thread runtime: the kernel ties a child to the thread
+/// that started it.
+pub async fn run(processes: Vec<Process>, stop: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
     let tasks: Vec<_> = processes
         .into_iter()
         .map(|process| {
-            let (stop, stopped) = watch::channel(false);
-            (stop, tokio::spawn(keep(process, stopped)))
+            let (order, orders) = watch::channel(Order::Run);
+            (order, tokio::spawn(keep(process, orders)))
         })
         .collect();
     stop.await;
-    for (stop, task) in tasks.into_iter().rev() {
-        stop.send_replace(true);
-        if task.await.is_err() {
-            error!("a supervising task failed");
+    let orders: Vec<_> = tasks.iter().map(|(order, _)| order.clone()).collect();
+    let in_order = async {
+        for (order, task) in tasks.into_iter().rev() {
+            order.send_modify(|order| *order = Order::Stop.max(*order));
+            if task.await.is_err() {
+                error!("a supervising task failed");
+            }
         }
+    };
+    let at_once = async {
+        hurry.await;
+        for order in &orders {
+            order.send_replace(Order::Die);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = in_order => {}
+        () = at_once => {}
     }
 }
 
-async fn keep(process: Process, mut stopped: watch::Receiver<bool>) {
+async fn keep(process: Process, mut orders: watch::Receiver<Order>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let born = Instant::now();
+        let mut on_purpose = false;
         let how = match process.spawn() {
             Ok(mut child) => {
                 info!(pid = child.id(), "{} started", process.name());
                 let ended = tokio::select! {
                     ended = child.wait() => Some(ended),
-                    () = told_to_stop(&mut stopped) => None,
+                    () = told(&mut orders, Order::Stop) => None,
                 };
                 match ended {
-                    Some(ended) => ended.map_or_else(|e| e.to_string(), describe),
-                    None => return end(&process, child).await,
+                    Some(ended) => {
+                        on_purpose = ended.as_ref().is_ok_and(|status| status.code() == Some(ANEW));
+                        ended.map_or_else(|e| e.to_string(), describe)
+                    }
+                    None => return end(&process, child, &mut orders).await,
                 }
             }
             Err(e) => format!("could not be started: {e}"),
         };
-        if born.elapsed() >= LONG_LIFE {
+        if on_purpose || born.elapsed() >= LONG_LIFE {
             pause = FIRST_PAUSE;
         }
         warn!("{} {how}; starting it again in {pause:?}", process.name());
         tokio::select! {
             () = sleep(pause) => {}
-            () = told_to_stop(&mut stopped) => return,
+            () = told(&mut orders, Order::Stop) => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+async fn told(orders: &mut watch::Receiver<Order>, least: Order) {
     // A sender that is gone stops as well.
-    let _ = stopped.wait_for(|stop| *stop).await;
+    let _ = orders.wait_for(|order| *order >= least).await;
 }
 
-async fn end(process: &Process, mut child: Child) {
+async fn end(process: &Process, mut child: Child, orders: &mut watch::Receiver<Order>) {
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     if let Some(pid) = pid {
         // It may have ended by itself.
         let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
-    match timeout(process.deadline, child.wait()).await {
-        Ok(Ok(status)) => info!("{} {}", process.name(), describe(status)),
-        Ok(Err(e)) => error!("{}: {e}", process.name()),
-        Err(_) => {
-            error!("{} did not stop within {:?}: it is killed", process.name(), process.deadline);
+    let ended = tokio::select! {
+        ended = child.wait() => Some(ended),
+        () = sleep(process.deadline) => None,
+        () = told(orders, Order::Die) => None,
+    };
+    match ended {
+        Some(Ok(status)) => info!("{} {}", process.name(), describe(status)),
+        Some(Err(e)) => error!("{}: {e}", process.name()),
+        None => {
+            error!("{} has not stopped: it is killed", process.name());
             if let Err(e) = child.kill().await {
                 error!("{}: {e}", process.name());
             }

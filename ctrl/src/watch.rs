@@ -1,8 +1,9 @@
 //! Says when something in the configuration directory changed.
 //!
 //! The directory is watched, not its files: editors and `..data` symlinks (Kubernetes volumes)
-//! replace files, and a watch on a replaced file sees nothing more. Events are held until they
-//! pause, so that a change of several files is read once, whole.
+//! replace files, and a watch on a replaced file sees nothing more. What is below it counts too: an
+//! identity source may keep its certificates there. Events are held until they pause, so that a
+//! change of several files is read once, whole.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub fn watch(directory: &Path) -> Result<Changes, notify::Error> {
             let _ = raw.try_send(());
         }
     })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    watcher.watch(directory, RecursiveMode::Recursive)?;
     let (count, count_out) = watch::channel(0);
     tokio::spawn(debounce(raw_out, count));
     Ok(Changes { count: count_out, _watcher: watcher })

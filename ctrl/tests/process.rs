@@ -84,7 +84,11 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             }],
             last_nack: None,
         }),
-        Query::Counters => Reply::Counters(Counters { refused: vec![("NoIdentity".into(), 5)], ..Counters::default() }),
+        Query::Counters => Reply::Counters(Counters {
+            refused: vec![("NoIdentity".into(), 5)],
+            totals: vec![("bytes_sent".into(), 77), ("sessions".into(), 3)],
+            ..Counters::default()
+        }),
         Query::Live => connections(vec![live()]),
         Query::Refused => connections(vec![refusal()]),
         Query::Closed => connections(vec![]),
@@ -257,6 +261,7 @@ fn metrics_are_openmetrics_with_every_reason_and_readyz_follows_the_dataplane() 
         "sluice_dropped_packets_total{reason=\"SourceSpoofed\"} 0\n",
         "sluice_sessions{core=\"0\"} 3\n",
         "sluice_ready 1\n",
+        "sluice_bytes_sent_total 77\n",
         "sluice_port_up{interface=\"in0\",side=\"inside\"} 1\n",
         "# EOF\n 200",
     ] {

@@ -23,13 +23,17 @@ while :; do sleep 0.02; done
 
 impl Rig {
     fn new() -> Self {
+        Self::with(SCRIPT)
+    }
+
+    fn with(script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         std::fs::hard_link(SLUICE, path.join("sluice"))
             .or_else(|_| std::fs::copy(SLUICE, path.join("sluice")).map(|_| ()))
             .unwrap();
         for name in ["sluice-ctrl", "sluice-dataplane"] {
-            std::fs::write(path.join(name), SCRIPT).unwrap();
+            std::fs::write(path.join(name), script).unwrap();
             std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         let config = path.join("config");
@@ -76,9 +80,18 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // Its children get SIGTERM from the kernel.
+        // Its children get SIGTERM from the kernel; one of a test that failed may not listen to it.
         let _ = self.up.kill();
         let _ = self.up.wait();
+        for name in ["sluice-dataplane", "sluice-ctrl"] {
+            let starts = read(&self.path(&format!("{name}.starts")));
+            for pid in starts.lines().filter_map(|line| line.split(' ').next()) {
+                let ours = read(&Path::new("/proc").join(pid).join("cmdline"));
+                if ours.contains(&self.path(name).display().to_string()) {
+                    let _ = Command::new("kill").args(["-KILL", pid]).status();
+                }
+            }
+        }
     }
 }
 
@@ -112,7 +125,7 @@ fn a_child_that_is_killed_is_started_again_and_the_other_is_left_alone() {
     assert_ne!(rig.pid("sluice-dataplane", 3), second);
     assert_eq!(rig.lines("sluice-ctrl.starts", 1).len(), 1);
     let arguments = &rig.lines("sluice-dataplane.starts", 1)[0];
-    assert!(arguments.ends_with(&format!("--admin {}", rig.path("a.sock").display())), "{arguments}");
+    assert!(arguments.contains(&format!(" --admin {} --log text", rig.path("a.sock").display())), "{arguments}");
     kill("-KILL", &ctrl);
     assert_ne!(rig.pid("sluice-ctrl", 2), ctrl);
 }
@@ -124,6 +137,17 @@ fn sigterm_stops_the_dataplane_first_and_then_ctrl() {
     kill("-TERM", &rig.up.id().to_string());
     assert!(rig.up.wait().unwrap().success());
     assert_eq!(read(&rig.path("ends")), "sluice-dataplane\nsluice-ctrl\n");
+    children.iter().for_each(|pid| gone(pid));
+}
+
+#[test]
+fn a_second_signal_kills_children_that_do_not_stop() {
+    let mut rig = Rig::with(&SCRIPT.replace("exit 0", "true"));
+    let children = [rig.pid("sluice-dataplane", 1), rig.pid("sluice-ctrl", 1)];
+    kill("-TERM", &rig.up.id().to_string());
+    assert_eq!(rig.lines("ends", 1), ["sluice-dataplane"], "it was asked, and ctrl was not yet");
+    kill("-INT", &rig.up.id().to_string());
+    assert!(rig.up.wait().unwrap().success());
     children.iter().for_each(|pid| gone(pid));
 }
 

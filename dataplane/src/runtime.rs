@@ -25,10 +25,14 @@ use crate::snapshot::receive::{Channel, Error};
 use crate::steering::{SteeringPlane, WorkerSteering};
 use crate::time::{Clock, Instant, Now};
 use crate::tls::provider;
+use crate::worker::handoff::{Handoff, Wake};
 use crate::worker::{Mailbox, Settings, Worker};
 
 /// Entries of each ring of a socket.
 const RING: u32 = 2048;
+
+/// A packet of the largest MTU with an Ethernet header and a VLAN tag.
+const LARGEST_FRAME: usize = 65_535 + 18;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +48,27 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     // A core dump would hold private keys.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let Some((channel, boot)) = wait_for_boot(admin, stop)? else { return Ok(Ended::Stopped) };
-    let steering = SteeringPlane::attach(&boot).context("the steering programs cannot be attached")?;
     let specs = port_specs(&boot)?;
+    let steering = SteeringPlane::attach(&boot).context("the steering programs cannot be attached")?;
     let veth: Vec<bool> = boot.ports.iter().map(|p| link::driver(&p.interface).is_ok_and(|d| d == "veth")).collect();
     let secret = secret()?;
     let adopted = steering.flows().list().context("the flows of the process before cannot be read")?;
 
-    let mut handles = Vec::new();
-    let mut threads = Vec::new();
-    let mut sockets = Vec::new();
-    let mut transfer = "copy";
     let cores = boot.cores.0.len();
-    for (index, &core) in boot.cores.0.iter().enumerate() {
+    let mut ports = Vec::with_capacity(cores);
+    let mut sockets = Vec::new();
+    for index in 0..cores {
         let steer = WorkerSteering { flows: steering.flows(), sockets: steering.sockets() };
         let io = open_ports(&specs, index as u32, &boot, steer)?;
-        transfer = io.mode();
         for (port, queue, fd) in io.sockets() {
             sockets.push((port, queue, fd.try_clone_to_owned()?));
         }
+        ports.push(io);
+    }
+    let transfer = ports[0].mode();
+    let lanes = lanes(&ports, &secret);
+    let (mut handles, mut threads) = (Vec::new(), Vec::new());
+    for (((index, io), &core), lanes) in ports.into_iter().enumerate().zip(&boot.cores.0).zip(lanes) {
         let waker = io.waker();
         let mailbox = Arc::new(Mailbox::default());
         let settings = Settings::new(&boot, index as u32, veth.clone(), secret);
@@ -69,6 +76,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
         let seed = flow_seed(&secret);
         let mine = adopted.iter().filter(|f| flow::owner(f.source, f.destination, seed, cores) == index);
         worker.adopt(mine.map(|f| flow::FlowKey::new(PortId(f.port), f.source, f.destination)));
+        worker.share(lanes);
         threads.push(spawn(core, worker)?);
         handles.push(WorkerHandle { core, mailbox, waker, adopted: None });
     }
@@ -141,6 +149,21 @@ fn open_ports(specs: &[PortSpec], core_index: u32, boot: &Boot, steer: WorkerSte
     let cores = boot.cores.0.len() as u32;
     let frames = boot.limits.frames;
     Ok(XskPorts::open(OpenOptions { ports: specs, core_index, cores, frames, ring, steer: Box::new(steer) })?)
+}
+
+/// The ways from each core to each other one.
+fn lanes(ports: &[XskPorts], secret: &[u8; 16]) -> Vec<Handoff> {
+    let cores = ports.len();
+    if cores == 1 {
+        return vec![Handoff::alone()];
+    }
+    let wakes = ports.iter().map(|io| {
+        (1..cores).map(|_| {
+            let waker = io.waker();
+            Box::new(move || waker.wake()) as Wake
+        })
+    });
+    Handoff::between(cores, flow_seed(secret), LARGEST_FRAME, wakes.map(Iterator::collect).collect())
 }
 
 fn spawn(core: u32, mut worker: Worker<XskPorts, SystemClock>) -> Result<std::thread::JoinHandle<()>> {

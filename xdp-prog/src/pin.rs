@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::maps::{self, LAYOUT, NAMES};
 use crate::{Error, Options, Result, guard, sys};
@@ -47,6 +47,8 @@ pub fn load(options: &Options) -> Result<Loaded> {
     if !is_bpffs(directory)? {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
+    // libbpf reports what is none of an operator's business, such as a qdisc that exists already.
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| tracing::debug!("libbpf: {}", text.trim_end()))));
     let mut object =
         ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
@@ -207,7 +209,7 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
 }
 
 fn interface_label(index: u32) -> String {
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+    let socket = sys::any_socket();
     let name = socket.ok().and_then(|socket| rustix::net::netdevice::index_to_name(socket, index).ok());
     name.unwrap_or_else(|| format!("number {index}"))
 }

@@ -11,8 +11,7 @@ use crate::{Error, Result, pin, sys};
 /// The interface's index in this network namespace.
 pub fn interface_index(interface: &str) -> Result<u32> {
     let none = |_| Error::NoInterface { interface: interface.to_owned() };
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
-        .map_err(|error| Error::system("opening a socket")(error.into()))?;
+    let socket = sys::any_socket().map_err(Error::system("opening a socket"))?;
     rustix::net::netdevice::name_to_index(socket, interface).map_err(none)
 }
 

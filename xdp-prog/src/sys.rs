@@ -8,6 +8,7 @@ use std::path::Path;
 
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{AsRawLibbpf, MapCore, MapHandle, OpenMapMut};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// Attaches an XDP program in native mode or fails: libbpf-rs would let the kernel choose the
 /// generic mode where the driver has none.
@@ -91,6 +92,11 @@ pub fn mount_bpffs(path: &Path) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A socket to ask about interfaces with, whatever it is.
+pub fn any_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
+}
+
 /// Receive queues of an interface: in use, and at most.
 pub fn rx_queues(interface: &str) -> io::Result<(u32, u32)> {
     /// `struct ethtool_channels` of <linux/ethtool.h>.
@@ -103,7 +109,7 @@ pub fn rx_queues(interface: &str) -> io::Result<(u32, u32)> {
     const GCHANNELS: u32 = 0x3c;
     const RX: usize = 0;
     const COMBINED: usize = 3;
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let socket = any_socket()?;
     let mut channels = Channels { command: GCHANNELS, max: [0; 4], now: [0; 4] };
     // SAFETY: all zero is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

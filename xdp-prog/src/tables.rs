@@ -7,7 +7,7 @@ use crate::maps::{Entries, Table};
 use crate::{Change, Error, Result};
 
 /// What is left to do, and what was done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Update {
     pub change: Change,
     stale: Vec<Vec<u8>>,
@@ -23,8 +23,8 @@ pub fn add(
 ) -> Result<Update> {
     let old = table.entries()?;
     let index: Entries = wanted.iter().cloned().collect();
-    let mut update = Update::default();
-    update.stale = old.keys().filter(|key| ours(key) && !index.contains_key(*key)).cloned().collect();
+    let stale = old.keys().filter(|key| ours(key) && !index.contains_key(*key)).cloned().collect();
+    let mut update = Update { change: Change::default(), stale };
     let room = table.capacity() - old.len().min(table.capacity());
     let new = index.keys().filter(|key| !old.contains_key(*key)).count();
     if new > room {

@@ -121,9 +121,8 @@ fn what_cannot_be_attached_says_what_to_do() {
     assert!(error.contains("no interface nosuch0"), "{error}");
     let error = attach(&|options| options.ports[1].interface = "lo".into());
     assert!(error.starts_with("lo: its driver has no native XDP"), "{error}");
-    run("ip link add wide numrxqueues 1 type veth peer name widep numtxqueues 2");
-    run("ip link set wide up");
-    run("ip link set widep up");
+    rig::add("wide");
+    run("ethtool -L widep tx 2");
     let error = attach(&|options| options.ports[1].interface = "wide".into());
     assert!(error.starts_with("wide: it has 1 receive queues"), "{error}");
     assert!(error.contains("ethtool -L"), "{error}");

@@ -36,6 +36,7 @@ impl Up {
         logging::start(self.log);
         let gateway = place::load(&self.config)?.gateway;
         let stop = signals::stop().map_err(anyhow::Error::from)?;
+        let hurry = signals::second().map_err(anyhow::Error::from)?;
         let format = if self.log == logging::Format::Json { "json" } else { "text" };
         let ctrl = Process {
             program: supervise::find("sluice-ctrl"),
@@ -44,10 +45,10 @@ impl Up {
         };
         let dataplane = Process {
             program: supervise::find("sluice-dataplane"),
-            arguments: vec!["--admin".into(), gateway.admin.socket.into()],
+            arguments: vec!["--admin".into(), gateway.admin.socket.into(), "--log".into(), format.into()],
             deadline: gateway.timeouts.drain + GRACE,
         };
-        supervise::run(vec![ctrl, dataplane], stop).await;
+        supervise::run(vec![ctrl, dataplane], stop, hurry).await;
         Ok(true)
     }
 }

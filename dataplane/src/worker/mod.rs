@@ -9,6 +9,7 @@
 //! ```
 
 mod admit;
+pub mod handoff;
 mod mailbox;
 mod pool;
 mod receive;
@@ -84,6 +85,7 @@ pub struct Worker<P: PacketIo, C: Clock> {
     clock: C,
     settings: Settings,
     mailbox: Arc<Mailbox>,
+    handoff: handoff::Handoff,
     now: Now,
     stack: Stack,
     pool: Pool,
@@ -127,12 +129,18 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             next_id: 1,
             grace_until: now.mono + settings.limits.pre_existing_grace.into(),
             stopping: false,
+            handoff: handoff::Handoff::alone(),
             io,
             clock,
             settings,
             mailbox,
             now,
         }
+    }
+
+    /// One of several cores: frames of flows that others own go to them.
+    pub fn share(&mut self, handoff: handoff::Handoff) {
+        self.handoff = handoff;
     }
 
     /// Turns until [`Command::Stop`].

@@ -2,13 +2,17 @@
 
 use snapshot::{DropReason, Side};
 
-use super::Worker;
-use crate::flow::{FlowKey, FlowRef};
+use tcp_stack::Stack;
+
+use super::handoff::Handoff;
+use super::sessions::Sessions;
+use super::{Mailbox, Settings, Worker};
+use crate::flow::{FlowKey, FlowRef, FlowTable};
 use crate::io::{BURST, Packet, PacketIo, PortId};
 use crate::parse::{self, Content, IcmpError, IcmpKind, Segment, flags};
 use crate::session::{Reply, Syn, send_frame, send_reset};
 use crate::stats::Total;
-use crate::time::Clock;
+use crate::time::{Clock, Instant};
 
 /// Bursts from one port before the next has its turn.
 const BURSTS_PER_TURN: usize = 4;
@@ -26,12 +30,25 @@ enum After {
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     /// Everything that arrived, up to a bound a port. Returns how many packets.
     pub(super) fn receive(&mut self) -> usize {
-        let mut total = 0;
+        let mut total = self.receive_handed();
         for port in (0..self.io.ports() as u16).map(PortId) {
             for _ in 0..BURSTS_PER_TURN {
                 let count = self.io.rx_burst(port);
                 for index in 0..count {
-                    self.receive_packet(port, Packet(index));
+                    let frame = self.io.bytes(Packet(index));
+                    let handoff = Some(&mut self.handoff);
+                    let after = handle(
+                        port,
+                        frame,
+                        handoff,
+                        &self.settings,
+                        &self.mailbox,
+                        &self.flows,
+                        &mut self.sessions,
+                        &mut self.stack,
+                        self.now.mono,
+                    );
+                    self.follow_up(port, after);
                 }
                 self.io.release();
                 total += count;
@@ -40,37 +57,35 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 }
             }
         }
+        self.handoff.wake();
         self.mailbox.counters.add(Total::PacketsReceived, total as u64);
         total
     }
 
-    fn receive_packet(&mut self, port: PortId, packet: Packet) {
-        let (checksums, veth) = (self.port(port).checksum, self.settings.veth[usize::from(port.0)]);
-        let frame = self.io.bytes(packet);
-        let parsed = match parse::parse(frame, checksums, veth) {
-            Ok(parsed) => parsed,
-            Err(reason) => return self.mailbox.counters.drop(reason),
-        };
-        let after = match parsed.content {
-            Content::Segment(segment) => {
-                let packet = &frame[parsed.packet];
-                segment_arrived(
-                    packet,
-                    &segment,
-                    parsed.source_mac,
-                    &FlowKey::new(port, segment.source, segment.destination),
+    /// What other cores received for flows of ours.
+    fn receive_handed(&mut self) -> usize {
+        let mut total = 0;
+        for other in 0..self.handoff.others() {
+            for _ in 0..BURSTS_PER_TURN * BURST {
+                let Some(mut parcel) = self.handoff.take(other) else { break };
+                let port = parcel.port();
+                let after = handle(
+                    port,
+                    parcel.frame(),
+                    None,
+                    &self.settings,
+                    &self.mailbox,
                     &self.flows,
                     &mut self.sessions,
                     &mut self.stack,
                     self.now.mono,
-                )
+                );
+                self.handoff.back(other, parcel);
+                self.follow_up(port, after);
+                total += 1;
             }
-            Content::Icmp(error) => {
-                self.icmp_arrived(port, error);
-                After::Nothing
-            }
-        };
-        self.follow_up(port, after);
+        }
+        total
     }
 
     fn follow_up(&mut self, port: PortId, after: After) {
@@ -94,26 +109,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    /// An error about a segment of ours, if it quotes one that can be in flight (RFC 5927 §4).
-    fn icmp_arrived(&mut self, port: PortId, error: IcmpError) {
-        // The quoted segment is ours, so the flow's own packets run the other way.
-        let key = FlowKey::new(port, error.destination, error.source);
-        let found = self.flows.find(&key);
-        let Some(FlowRef::Live { session: index, leg }) = found else {
-            return self.mailbox.counters.drop(DropReason::BadIcmp);
-        };
-        let Some(session) = self.sessions.find(index) else { return };
-        let in_flight = session.leg(leg).is_some_and(|leg| leg.conn.in_flight(error.sequence));
-        if !in_flight {
-            return self.mailbox.counters.drop(DropReason::BadIcmp);
-        }
-        match error.kind {
-            IcmpKind::TooBig(mtu) => session.on_too_big(leg, mtu as usize),
-            IcmpKind::Unreachable => session.on_unreachable(leg),
-        }
-        self.sessions.mark(index);
-    }
-
     pub(super) fn side(&self, port: PortId) -> Side {
         self.port(port).side
     }
@@ -124,17 +119,83 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     }
 }
 
-/// Free of `self`, since the frame is still lent out by the port.
+/// One frame. Free of `self`, since the frame is still lent out by the port. `handoff` is None for a
+/// frame that has been handed over already.
+#[allow(clippy::too_many_arguments)]
+fn handle(
+    port: PortId,
+    frame: &mut [u8],
+    handoff: Option<&mut Handoff>,
+    settings: &Settings,
+    mailbox: &Mailbox,
+    flows: &FlowTable,
+    sessions: &mut Sessions,
+    stack: &mut Stack,
+    now: Instant,
+) -> After {
+    let counters = &mailbox.counters;
+    let at = usize::from(port.0);
+    let parsed = match parse::parse(frame, settings.ports[at].checksum, settings.veth[at]) {
+        Ok(parsed) => parsed,
+        Err(reason) => {
+            counters.drop(reason);
+            return After::Nothing;
+        }
+    };
+    let (source, destination) = match &parsed.content {
+        Content::Segment(segment) => (segment.source, segment.destination),
+        // The quoted segment is ours, so the flow's own packets run the other way.
+        Content::Icmp(error) => (error.destination, error.source),
+    };
+    if let Some(handoff) = handoff
+        && let Some(owner) = handoff.other_owner(source, destination)
+    {
+        match handoff.give(owner, port, frame) {
+            Ok(()) => counters.add(Total::HandedOver, 1),
+            Err(reason) => counters.drop(reason),
+        }
+        return After::Nothing;
+    }
+    let key = FlowKey::new(port, source, destination);
+    match parsed.content {
+        Content::Segment(segment) => {
+            segment_arrived(&frame[parsed.packet], &segment, parsed.source_mac, &key, flows, sessions, stack, now)
+        }
+        Content::Icmp(error) => {
+            if !icmp_arrived(error, &key, flows, sessions) {
+                counters.drop(DropReason::BadIcmp);
+            }
+            After::Nothing
+        }
+    }
+}
+
+/// An error about a segment of ours. False: it quotes none that can be in flight (RFC 5927 §4).
+fn icmp_arrived(error: IcmpError, key: &FlowKey, flows: &FlowTable, sessions: &mut Sessions) -> bool {
+    let Some(FlowRef::Live { session: index, leg }) = flows.find(key) else { return false };
+    let Some(session) = sessions.find(index) else { return false };
+    if !session.leg(leg).is_some_and(|leg| leg.conn.in_flight(error.sequence)) {
+        return false;
+    }
+    match error.kind {
+        IcmpKind::TooBig(mtu) => session.on_too_big(leg, mtu as usize),
+        IcmpKind::Unreachable => session.on_unreachable(leg),
+    }
+    sessions.mark(index);
+    true
+}
+
+/// A segment, for its session if there is one.
 #[allow(clippy::too_many_arguments)]
 fn segment_arrived(
     packet: &[u8],
     segment: &Segment,
     mac: [u8; 6],
     key: &FlowKey,
-    flows: &crate::flow::FlowTable,
-    sessions: &mut super::Sessions,
-    stack: &mut tcp_stack::Stack,
-    now: crate::time::Instant,
+    flows: &FlowTable,
+    sessions: &mut Sessions,
+    stack: &mut Stack,
+    now: Instant,
 ) -> After {
     match flows.find(key) {
         Some(FlowRef::Live { session: index, leg }) => {

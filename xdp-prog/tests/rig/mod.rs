@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use xdp_prog::{Options, Port, Side, Steering, Verdict};
 
 pub const IN0: u16 = 1;
@@ -20,7 +21,10 @@ pub const OUT0: u16 = 3;
 /// Enters namespaces of this thread's own and makes three veth pairs: in0, in1, out0, with peers
 /// in0p, in1p, out0p.
 pub fn enter() {
-    assert!(rustix::process::geteuid().is_root(), "these tests load BPF programs and make namespaces: run them as root");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "these tests load BPF programs and make namespaces: run them as root"
+    );
     // SAFETY: both flags concern this thread alone; no descriptor becomes invalid by them.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) };
     assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
@@ -53,11 +57,7 @@ pub fn options() -> Options {
     Options {
         pin_directory: PathBuf::from("/mnt/bpf/node"),
         flows: 64,
-        ports: vec![
-            port("in0", IN0, Side::Inside),
-            port("in1", IN1, Side::Inside),
-            port("out0", OUT0, Side::Outside),
-        ],
+        ports: vec![port("in0", IN0, Side::Inside), port("in1", IN1, Side::Inside), port("out0", OUT0, Side::Outside)],
         on_absent_pass: false,
         grace: Duration::ZERO,
     }
@@ -68,12 +68,24 @@ pub fn workers(steering: &Steering) -> Vec<OwnedFd> {
     [IN0, IN1, OUT0]
         .into_iter()
         .map(|port| {
-            let socket =
-                rustix::net::socket(rustix::net::AddressFamily::XDP, rustix::net::SocketType::RAW, None).unwrap();
+            let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None).unwrap();
             steering.set_xsk(port, 0, socket.as_fd()).unwrap();
             socket
         })
         .collect()
+}
+
+/// Closes the workers' sockets, and waits until the kernel has emptied their slots: a process that
+/// another test is just starting may hold a copy of the descriptors until it runs.
+pub fn stop(steering: &Steering, workers: Vec<OwnedFd>, captured: &[u8]) {
+    drop(workers);
+    for _ in 0..10_000_000 {
+        if steering.try_frame(OUT0, 0, captured).unwrap() == Verdict::Drop {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("a closed socket is still in the map");
 }
 
 /// What the steering program does with a frame, and the one counter that it raises.
