@@ -10,7 +10,9 @@ use dataplane::stats::{Report, Total};
 use dataplane::tls::CryptoProvider;
 use dataplane::worker::{Mailbox, Settings, Worker};
 use snapshot::gateway::Checksum;
-use snapshot::{Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting};
+use snapshot::{
+    Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting,
+};
 
 use super::clock::SimClock;
 use super::pki::Identity;
@@ -83,7 +85,8 @@ impl Gateway {
         let worker = Worker::new(io, clock, settings, mailbox.clone());
         let mut keys = Keys::default();
         take_keys(&mut keys, identities);
-        let compiled = Arc::new(Compiled::compile(&first, &keys, &provider, None).expect("the first snapshot compiles"));
+        let compiled =
+            Arc::new(Compiled::compile(&first, &keys, &provider, None).expect("the first snapshot compiles"));
         let mut gateway = Self {
             name,
             worker,

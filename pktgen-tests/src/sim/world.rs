@@ -18,10 +18,10 @@ use super::gateway::{Gateway, INSIDE, OUTSIDE, Sizes};
 use super::host::{Host, Service, Tuning};
 use super::link::{Arrival, Link, Station};
 use super::oracle::Oracle;
+use super::peer;
 use super::pki::{Authority, Identity, TRUST_DOMAIN};
 use super::topology::{self, HOSTS, Segment};
 use super::trace::Trace;
-use super::peer;
 use super::wire::see;
 
 /// What a simulation is made of, besides its seed.
