@@ -6,7 +6,7 @@ use std::time::Duration;
 use pktgen_tests::load::{Exchange, Server, exchange};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Capture, Host, PacketSocket, wait_until};
-use pktgen_tests::packet::{ACK, PSH, Packet, RST, SYN, Segment};
+use pktgen_tests::packet::{ACK, Packet, RST, SYN, Segment};
 
 fn answers(port: u16) -> impl Fn(&[u8]) -> bool {
     move |frame| {
@@ -47,12 +47,6 @@ fn fragments_and_double_tags_reach_no_service_and_extension_headers_are_no_disgu
             ("three tags", vec![Packet { vlans: vec![7, 8, 9], ..from(46_005) }.frame()], 46_005, false),
             ("a wrong checksum", vec![Packet { checksum_error: 1, ..from(46_006) }.frame()], 46_006, false),
             ("SYN and RST", vec![Packet { flags: SYN | RST, ..from(46_007) }.frame()], 46_007, false),
-            (
-                "data out of nowhere",
-                vec![Packet { flags: PSH | ACK, payload: vec![9; 99], ..from(46_008) }.frame()],
-                46_008,
-                false,
-            ),
             ("options or extension headers", vec![dressed.frame()], 46_100, true),
             ("nothing special", vec![from(46_101).frame()], 46_101, true),
         ];

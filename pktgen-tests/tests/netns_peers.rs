@@ -1,7 +1,7 @@
 //! Peers without a gateway: curl, OpenSSL and Python speak mTLS with one gateway, as clients and as
 //! servers, with SVIDs that OpenSSL made. What is wrong with a certificate is refused by its name.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,14 +36,30 @@ struct Svid {
     key: PathBuf,
 }
 
-/// Signs a certificate with these SANs by the root in `authority`.
-fn svid(authority: &Path, name: &str, sans: &str, days: &str) -> Svid {
+/// Signs a certificate with these SANs by the root in `authority`, valid now.
+fn svid(authority: &Path, name: &str, sans: &str) -> Svid {
+    let date = |what: &str| {
+        let output = Command::new("date").args(["-u", "-d", what, "+%Y%m%d%H%M%SZ"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    sign(authority, name, sans, &date("-1 hour"), &date("+1 day"))
+}
+
+/// The validity as ASN.1 writes it: `20200101000000Z`.
+fn sign(authority: &Path, name: &str, sans: &str, begins: &str, ends: &str) -> Svid {
     let path = |end: &str| authority.join(format!("{name}.{end}"));
     let extensions = format!(
         "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\n\
          extendedKeyUsage = serverAuth, clientAuth\nsubjectAltName = {sans}\n"
     );
+    let directory = authority.display();
+    let ca = format!(
+        "[ca]\ndefault_ca = root\n[root]\ndatabase = {directory}/index\nunique_subject = no\nrand_serial = yes\n\
+         new_certs_dir = {directory}\ndefault_md = sha256\npolicy = any\n[any]\norganizationName = optional\n"
+    );
     fs::write(path("ext"), extensions).unwrap();
+    fs::write(path("ca"), ca).unwrap();
+    File::options().create(true).append(true).open(authority.join("index")).unwrap();
     let (key, request, certificate) = (path("key"), path("csr"), path("crt"));
     openssl(&["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/O=peer"])
         .arg("-keyout")
@@ -51,12 +67,13 @@ fn svid(authority: &Path, name: &str, sans: &str, days: &str) -> Svid {
         .arg("-out")
         .arg(&request)
         .succeed();
-    openssl(&["x509", "-req", "-days", days, "-CAcreateserial"])
+    openssl(&["ca", "-batch", "-notext", "-startdate", begins, "-enddate", ends, "-config"])
+        .arg(path("ca"))
         .arg("-in")
         .arg(request)
-        .arg("-CA")
+        .arg("-cert")
         .arg(authority.join("root.crt"))
-        .arg("-CAkey")
+        .arg("-keyfile")
         .arg(authority.join("root.key"))
         .arg("-extfile")
         .arg(path("ext"))
@@ -87,7 +104,7 @@ fn openssl(arguments: &[&str]) -> Command {
 fn direct_clients_are_served_by_their_svid_and_refused_by_what_is_wrong_with_it() {
     let pair = Pair::start(&Setup::default()).unwrap();
     let service = Service::start(&pair.site.backend, pair.site.rig.directory()).unwrap();
-    let good = svid(&pair.authority, "frontend", &format!("URI:{FRONTEND_ID}"), "1");
+    let good = svid(&pair.authority, "frontend", &format!("URI:{FRONTEND_ID}"));
 
     let curl = call_with_curl(&pair, Some(&good)).unwrap();
     assert!(curl.ok().unwrap().contains("you said: from-curl"), "{curl:?}");
@@ -104,23 +121,16 @@ fn direct_clients_are_served_by_their_svid_and_refused_by_what_is_wrong_with_it(
     let before = service.accepted().unwrap();
     let foreign = pair.site.rig.directory().join("foreign-ca");
     pktgen_tests::netns::gateway::authority(&foreign).unwrap();
-    let bad = |name: &str, sans: &str| Some(svid(&pair.authority, name, sans, "1"));
+    let bad = |name: &str, sans: &str| Some(svid(&pair.authority, name, sans));
+    let (begins, ends) = ("20240101000000Z", "20240102000000Z");
+    let late = sign(&pair.authority, "late", &format!("URI:{FRONTEND_ID}"), begins, ends);
     let cases = [
         ("not in the list", bad("intruder", &format!("URI:{INTRUDER_ID}")), RefuseReason::NotAllowedInbound),
         ("two IDs", bad("two", &format!("URI:{FRONTEND_ID}, URI:{INTRUDER_ID}")), RefuseReason::PeerNoSpiffeId),
         ("no ID", bad("none", "DNS:frontend.example.com"), RefuseReason::PeerNoSpiffeId),
         ("another domain", bad("other", "URI:spiffe://example.org/x"), RefuseReason::PeerTrustDomainUnknown),
-        (
-            "another root",
-            Some(svid(&foreign, "frontend", &format!("URI:{FRONTEND_ID}"), "1")),
-            RefuseReason::PeerUntrusted,
-        ),
-        // Ends on the day before it begins: OpenSSL signs that.
-        (
-            "expired",
-            Some(svid(&pair.authority, "late", &format!("URI:{FRONTEND_ID}"), "-1")),
-            RefuseReason::PeerExpired,
-        ),
+        ("another root", Some(svid(&foreign, "frontend", &format!("URI:{FRONTEND_ID}"))), RefuseReason::PeerUntrusted),
+        ("expired", Some(late), RefuseReason::PeerExpired),
         ("no certificate", None, RefuseReason::NoClientCertificate),
     ];
     for (name, svid, reason) in cases {
@@ -135,8 +145,8 @@ fn direct_clients_are_served_by_their_svid_and_refused_by_what_is_wrong_with_it(
 fn direct_servers_are_called_with_the_workloads_svid_and_refused_by_theirs() {
     let pair = Pair::start(&Setup { files: &[("direct.yaml", DIRECT)], ..Setup::default() }).unwrap();
     let directory = pair.site.rig.directory();
-    let good = svid(&pair.authority, "backend", &format!("URI:{BACKEND_ID}, IP:198.18.30.2"), "1");
-    let bad = svid(&pair.authority, "intruder", &format!("URI:{INTRUDER_ID}, IP:198.18.30.2"), "1");
+    let good = svid(&pair.authority, "backend", &format!("URI:{BACKEND_ID}, IP:198.18.30.2"));
+    let bad = svid(&pair.authority, "intruder", &format!("URI:{INTRUDER_ID}, IP:198.18.30.2"));
     let root = pair.authority.join("root.crt");
     let script = directory.join("server.py");
     fs::write(&script, include_str!("peers/server.py")).unwrap();

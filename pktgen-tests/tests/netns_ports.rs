@@ -10,15 +10,26 @@ use pktgen_tests::netns::{End, Host, Namespace, wait_until};
 
 const INTRUDER: &str = include_str!("../../deploy/demo/intruder.yaml");
 
-/// Of three runs, so that what else the machine does counts least.
-fn best_rate(pair: &Pair, address: SocketAddr) -> f64 {
-    let what = Exchange { connections: 4, bytes: 10_000_000 };
-    let rate = |_| {
+/// The rate of the frontend's exchanges without the other port, over that with it. What else the
+/// machine does can halve either at any time, so they are measured in turns until one pair of them
+/// is fair; a gateway that one port slows down fails every pair.
+fn keeps_its_rate(pair: &Pair, address: SocketAddr, without: impl Fn(), with: impl Fn()) -> f64 {
+    let rate = || {
         let began = Instant::now();
-        exchange(&pair.site.frontend, address, what).unwrap();
+        exchange(&pair.site.frontend, address, Exchange { connections: 4, bytes: 10_000_000 }).unwrap();
         began.elapsed().as_secs_f64().recip()
     };
-    (0..3).map(rate).fold(0.0, f64::max)
+    let mut best = 0.0;
+    for _ in 0..8 {
+        let before = rate();
+        without();
+        best = f64::max(best, rate() / before);
+        with();
+        if best > 0.9 {
+            break;
+        }
+    }
+    best
 }
 
 fn answered(from: &Namespace, address: SocketAddr) -> Result<()> {
@@ -35,23 +46,22 @@ fn a_port_that_goes_comes_back_and_the_others_keep_their_rate() {
     let _server = Server::start(&pair.site.backend, address).unwrap();
     let (frontend, second, node) = (&pair.site.frontend, &pair.site.intruder, &pair.site.node_a);
     answered(second, address).unwrap();
-    let alone = best_rate(&pair, address);
-
-    node.ip("link set in1 down").unwrap();
-    let with_one_down = best_rate(&pair, address);
-    println!("rate with in1 down: {:.2} of before", with_one_down / alone);
-    assert!(with_one_down > 0.9 * alone, "in1 is down, and in0 keeps {:.2} of its rate", with_one_down / alone);
-    node.ip("link set in1 up").unwrap();
+    let set = |state: &str| node.ip(&format!("link set in1 {state}")).unwrap();
+    let kept = keeps_its_rate(&pair, address, || set("down"), || set("up"));
+    println!("rate with in1 down: {kept:.2} of before");
+    assert!(kept > 0.9, "in1 is down, and in0 keeps {kept:.2} of its rate");
     back(second, address, "in1 is up again");
 
-    node.ip("link del in1").unwrap();
-    let with_one_gone = best_rate(&pair, address);
-    println!("rate with in1 gone: {:.2} of before", with_one_gone / alone);
-    assert!(with_one_gone > 0.9 * alone, "in1 is gone, and in0 keeps {:.2} of its rate", with_one_gone / alone);
-    let (here, there) = (["198.18.3.1/24", "2001:db8:3::1/64"], ["198.18.3.2/24", "2001:db8:3::2/64"]);
-    let (here, there) = (End::new(node, "in1", &here), End::new(second, "eth0", &there));
-    pair.site.rig.cable(&here, &there, 1500, 1).unwrap();
-    second.ip("route add default via 198.18.3.1").unwrap();
+    let remove = || node.ip("link del in1").unwrap();
+    let lay_again = || {
+        let (here, there) = (["198.18.3.1/24", "2001:db8:3::1/64"], ["198.18.3.2/24", "2001:db8:3::2/64"]);
+        let (here, there) = (End::new(node, "in1", &here), End::new(second, "eth0", &there));
+        pair.site.rig.cable(&here, &there, 1500, 1).unwrap();
+        second.ip("route add default via 198.18.3.1").unwrap();
+    };
+    let kept = keeps_its_rate(&pair, address, remove, lay_again);
+    println!("rate with in1 gone: {kept:.2} of before");
+    assert!(kept > 0.9, "in1 is gone, and in0 keeps {kept:.2} of its rate");
     back(second, address, "in1 is there again");
 
     node.ip("link set out0 down").unwrap();

@@ -93,6 +93,9 @@ pub trait PacketIo {
     /// rings anew if they need it. False: not yet, try again.
     fn reopen(&mut self, port: PortId) -> bool;
 
+    /// Tells what was dropped inside the driver since it was last asked.
+    fn drops(&mut self, _tell: &mut dyn FnMut(DropReason, u64)) {}
+
     /// Frames that are accounted for (free, or lent to a ring), and all frames. Equal whenever no
     /// burst is out: a difference is a leak.
     fn frames(&self) -> (usize, usize);

@@ -67,6 +67,8 @@ pub struct XskPorts {
     large: Box<[u8]>,
     sleeper: Sleeper,
     steer: Box<dyn SteerMap>,
+    /// What [`PacketIo::drops`] has told of each port.
+    told: Vec<Counters>,
 }
 
 /// The longest sleep while something is queued that the kernel did not take.
@@ -109,6 +111,7 @@ impl XskPorts {
             large: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
             sleeper: Sleeper::new().map_err(|errno| OpenError::Wait(errno.raw_os_error()))?,
             steer,
+            told: vec![Counters::default(); specs.len()],
         };
         all.refill();
         Ok(all)
@@ -201,6 +204,18 @@ fn bind_all(ports: &mut [Port], frames: u32, ring: RingSize) -> Result<(Umem, Mo
 }
 
 impl PacketIo for XskPorts {
+    fn drops(&mut self, tell: &mut dyn FnMut(DropReason, u64)) {
+        for at in 0..self.ports.len() {
+            let now = self.counters(PortId(at as u16));
+            let before = std::mem::replace(&mut self.told[at], now);
+            let counts = [
+                (DropReason::TooLarge, now.oversized - before.oversized),
+                (DropReason::PortDown, now.refused + now.shed - before.refused - before.shed),
+            ];
+            counts.into_iter().filter(|(_, count)| *count > 0).for_each(|(reason, count)| tell(reason, count));
+        }
+    }
+
     fn reopen(&mut self, port: PortId) -> bool {
         match self.take_up(port) {
             Ok(false) => true,

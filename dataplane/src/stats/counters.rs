@@ -76,6 +76,10 @@ impl CoreCounters {
         add(&self.dropped[reason as usize], 1);
     }
 
+    pub fn drop_many(&self, reason: DropReason, count: u64) {
+        add(&self.dropped[reason as usize], count);
+    }
+
     pub fn refuse(&self, reason: RefuseReason) {
         add(&self.refused[reason as usize], 1);
     }

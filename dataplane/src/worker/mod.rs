@@ -44,6 +44,9 @@ const NAP: Duration = Duration::from_secs(1);
 /// Handshake flights whose crypto is done in one turn; each takes some hundred microseconds.
 const HANDSHAKES_PER_TURN: u32 = 4;
 
+/// Turns between two looks at what the driver itself has dropped.
+const DROPS_EVERY: u64 = 64;
+
 /// Delayed acknowledgement of a lone segment (RFC 9293 §3.8.6.3 allows up to 500 ms).
 const ACK_DELAY: Duration = Duration::from_millis(10);
 
@@ -210,6 +213,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     fn gauge(&mut self) {
         let counters = &self.mailbox.counters;
         counters.add(Total::Turns, 1);
+        if counters.total(Total::Turns).is_multiple_of(DROPS_EVERY) {
+            self.io.drops(&mut |reason, count| counters.drop_many(reason, count));
+        }
         counters.set(Total::Sessions, self.sessions.len() as u64);
         counters.set(Total::Handshaking, self.sessions.opening() as u64);
         counters.set(Total::Flows, self.flows.len() as u64);

@@ -79,3 +79,13 @@ impl Pair {
         Ok(())
     }
 }
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for gateway in [&self.node_a, &self.node_b] {
+                eprintln!("\nthe log of {} ended with:\n{}", gateway.name(), gateway.tail());
+            }
+        }
+    }
+}

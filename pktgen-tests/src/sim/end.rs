@@ -168,11 +168,7 @@ impl End {
         let (script, mut left) = (call.script(self.side), quota);
         let total = match script.finish {
             Finish::Abort { sent, .. } => sent.min(script.send),
-            Finish::WhenSent
-            | Finish::WhenReceived(_)
-            | Finish::Last
-            | Finish::Truncate
-            | Finish::Never => script.send,
+            Finish::WhenSent | Finish::WhenReceived(_) | Finish::Last | Finish::Truncate | Finish::Never => script.send,
         };
         while left > 0 && self.begun(call) && self.progress.sent < total && !self.progress.finished {
             let part = payload.from(self.call, self.side, self.progress.sent, (total - self.progress.sent).min(left));

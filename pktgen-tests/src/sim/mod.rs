@@ -27,6 +27,6 @@ pub mod trace;
 pub mod wire;
 pub mod world;
 
-pub use scenario::{Outcome, run};
 pub use call::{Begin, Call, CallId, Expect, Finish, Script, Side};
+pub use scenario::{Outcome, run};
 pub use world::{Broken, Setup, Shown, World};

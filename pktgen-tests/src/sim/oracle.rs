@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use hashbrown::HashSet;
 use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 
 use super::call::{Call, CallId, Expect, Side};
 use super::host::Host;
@@ -70,7 +70,10 @@ impl Oracle {
         let client = &find(hosts, id, Side::Client).ok_or("the call was never made")?.progress;
         let server = find(hosts, id, Side::Server).map(|end| &end.progress);
         let fail = |what: &str| {
-            Err(format!("{id:?} {} {} to {}, {:?}: {what}; client {client:?}, server {server:?}", call.from, call.client, call.server, call.expect))
+            Err(format!(
+                "{id:?} {} {} to {}, {:?}: {what}; client {client:?}, server {server:?}",
+                call.from, call.client, call.server, call.expect
+            ))
         };
         let complete = |progress: &super::call::Progress, side: Side| {
             progress.received == call.script(side.other()).send && progress.sent == call.script(side).send
@@ -109,7 +112,8 @@ impl Oracle {
             (Expect::Cut, Some(server)) if complete(client, Side::Client) && complete(server, Side::Server) => Ok(()),
             (Expect::Cut, None) => Ok(()),
             (Expect::Cut, Some(server)) => {
-                let orderly = |progress: &super::call::Progress, side: Side| progress.ended && !complete(progress, side);
+                let orderly =
+                    |progress: &super::call::Progress, side: Side| progress.ended && !complete(progress, side);
                 if orderly(client, Side::Client) || orderly(server, Side::Server) {
                     fail("a cut was told as an orderly end")
                 } else {

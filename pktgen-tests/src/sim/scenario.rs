@@ -186,18 +186,39 @@ impl Drawn {
         (scripts, expect)
     }
 
-    fn draw(&mut self, world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2], expect: Expect) -> (i64, Call) {
+    fn draw(
+        &mut self,
+        world: &mut World,
+        from: &'static str,
+        to: (&str, u16),
+        scripts: [Script; 2],
+        expect: Expect,
+    ) -> (i64, Call) {
         let client = SocketAddr::new(address(from, self.v6), world.port());
         let server = SocketAddr::new(address(to.0, self.v6), to.1);
         (self.chance.below(300_000) as i64, Call { client, server, from, scripts, expect, plain: false })
     }
 
-    fn call(&mut self, world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2], expect: Expect) -> CallId {
+    fn call(
+        &mut self,
+        world: &mut World,
+        from: &'static str,
+        to: (&str, u16),
+        scripts: [Script; 2],
+        expect: Expect,
+    ) -> CallId {
         let (at, call) = self.draw(world, from, to, scripts, expect);
         world.call(at, call)
     }
 
-    fn call_plain(&mut self, world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2], expect: Expect) {
+    fn call_plain(
+        &mut self,
+        world: &mut World,
+        from: &'static str,
+        to: (&str, u16),
+        scripts: [Script; 2],
+        expect: Expect,
+    ) {
         let (at, call) = self.draw(world, from, to, scripts, expect);
         world.call(at, Call { plain: true, ..call });
     }

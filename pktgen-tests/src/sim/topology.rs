@@ -119,7 +119,8 @@ pub fn next_hops(segment: Segment) -> Vec<(Prefix, [u8; 6])> {
 
 /// What the kernel of a node knows, all neighbours resolved.
 pub fn network(node: usize, mtus: [usize; 2]) -> Network {
-    let [own, other] = if node == 0 { [Segment::InsideA, Segment::InsideB] } else { [Segment::InsideB, Segment::InsideA] };
+    let [own, other] =
+        if node == 0 { [Segment::InsideA, Segment::InsideB] } else { [Segment::InsideB, Segment::InsideA] };
     let link = |name: &str, index, inside, mtu| Link {
         name: name.into(),
         index,

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hashbrown::{HashMap, HashSet};
 use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
 
 use super::call::MARKER;
 

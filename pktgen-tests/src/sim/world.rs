@@ -19,10 +19,10 @@ use super::gateway::{Gateway, INSIDE, OUTSIDE, Sizes};
 use super::host::{Host, Service, Tuning};
 use super::link::{Arrival, Link, Station};
 use super::oracle::Oracle;
+use super::peer;
 use super::pki::{Authority, Identity, TRUST_DOMAIN};
 use super::topology::{self, HOSTS, Segment};
 use super::trace::Trace;
-use super::peer;
 use super::wire::see;
 
 /// What a simulation is made of, besides its seed.
@@ -202,7 +202,8 @@ impl World {
         self.hosts.iter_mut().find(|host| host.name == name).expect("a host of the topology")
     }
 
-    fn issue(&mut self, shown: Shown) -> Option<Identity> {
+    /// A certificate for the direct peer.
+    pub fn issue(&mut self, shown: Shown) -> Option<Identity> {
         let (from, to) = (EPOCH - 3_600, EPOCH + 86_400);
         let peer = topology::id("peer");
         Some(match shown {

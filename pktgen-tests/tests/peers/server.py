@@ -20,10 +20,17 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(HTTPServer):
+    def shutdown_request(self, request):
+        # Python leaves close_notify out unless told; without it the stream counts as cut off.
+        request.unwrap()
+        super().shutdown_request(request)
+
+
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=root)
 context.verify_mode = ssl.CERT_REQUIRED
 context.minimum_version = ssl.TLSVersion.TLSv1_3
 context.load_cert_chain(certificate, key)
-server = HTTPServer(("", int(port)), Handler)
+server = Server(("", int(port)), Handler)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
