@@ -174,7 +174,8 @@ fn a_half_closed_connection_is_cut_when_the_open_half_stays_silent() {
     let mut setup = Setup::new(18);
     setup.timeouts.half_close = Duration::from_secs(30);
     let mut world = World::new(&setup);
-    let scripts = [Script::new(5_000, Begin::AtOnce, Finish::WhenSent), Script::new(5_000, Begin::AtOnce, Finish::Never)];
+    let scripts =
+        [Script::new(5_000, Begin::AtOnce, Finish::WhenSent), Script::new(5_000, Begin::AtOnce, Finish::Never)];
     let call = to(&mut world, "frontend", "backend", PORT, false, scripts);
     let id = world.call(0, Call { expect: Expect::AbortedBy(Side::Server), ..call });
     world.run_until_over(TIMES).expect("it is cut");
@@ -188,7 +189,9 @@ fn a_half_closed_connection_is_cut_when_the_open_half_stays_silent() {
 
 #[test]
 fn a_peer_that_vanishes_is_found_out() {
-    for (name, busy, reason) in [("while data is in flight", true, CloseReason::UserTimeout), ("while idle", false, CloseReason::IdleTimeout)] {
+    for (name, busy, reason) in
+        [("while data is in flight", true, CloseReason::UserTimeout), ("while idle", false, CloseReason::IdleTimeout)]
+    {
         let mut setup = Setup::new(19);
         setup.timeouts.user = Duration::from_secs(30);
         setup.timeouts.keep_alive = Duration::from_secs(20);

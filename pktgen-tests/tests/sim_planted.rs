@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Bugs that are planted one at a time: the suite has to catch each, and for the right reason.
 
 use std::time::Instant;
@@ -45,6 +44,3 @@ fn each_planted_bug_is_caught_and_nothing_else_is() {
     }
     println!("{} bugs planted and caught in {:.1} s", Bug::ALL.len(), started.elapsed().as_secs_f64());
 }
-=======
-fn main() {}
->>>>>>> main

@@ -13,10 +13,7 @@ const A: usize = 0;
 const B: usize = 1;
 
 fn scripts() -> [Script; 2] {
-    [
-        Script::new(2_000, Begin::AtOnce, Finish::Last),
-        Script::new(2_000, Begin::AfterReceived(2_000), Finish::WhenSent),
-    ]
+    [Script::new(2_000, Begin::AtOnce, Finish::Last), Script::new(2_000, Begin::AfterReceived(2_000), Finish::WhenSent)]
 }
 
 fn call(world: &mut World, from: &'static str, server: SocketAddr) -> Call {
@@ -96,9 +93,7 @@ const CASES: &[Case] = &[
     ("a caller without a certificate", B, NoClientCertificate, Some("CertificateRequired"), |world| {
         tls(world, Shown::Nothing)
     }),
-    ("a certificate with two URI SANs", B, PeerNoSpiffeId, Some("BadCertificate"), |world| {
-        tls(world, Shown::TwoNames)
-    }),
+    ("a certificate with two URI SANs", B, PeerNoSpiffeId, Some("BadCertificate"), |world| tls(world, Shown::TwoNames)),
     ("a certificate without a SPIFFE ID", B, PeerNoSpiffeId, Some("BadCertificate"), |world| {
         tls(world, Shown::NoSpiffeId)
     }),

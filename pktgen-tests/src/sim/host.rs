@@ -142,7 +142,11 @@ impl Host {
 
     /// A frame for us, if it is: the network card looks at the address, TCP at the rest.
     pub fn deliver(&mut self, frame: Vec<u8>) {
-        if !self.unplugged && frame.len() > 14 && frame[..6] == self.mac && matches!(&frame[12..14], [8, 0] | [0x86, 0xdd]) {
+        if !self.unplugged
+            && frame.len() > 14
+            && frame[..6] == self.mac
+            && matches!(&frame[12..14], [8, 0] | [0x86, 0xdd])
+        {
             self.queues.received.push_back(frame);
         }
     }
