@@ -38,6 +38,8 @@ pub struct Settings<'a> {
     pub ttl: &'a str,
     /// What a caller without identity gets: `pass` or `refuse`.
     pub unmatched_egress: &'a str,
+    /// `spec.limits`, as a YAML map on one line.
+    pub limits: &'a str,
 }
 
 /// What `sluice status` tells, as far as it is looked at here.
@@ -115,11 +117,13 @@ impl Gateway {
                identity: {{ source: embedded, embedded: {{ directory: ca, ttl: {ttl} }} }}\n  \
                admin: {{ socket: {socket}, metrics: 127.0.0.1:15020 }}\n  \
                unmatchedEgress: {unmatched}\n  \
+               limits: {limits}\n  \
                pinDirectory: {pins}\n",
             name = self.name,
             inside = inside.collect::<String>(),
             ttl = settings.ttl,
             unmatched = settings.unmatched_egress,
+            limits = settings.limits,
             socket = self.socket().display(),
         )
     }
