@@ -64,7 +64,7 @@ impl Report {
     pub fn add(&mut self, task: Task, layout: Layout, contender: Contender, measured: &Measured, idle: f64) {
         let cpus = self.environment.cpus as f64;
         let place = format!("{contender}, {layout}, {}", task.title());
-        if idle / cpus > 0.05 {
+        if idle / cpus > BUSY {
             let share = idle / cpus * 100.0;
             self.warnings.push(format!("{place}: the machine was {share:.0} % busy before it began"));
         }
@@ -73,7 +73,7 @@ impl Report {
             self.warnings.push(format!("{place}: the hypervisor took {stolen:.0} % of the CPU time"));
         }
         let row = self.row(task, layout, contender);
-        for (name, value) in figures(task, measured, idle) {
+        for (name, value) in figures(task, measured, idle, cpus) {
             match row.figures.iter_mut().find(|figure| figure.name == name) {
                 Some(figure) => figure.runs.push(value),
                 None => row.figures.push(Figure { name, median: 0.0, runs: vec![value] }),
@@ -138,7 +138,7 @@ impl Report {
         let ratio = |at: usize| Some(row.figures.get(at)?.median / peer.figures.get(at)?.median);
         let cpu = row.figures.iter().position(|figure| figure.name.starts_with(CPU))?;
         (row.contender != Contender::Haproxy).then_some(())?;
-        Some(format!("{:.2} ×, CPU {:.2} ×", ratio(0)?, ratio(cpu)?))
+        Some(format!("{} ×, CPU {} ×", rounded(ratio(0)?), rounded(ratio(cpu)?)))
     }
 
     fn notes(&self) -> Vec<String> {
@@ -171,8 +171,9 @@ impl Report {
         for table in self.tables() {
             out += &format!("{}\n{}\n", table.title, aligned(&table));
         }
-        self.end(&mut out, "");
-        out
+        let mut end = String::new();
+        self.end(&mut end, "");
+        out + &end.lines().map(wrapped).collect::<String>()
     }
 
     pub fn markdown(&self) -> String {
@@ -206,11 +207,16 @@ impl Report {
 
 const CPU: &str = "CPU-s";
 
+/// Shares of the machine in other hands that are worth a warning, and that make its CPU time no figure.
+const BUSY: f64 = 0.05;
+const TOO_BUSY: f64 = 0.25;
+
 /// What cannot be read from the figures.
 const METHOD: [&str; 6] = [
     "CPU: busy time of the whole machine (client, server, wire and both gateways; user, nice, system, irq, softirq) \
      less what it was busy with before the contender started. \"gateways\": user and system time of the gateways' \
-     processes; softirq work on a veth is billed to whoever sends, so it is neither all theirs nor all of theirs.",
+     processes; softirq work on a veth is billed to whoever sends, so not all of it is theirs, and not all of \
+     theirs is in it.",
     "Layout: free. Client, server and HAProxy run where the scheduler puts them; Sluice pins its workers, A to the \
      first CPU and B to the last. On few CPUs all of them share.",
     "Offloads are the kernel's defaults. An XDP program turns its peer's TSO off, so beside Sluice the kernel sends \
@@ -231,9 +237,10 @@ fn facts_line(contender: Contender, facts: &Facts) -> String {
     )
 }
 
-fn figures(task: Task, measured: &Measured, idle: f64) -> Vec<(&'static str, f64)> {
+/// CPU time of the machine is not a number if others used too much of it to be taken off.
+fn figures(task: Task, measured: &Measured, idle: f64, cpus: f64) -> Vec<(&'static str, f64)> {
     let spent = measured.spent;
-    let machine = (spent.machine - idle * spent.seconds).max(0.0);
+    let machine = if idle / cpus > TOO_BUSY { f64::NAN } else { spent.machine - idle * spent.seconds };
     let (gib, thousands) = (measured.bytes as f64 / f64::from(1 << 30), measured.count as f64 / 1000.0);
     let mut figures = Vec::new();
     match task {
@@ -261,8 +268,11 @@ fn figures(task: Task, measured: &Measured, idle: f64) -> Vec<(&'static str, f64
 }
 
 fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
@@ -270,11 +280,30 @@ fn median(values: &[f64]) -> f64 {
 /// Three digits that mean something.
 fn rounded(value: f64) -> String {
     match value {
+        _ if !value.is_finite() => "–".into(),
         _ if value >= 100.0 => format!("{value:.0}"),
         _ if value >= 10.0 => format!("{value:.1}"),
         _ if value >= 0.1 => format!("{value:.2}"),
         _ => format!("{value:.4}"),
     }
+}
+
+/// At a width that is read with ease.
+fn wrapped(line: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in line.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > 110 {
+            out += "\n    ";
+            column = 4;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out + "\n"
 }
 
 /// Words to the left, figures to the right.
@@ -295,4 +324,63 @@ fn aligned(table: &Table) -> String {
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Spent;
+    use crate::plan::BASE;
+
+    fn report() -> Report {
+        let environment = Environment {
+            kernel: "6.18".into(),
+            cpu: "a CPU".into(),
+            cpus: 2,
+            versions: vec!["sluice 0".into()],
+            commit: None,
+        };
+        Report::new(environment, 3, 4.0)
+    }
+
+    /// So many GiB in four seconds, with so much CPU.
+    fn bulk(gib: u64, machine: f64) -> Measured {
+        let spent = Spent { seconds: 4.0, machine, stolen: 0.0, processes: 1.0 };
+        let seen_as = "198.18.1.2:1".parse().unwrap();
+        Measured { spent, bytes: gib << 30, count: 1, latency: None, seen_as }
+    }
+
+    #[test]
+    fn the_table_shows_medians_less_the_idle_machine_and_ratios_to_haproxy() {
+        let mut report = report();
+        for (gib, machine) in [(1, 3.0), (4, 4.4), (2, 5.0)] {
+            report.add(Task::Upload, BASE, Contender::Sluice, &bulk(gib, machine), 0.1);
+        }
+        report.add(Task::Upload, BASE, Contender::Haproxy, &bulk(1, 2.4), 0.1);
+        let sluice = &report.rows[0];
+        assert_eq!(sluice.figures[1].runs, [2.6, 1.0, 2.3], "CPU-s per GiB");
+        let cells = report.cells(sluice);
+        assert_eq!(cells, ["sluice", "1500", "1500", "4.29", "2.30", "0.50", "2.15–8.59", "2.00 ×, CPU 1.15 ×"]);
+        assert!(report.warnings.is_empty() && !report.failed());
+        let text = report.text();
+        assert!(text.lines().any(|line| line.trim_start().starts_with("sluice  ") && line.contains("4.29")), "{text}");
+    }
+
+    #[test]
+    fn what_failed_is_no_zero_but_an_error_with_its_reason() {
+        let mut report = report();
+        report.fail(Task::Upload, BASE, Contender::Haproxy, &anyhow::anyhow!("it has ended"));
+        assert!(report.failed());
+        let text = report.text();
+        assert!(text.contains("1 of 3 runs FAILED") && text.contains("it has ended"), "{text}");
+    }
+
+    #[test]
+    fn cpu_time_on_a_machine_that_others_use_is_no_figure_and_warned_of() {
+        let mut report = report();
+        report.add(Task::Upload, BASE, Contender::None, &bulk(1, 8.0), 1.9);
+        assert_eq!(report.cells(&report.rows[0])[4], "–");
+        assert!(report.warnings[0].contains("95 % busy"), "{:?}", report.warnings);
+        assert!(report.text().contains("WARNING"));
+    }
 }

@@ -66,7 +66,11 @@ impl Stage {
         self.running.ensure_alive()?;
         let pids = [&self.site.node_a, &self.site.node_b].into_iter().flat_map(Namespace::pids);
         let pids = pids.map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect();
-        let measured = call(&self.site, &Job { task: Some(task), server: self.target, seconds, pids })?;
+        let job = Job { task: Some(task), server: self.target, seconds, pids };
+        let measured = call(&self.site, &job).map_err(|error| match self.running.ensure_alive() {
+            Ok(()) => error,
+            Err(why) => error.context(format!("{why:#}")),
+        })?;
         self.running.ensure_alive()?;
         self.running.ensure_nothing_refused()?;
         Ok(measured)

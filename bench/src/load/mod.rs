@@ -101,7 +101,7 @@ impl Message {
     }
 
     fn send(&self, mut stream: &TcpStream) -> Result<()> {
-        stream.write_all(&self.0).context("send a message")
+        patient(stream.write_all(&self.0)).context("send a message")
     }
 
     fn receive(stream: &TcpStream) -> Result<Self> {
@@ -111,11 +111,11 @@ impl Message {
     /// None: the peer has closed between two messages.
     fn next(mut stream: &TcpStream) -> Result<Option<Self>> {
         let mut bytes = [0; MESSAGE];
-        let length = stream.read(&mut bytes).context("wait for a message")?;
+        let length = patient(stream.read(&mut bytes)).context("wait for a message")?;
         if length == 0 {
             return Ok(None);
         }
-        stream.read_exact(&mut bytes[length..]).context("wait for the rest of a message")?;
+        patient(stream.read_exact(&mut bytes[length..])).context("wait for the rest of a message")?;
         Ok(Some(Self(bytes)))
     }
 }
@@ -129,7 +129,7 @@ fn send_blocks(mut stream: &TcpStream, span: Duration) -> Result<u64> {
         let last = Instant::now() >= end;
         block[..8].copy_from_slice(&(sent / BLOCK as u64).to_be_bytes());
         block[8] = u8::from(last);
-        stream.write_all(&block).with_context(|| format!("send, after {sent} bytes"))?;
+        patient(stream.write_all(&block)).with_context(|| format!("send, after {sent} bytes"))?;
         sent += BLOCK as u64;
         if last {
             return Ok(sent);
@@ -142,7 +142,7 @@ fn receive_blocks(mut stream: &TcpStream) -> Result<u64> {
     let mut block = vec![0; BLOCK];
     let mut received = 0;
     loop {
-        stream.read_exact(&mut block).with_context(|| format!("receive, after {received} bytes"))?;
+        patient(stream.read_exact(&mut block)).with_context(|| format!("receive, after {received} bytes"))?;
         let number = u64::from_be_bytes(block[..8].try_into()?);
         ensure!(number == received / BLOCK as u64, "block {number} came after {received} bytes");
         received += BLOCK as u64;
@@ -150,6 +150,14 @@ fn receive_blocks(mut stream: &TcpStream) -> Result<u64> {
             return Ok(received);
         }
     }
+}
+
+/// A time limit that ran out is EAGAIN to the kernel, which says nothing to a reader.
+fn patient<T>(result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => anyhow::anyhow!("the peer was silent for {PATIENCE:?}"),
+        _ => error.into(),
+    })
 }
 
 fn prepare(stream: &TcpStream) -> Result<()> {
