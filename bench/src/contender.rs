@@ -104,7 +104,7 @@ impl Running {
         match self {
             Self::None => String::new(),
             Self::Haproxy(proxies) => proxies.iter().map(|proxy| tail(&proxy.log)).collect::<Vec<_>>().join("\n"),
-            Self::Sluice(gateways) => gateways.iter().map(Gateway::tail).collect::<Vec<_>>().join("\n"),
+            Self::Sluice(gateways) => gateways.iter().map(|g| g.tail() + &live(g)).collect::<Vec<_>>().join("\n"),
         }
     }
 
@@ -131,6 +131,20 @@ impl Running {
         }
         Ok(())
     }
+}
+
+/// How far the connections are that have not ended: where a stream stands still, and on which leg.
+fn live(gateway: &Gateway) -> String {
+    let connections = match gateway.connections() {
+        Ok(connections) => connections,
+        Err(error) => return format!("\n{}: {error:#}", gateway.name()),
+    };
+    let live = connections.iter().filter(|connection| connection.ended_at.is_none()).take(20);
+    let line = |c: &snapshot::ConnectionReport| {
+        let (name, client, state) = (gateway.name(), c.client, &c.state);
+        format!("\n{name}: {client} {state}: {} bytes to the server, {} back", c.sent, c.received)
+    };
+    live.map(line).collect()
 }
 
 fn tail(log: &Path) -> String {
