@@ -33,6 +33,8 @@ pub struct MemPorts {
     frames: usize,
     /// Frames that somebody took and nobody gave back.
     lost: usize,
+    /// See [`Self::stock`].
+    spare: Vec<Vec<u8>>,
 }
 
 impl MemPorts {
@@ -46,6 +48,7 @@ impl MemPorts {
             flows_limit,
             frames,
             lost: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -58,6 +61,13 @@ impl MemPorts {
 
     pub fn take_sent(&mut self, port: PortId) -> Option<Vec<u8>> {
         self.port(port).sent.pop_front()
+    }
+
+    /// Lays in memory for `count` frames of `size` bytes, so that sending takes none from the heap.
+    pub fn stock(&mut self, count: usize, size: usize) {
+        while self.spare.len() < count {
+            self.spare.push(Vec::with_capacity(size));
+        }
     }
 
     pub fn set_up(&mut self, port: PortId, up: bool) {
@@ -120,7 +130,9 @@ impl PacketIo for MemPorts {
         if self.free() == 0 {
             return Err(DropReason::NoFrame);
         }
-        let mut frame = vec![0; len];
+        let mut frame = self.spare.pop().unwrap_or_default();
+        frame.clear();
+        frame.resize(len, 0);
         fill(&mut frame);
         self.port(port).sent.push_back(frame);
         Ok(())

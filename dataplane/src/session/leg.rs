@@ -8,6 +8,7 @@ use tcp_stack::{Connection, Output, Stack};
 use crate::flow::FlowKey;
 use crate::io::{PacketIo, PortId};
 use crate::parse::{ETHERNET, fill_checksums};
+use crate::planted::{self, Bug};
 use crate::stats::{CoreCounters, Total};
 use crate::time::Instant;
 use crate::tls::{Failure, TlsLeg};
@@ -83,7 +84,10 @@ impl Leg {
         let mut progress = false;
         while tls.pending() > 0 && self.conn.room() > 0 {
             let written = self.conn.send(|room| {
-                let count = tls.write_tls(room);
+                let mut count = tls.write_tls(room);
+                if planted::is(Bug::NonceRepeated) {
+                    count += repeat_record(room, count);
+                }
                 (count, count)
             });
             if written == 0 {
@@ -120,6 +124,18 @@ impl Leg {
     ) -> LegOutput<'a, P> {
         LegOutput { io, counters, port: self.port, source_mac, mac: self.mac, blocked: false }
     }
+}
+
+/// For [`Bug::NonceRepeated`]: the first sealed record of `written` bytes goes out once more, which is
+/// as near as the TLS library lets us come to sealing twice under one nonce.
+fn repeat_record(room: &mut [u8], written: usize) -> usize {
+    let Some([23, _, _, high, low]) = room[..written].first_chunk() else { return 0 };
+    let record = 5 + usize::from(u16::from_be_bytes([*high, *low]));
+    if record > written || written + record > room.len() {
+        return 0;
+    }
+    room.copy_within(..record, written);
+    record
 }
 
 /// A segment that the engine answers at once (a duplicate or challenge ACK), kept until the frame

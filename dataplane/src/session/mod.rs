@@ -199,7 +199,7 @@ impl Session {
         side.mac.get_or_insert(mac);
         if leg == flow::Leg::Up || answered {
             side.conn.on_segment(stack, packet, now, reply);
-        } else if is_reset(packet) {
+        } else if resets(packet, self.syn.sequence) {
             // Its SYN again is no news; that it gave up is.
             self.caller_gone = true;
         }
@@ -251,8 +251,10 @@ impl Session {
     }
 }
 
-/// Of an IP packet that the parser has passed.
-fn is_reset(packet: &[u8]) -> bool {
+/// Whether an IP packet that the parser has passed takes back the SYN with this sequence number: a RST
+/// of the very next one (RFC 9293 §3.10.7.3 has nothing else that a caller in SYN-SENT can send).
+fn resets(packet: &[u8], syn: u32) -> bool {
     let transport = if packet[0] >> 4 == 4 { usize::from(packet[0] & 0x0f) * 4 } else { 40 };
-    packet[transport + 13] & crate::parse::flags::RST != 0
+    let sequence = u32::from_be_bytes(packet[transport + 4..transport + 8].try_into().expect("four bytes"));
+    packet[transport + 13] & crate::parse::flags::RST != 0 && sequence == syn.wrapping_add(1)
 }

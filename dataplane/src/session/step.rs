@@ -370,6 +370,7 @@ impl Session {
         let up = self.up.as_ref().expect("what is relayed has two legs");
         let reason = |leg: &Leg, reset| match leg.conn.ended()? {
             End::Reset => Some(reset),
+            End::UserTimeout if leg.conn.unacked() == 0 => Some(CloseReason::IdleTimeout),
             End::UserTimeout => Some(CloseReason::UserTimeout),
             End::Aborted | End::Finished => None,
         };

@@ -16,6 +16,7 @@ use crossbeam::queue::ArrayQueue;
 use snapshot::DropReason;
 
 use crate::io::PortId;
+use crate::parse::ETHERNET;
 
 /// Parcels between two cores: four bursts.
 const PARCELS: usize = 256;
@@ -101,16 +102,22 @@ impl Handoff {
         (owner != self.core).then_some(owner)
     }
 
-    /// Copies a frame to its owner.
-    pub fn give(&mut self, owner: usize, port: PortId, frame: &[u8]) -> Result<(), DropReason> {
+    /// Copies an IP packet to the owner of its flow, as a frame of its own: the one it came in may
+    /// have had a VLAN tag, and its IPv6 header has been moved if there were extension headers.
+    pub fn give(&mut self, owner: usize, port: PortId, from: [u8; 6], packet: &[u8]) -> Result<(), DropReason> {
         let (lane, _) = self.to[owner].as_ref().expect("the owner is another core");
         let mut parcel = lane.empty.pop().ok_or(DropReason::HandoffFull)?;
-        let Some(bytes) = parcel.bytes.get_mut(..frame.len()) else {
+        let length = ETHERNET + packet.len();
+        let Some(bytes) = parcel.bytes.get_mut(..length) else {
             let _ = lane.empty.push(parcel);
             return Err(DropReason::TooLarge);
         };
-        bytes.copy_from_slice(frame);
-        (parcel.port, parcel.length) = (port, frame.len());
+        let kind: u16 = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        bytes[..6].fill(0);
+        bytes[6..12].copy_from_slice(&from);
+        bytes[12..ETHERNET].copy_from_slice(&kind.to_be_bytes());
+        bytes[ETHERNET..].copy_from_slice(packet);
+        (parcel.port, parcel.length) = (port, length);
         self.woken |= 1 << owner;
         lane.full.push(parcel).map_err(|_| DropReason::HandoffFull)
     }
@@ -150,28 +157,31 @@ mod tests {
         let rung = Arc::new(AtomicUsize::new(0));
         let wake = || {
             let rung = rung.clone();
-            vec![Box::new(move || drop(rung.fetch_add(1, Relaxed))) as Wake]
+            vec![Box::new(move || {
+                rung.fetch_add(1, Relaxed);
+            }) as Wake]
         };
         let mut ends = Handoff::between(2, 7, 100, vec![wake(), wake()]);
         let mut one = ends.pop().unwrap();
         let mut zero = ends.pop().unwrap();
         for at in 0..PARCELS {
-            assert_eq!(zero.give(1, PortId(3), &[at as u8; 60]), Ok(()));
+            assert_eq!(zero.give(1, PortId(3), [7; 6], &[0x45, at as u8]), Ok(()));
         }
-        assert_eq!(zero.give(1, PortId(3), &[0; 60]), Err(DropReason::HandoffFull));
+        assert_eq!(zero.give(1, PortId(3), [7; 6], &[0x45; 60]), Err(DropReason::HandoffFull));
         assert_eq!(rung.load(Relaxed), 0, "nobody is woken for each frame");
         zero.wake();
         zero.wake();
         assert_eq!(rung.load(Relaxed), 1);
         for at in 0..PARCELS {
             let mut parcel = one.take(0).unwrap();
-            assert_eq!((parcel.port(), parcel.frame().to_vec()), (PortId(3), vec![at as u8; 60]));
+            let frame = [0, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 0x08, 0x00, 0x45, at as u8];
+            assert_eq!((parcel.port(), parcel.frame().to_vec()), (PortId(3), frame.to_vec()));
             one.back(0, parcel);
         }
         assert!(one.take(0).is_none());
-        assert_eq!(zero.give(1, PortId(3), &[0; 101]), Err(DropReason::TooLarge));
-        assert_eq!(zero.give(1, PortId(3), &[9; 100]), Ok(()));
-        assert_eq!(one.take(0).unwrap().frame(), [9; 100]);
+        assert_eq!(zero.give(1, PortId(3), [7; 6], &[0x45; 87]), Err(DropReason::TooLarge));
+        assert_eq!(zero.give(1, PortId(3), [7; 6], &[0x60; 86]), Ok(()));
+        assert_eq!(one.take(0).unwrap().frame()[12..], [[0x86, 0xdd].as_slice(), &[0x60; 86]].concat());
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn handle(
     if let Some(handoff) = handoff
         && let Some(owner) = handoff.other_owner(source, destination)
     {
-        match handoff.give(owner, port, frame) {
+        match handoff.give(owner, port, parsed.source_mac, &frame[parsed.packet]) {
             Ok(()) => counters.add(Total::HandedOver, 1),
             Err(reason) => counters.drop(reason),
         }

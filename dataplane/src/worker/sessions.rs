@@ -7,7 +7,7 @@ pub struct Sessions {
     free: Vec<u32>,
     dirty: Vec<u32>,
     is_dirty: Vec<bool>,
-    /// Sessions that are not relaying yet.
+    /// Sessions in a TCP or TLS handshake.
     opening: usize,
 }
 
@@ -89,7 +89,8 @@ impl Sessions {
 
 fn is_opening(session: &Session) -> bool {
     match session.state {
-        State::Dialing | State::HandshakeUp | State::Accepting | State::Detecting | State::HandshakeDown => true,
-        State::Relaying | State::Closing => false,
+        State::Dialing | State::HandshakeUp | State::Accepting | State::HandshakeDown => true,
+        // A plain caller may connect ahead of time and be silent: that is no handshake, and has no limit.
+        State::Detecting | State::Relaying | State::Closing => false,
     }
 }

@@ -59,9 +59,11 @@ impl Faults {
         Some(due)
     }
 
-    /// Changes one byte to any other value.
+    /// Changes one byte to any other value: anywhere but in the sender's link address, whose sum the
+    /// receiver's network card checks and which nothing behind it could.
     pub fn corrupt(&mut self, frame: &mut [u8]) {
-        let at = self.chance.below(frame.len() as u64) as usize;
+        let at = self.chance.below(frame.len() as u64 - 6) as usize;
+        let at = if at < 6 { at } else { at + 6 };
         frame[at] ^= self.chance.between(1, 256) as u8;
     }
 

@@ -24,6 +24,10 @@ pub const OUTSIDE: PortId = PortId(1);
 /// Sessions that a worker decides again in one turn, at the least.
 const REVIEWED_PER_TURN: u32 = 64;
 
+/// Memory that is laid in before a turn that is watched: more frames than one turn sends.
+const SPARE_FRAMES: usize = 2_048;
+const LARGEST_FRAME: usize = 2_048;
+
 pub struct Gateway {
     pub name: &'static str,
     worker: Worker<MemPorts, SimClock>,
@@ -41,6 +45,8 @@ pub struct Gateway {
     pub unresolved: u64,
     turns: u64,
     taken: u64,
+    /// Told before (true) and after (false) each turn of the worker: to count what only it does.
+    pub watch: Option<fn(bool)>,
     /// Turns in a row that did nothing that could be seen.
     idle: u32,
 }
@@ -102,6 +108,7 @@ impl Gateway {
             unresolved: 0,
             turns: 0,
             taken: 0,
+            watch: None,
             idle: 0,
         };
         gateway.connect_to(network);
@@ -138,7 +145,14 @@ impl Gateway {
 
     /// One turn. Frames that leave go to `send`.
     pub fn turn(&mut self, mut send: impl FnMut(PortId, Vec<u8>)) -> Result<(), String> {
-        self.worker.turn();
+        if let Some(watch) = self.watch {
+            self.worker.io().stock(SPARE_FRAMES, LARGEST_FRAME);
+            watch(true);
+            self.worker.turn();
+            watch(false);
+        } else {
+            self.worker.turn();
+        }
         self.turns += 1;
         self.idle += 1;
         self.reviewing = self.reviewing.saturating_add(1);

@@ -49,7 +49,12 @@ impl Default for Tuning {
 pub enum Service {
     Plain,
     Tls(std::sync::Arc<ServerConfig>),
+    /// TCP stands, and nothing reads or writes.
+    Mute,
 }
+
+/// Callers that may come at once.
+const BACKLOG: usize = 4;
 
 struct Listener {
     port: u16,
@@ -74,6 +79,8 @@ pub struct Host {
     payload: Payload,
     /// Callers that reached a service and are in no list of calls.
     pub strangers: Vec<(SocketAddr, SocketAddr)>,
+    /// It vanished: hears nothing and says nothing.
+    pub unplugged: bool,
 }
 
 impl Host {
@@ -113,11 +120,12 @@ impl Host {
             ends: Vec::new(),
             payload,
             strangers: Vec::new(),
+            unplugged: false,
         }
     }
 
     pub fn listen(&mut self, port: u16, service: Service) {
-        let handles = vec![self.listening(port)];
+        let handles = (0..BACKLOG).map(|_| self.listening(port)).collect();
         self.listeners.push(Listener { port, service, handles });
     }
 
@@ -134,13 +142,20 @@ impl Host {
 
     /// A frame for us, if it is: the network card looks at the address, TCP at the rest.
     pub fn deliver(&mut self, frame: Vec<u8>) {
-        if frame.len() > 14 && frame[..6] == self.mac && matches!(&frame[12..14], [8, 0] | [0x86, 0xdd]) {
+        if !self.unplugged
+            && frame.len() > 14
+            && frame[..6] == self.mac
+            && matches!(&frame[12..14], [8, 0] | [0x86, 0xdd])
+        {
             self.queues.received.push_back(frame);
         }
     }
 
     /// Runs the stack and all programs until nothing moves. Frames that leave go to `send`.
     pub fn run(&mut self, now: i64, calls: &[Call], mut send: impl FnMut(Vec<u8>)) -> Result<(), String> {
+        if self.unplugged {
+            return Ok(());
+        }
         let at = Instant::from_micros(now);
         for _ in 0..64 {
             self.interface.poll(at, &mut self.queues, &mut self.sockets);
@@ -165,6 +180,9 @@ impl Host {
 
     /// When it wants to run next. None: never by itself.
     pub fn next(&mut self, now: i64) -> Option<i64> {
+        if self.unplugged {
+            return None;
+        }
         let at = Instant::from_micros(now);
         let stack = self.interface.poll_at(at, &self.sockets).map(|at| at.total_micros().max(now + 1));
         let paced = self.ends.iter().filter(|end| !end.progress.over).filter_map(|end| end.next);
@@ -197,9 +215,8 @@ impl Host {
             let (mut waiting, greeted): (Vec<_>, Vec<_>) = handles
                 .into_iter()
                 .partition(|&handle| matches!(state(self, handle), tcp::State::Listen | tcp::State::SynReceived));
-            if !waiting.iter().any(|&handle| state(self, handle) == tcp::State::Listen) {
-                waiting.push(self.listening(self.listeners[at].port));
-            }
+            let free = waiting.iter().filter(|&&handle| state(self, handle) == tcp::State::Listen).count();
+            waiting.extend((free..BACKLOG).map(|_| self.listening(self.listeners[at].port)));
             self.listeners[at].handles = waiting;
             greeted.into_iter().for_each(|handle| self.greet(at, handle, calls));
         }
@@ -213,6 +230,7 @@ impl Host {
         };
         let (client, server) = (address(remote), address(local));
         let tls = match &self.listeners[listener].service {
+            Service::Mute => return,
             Service::Plain => None,
             Service::Tls(config) => {
                 Some(ServerConnection::new(config.clone()).expect("a server configuration that works").into())

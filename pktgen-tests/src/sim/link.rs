@@ -22,12 +22,14 @@ pub struct Link {
     delay: i64,
     faults: Faults,
     pub counters: Counters,
+    /// Carries nothing at all.
+    pub is_cut: bool,
     stations: Vec<([u8; 6], Station)>,
 }
 
 impl Link {
     pub fn new(delay: i64, faults: Faults) -> Self {
-        Self { delay, faults, counters: Counters::default(), stations: Vec::new() }
+        Self { delay, faults, counters: Counters::default(), is_cut: false, stations: Vec::new() }
     }
 
     pub fn attach(&mut self, mac: [u8; 6], station: Station) {
@@ -36,6 +38,9 @@ impl Link {
 
     /// Takes a frame at `now`. What nobody is addressed by is nobody's, as behind a switch.
     pub fn carry(&mut self, now: i64, mut frame: Vec<u8>, mut arrive: impl FnMut(Arrival)) {
+        if self.is_cut {
+            return;
+        }
         let mut at = now + self.delay;
         let fault = self.faults.strike();
         if let Some(fault) = fault {

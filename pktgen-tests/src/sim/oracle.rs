@@ -57,7 +57,7 @@ impl Oracle {
     }
 
     /// Whether both ends of the call have come to an end.
-    pub fn is_over(id: CallId, call: &Call, hosts: &[Host]) -> bool {
+    pub fn is_over(id: CallId, hosts: &[Host]) -> bool {
         let end = |side| find(hosts, id, side);
         match (end(Side::Client), end(Side::Server)) {
             (Some(client), server) => client.progress.over && server.is_none_or(|server| server.progress.over),

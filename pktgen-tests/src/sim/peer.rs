@@ -7,8 +7,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
 };
@@ -17,22 +18,26 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::clock::EPOCH;
 use super::pki::Identity;
 
-/// A client that shows `identity`, if it has one, and trusts `root`.
+/// A client that shows `identity`, if it has one, and trusts `root`; over TLS 1.2 if it is `old`.
 pub fn client(
     provider: &Arc<CryptoProvider>,
     root: CertificateDer<'static>,
     identity: Option<&Identity>,
+    old: bool,
 ) -> Arc<ClientConfig> {
     let roots = Arc::new(roots(root));
     let inner = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build().expect("roots");
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(AtStart))
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider has TLS 1.3")
+        .with_protocol_versions(&[if old { &TLS12 } else { &TLS13 }])
+        .expect("the provider has TLS 1.2 and 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyName(inner)));
     Arc::new(match identity {
+        // Not `with_client_auth_cert`, which would see that a key does not fit.
         Some(identity) => {
-            builder.with_client_auth_cert(identity.chain(), identity.private_key()).expect("a key that fits")
+            let key = provider.key_provider.load_private_key(identity.private_key()).expect("a key");
+            let shown = CertifiedKey::new(identity.chain(), key);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
         }
         None => builder.with_no_client_auth(),
     })

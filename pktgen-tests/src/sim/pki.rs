@@ -77,6 +77,15 @@ impl Authority {
 
     /// A leaf with these URI SANs, however many: an SVID has exactly one.
     pub fn issue_with(&mut self, uris: &[&str], from: u64, to: u64) -> Identity {
+        self.sign(uris, from, to, IsCa::NoCa)
+    }
+
+    /// What no leaf may be: a certificate that signs others.
+    pub fn issue_ca(&mut self, spiffe_id: &str, from: u64, to: u64) -> Identity {
+        self.sign(&[spiffe_id], from, to, IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    fn sign(&mut self, uris: &[&str], from: u64, to: u64, is_ca: IsCa) -> Identity {
         let (key, pkcs8) = key_pair(&mut self.chance);
         self.serial += 1;
         let mut params = CertificateParams::default();
@@ -86,6 +95,7 @@ impl Authority {
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(to);
         params.subject_alt_names =
             uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("URIs are ASCII"))).collect();
+        params.is_ca = is_ca;
         params.key_usages = vec![Use::DigitalSignature];
         params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth];
         params.use_authority_key_identifier_extension = true;

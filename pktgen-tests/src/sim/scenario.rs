@@ -83,6 +83,9 @@ fn draw_setup(seed: u64, chance: &mut Chance) -> Setup {
     setup.tuning.send = *chance.pick(&[8 << 10, 64 << 10, 200 << 10]);
     setup.tuning.ack_delay = *chance.pick(&[None, Some(10), Some(40)]);
     setup.tuning.nagle = chance.one_in(3);
+    // Patience for what is lost three times in a row.
+    setup.timeouts.syn_received = std::time::Duration::from_secs(20);
+    setup.timeouts.handshake = std::time::Duration::from_secs(40);
     setup.real_crypto = has_real_crypto(seed);
     setup
 }
@@ -121,14 +124,14 @@ impl Drawn {
         }
         for _ in 0..2 {
             let (scripts, expect) = self.draw_scripts(60_000);
-            self.call(world, "frontend", ("peer", TLS_PORT), scripts, tls_expectation(expect));
+            self.call(world, "frontend", ("peer", TLS_PORT), scripts, expect);
             let (scripts, expect) = self.draw_scripts(60_000);
-            self.call_tls(world, ("backend", PORT), scripts, tls_expectation(expect), Shown::Own);
+            self.call_tls(world, ("backend", PORT), scripts, expect, Shown::Own);
         }
         let (scripts, expect) = self.draw_scripts(40_000);
         self.call(world, "frontend", ("local", PORT), scripts, expect);
         let (scripts, expect) = self.draw_scripts(40_000);
-        self.call(world, "frontend", ("peer", SIMPLE_PORT), scripts, tls_expectation(expect));
+        self.call(world, "frontend", ("peer", SIMPLE_PORT), scripts, expect);
         let (scripts, expect) = self.draw_scripts(40_000);
         self.call_plain(world, "legacy", ("open", PORT), scripts, expect);
         let server_first = [
@@ -282,9 +285,4 @@ impl Drawn {
         }
         Ok(())
     }
-}
-
-/// Behind TLS an abort looks the same as in clear.
-fn tls_expectation(expect: Expect) -> Expect {
-    expect
 }

@@ -10,9 +10,10 @@ use dataplane::tls::{CryptoProvider, provider};
 use rustls::ClientConfig;
 use snapshot::{Limits, Snapshot, Timeouts};
 
-use super::call::{Call, CallId, Expect, Payload};
+use super::call::{Call, CallId, Expect, Payload, Side};
 use super::chance::Chance;
 use super::clock::{EPOCH, SimClock};
+use super::end::End;
 use super::faults::{Counters, Fault, Faults};
 use super::gateway::{Gateway, INSIDE, OUTSIDE, Sizes};
 use super::host::{Host, Service, Tuning};
@@ -80,6 +81,14 @@ pub enum Shown {
     /// Of a trust domain without a bundle.
     OtherDomain,
     NoSpiffeId,
+    /// Of an identity that is in no list.
+    Stranger,
+    /// A leaf that may sign certificates.
+    CaLeaf,
+    /// A certificate whose key it does not hold.
+    WrongKey,
+    /// Its own, over TLS 1.2.
+    OldTls,
 }
 
 pub struct World {
@@ -193,11 +202,18 @@ impl World {
         self.hosts.iter_mut().find(|host| host.name == name).expect("a host of the topology")
     }
 
-    fn issue(&mut self, shown: Shown) -> Option<Identity> {
+    /// A certificate for the direct peer.
+    pub fn issue(&mut self, shown: Shown) -> Option<Identity> {
         let (from, to) = (EPOCH - 3_600, EPOCH + 86_400);
         let peer = topology::id("peer");
         Some(match shown {
-            Shown::Own => self.authority.issue(&peer, from, to),
+            Shown::Own | Shown::OldTls => self.authority.issue(&peer, from, to),
+            Shown::Stranger => self.authority.issue(&topology::id("stranger"), from, to),
+            Shown::CaLeaf => self.authority.issue_ca(&peer, from, to),
+            Shown::WrongKey => {
+                let other = self.authority.issue(&peer, from, to);
+                Identity { key: other.key, ..self.authority.issue(&peer, from, to) }
+            }
             Shown::TwoNames => self.authority.issue_with(&[&peer, "spiffe://example.com/another"], from, to),
             Shown::Nothing => return None,
             Shown::Expired => self.authority.issue(&peer, from, EPOCH - 60),
@@ -227,7 +243,7 @@ impl World {
     /// The same, by a client that speaks TLS itself.
     pub fn call_tls(&mut self, at: i64, call: Call, shown: Shown) -> CallId {
         let identity = self.issue(shown);
-        let config = peer::client(&self.provider, self.authority.root(), identity.as_ref());
+        let config = peer::client(&self.provider, self.authority.root(), identity.as_ref(), shown == Shown::OldTls);
         let id = self.call(at, call);
         self.tls.push((id, Rc::new((config, "service.default.svc".into()))));
         id
@@ -242,6 +258,11 @@ impl World {
     /// Puts a frame on a link as if a host had sent it.
     pub fn inject(&mut self, segment: Segment, frame: Vec<u8>) {
         self.carry(segment, frame);
+    }
+
+    /// Cuts a link, or mends it.
+    pub fn cut_link(&mut self, segment: Segment, cut: bool) {
+        self.links[segment.index()].is_cut = cut;
     }
 
     /// Wakes a gateway, for commands that were put into its mailbox.
@@ -299,7 +320,7 @@ impl World {
     }
 
     fn unfinished(&self) -> Option<CallId> {
-        (0..self.calls.len()).map(CallId).find(|id| !Oracle::is_over(*id, &self.calls[id.0], &self.hosts))
+        (0..self.calls.len()).map(CallId).find(|id| !Oracle::is_over(*id, &self.hosts))
     }
 
     /// Judges every call.
@@ -433,6 +454,11 @@ impl World {
             *queued += 1;
             queue.push(Reverse((at, *queued, station.0, frame)));
         });
+    }
+
+    /// One end of a call, once it is there.
+    pub fn end(&self, id: CallId, side: Side) -> Option<&End> {
+        self.hosts.iter().flat_map(|host| &host.ends).find(|end| end.call == id && end.side == side)
     }
 
     /// The calls whose client is the host of that name.
