@@ -13,7 +13,8 @@ use pktgen_tests::netns::{Host, cpu_share, raise_file_limit, wait_until};
 #[test]
 fn a_thousand_in_sequence_and_two_thousand_at_once_leave_nothing_behind() {
     raise_file_limit(20_000).unwrap();
-    let pair = Pair::start(&Setup::default()).unwrap();
+    // While connections from before the capture are let through, ended flows stay known for longer.
+    let pair = Pair::start(&Setup { limits: "{ preExistingGrace: 1s }", ..Setup::default() }).unwrap();
     let address = SocketAddr::new(Host::Backend.v4(), 3000);
     let server = Server::start(&pair.site.backend, address).unwrap();
     // The first connection may grow what every later one uses.
@@ -81,9 +82,12 @@ fn usage(gateway: &Gateway) -> Result<Use> {
 
 /// The use with no session left.
 fn settled(gateway: &Gateway) -> Result<Use> {
-    wait_until(&format!("{} has no session left", gateway.name()), Duration::from_secs(30), || {
-        usage(gateway).ok().filter(|usage| usage.sessions == 0 && usage.flows == 0)
+    let mut last = None;
+    wait_until("no session or flow is left", Duration::from_secs(30), || {
+        last = usage(gateway).ok();
+        last.filter(|usage| usage.sessions == 0 && usage.flows == 0)
     })
+    .with_context(|| format!("{}: {last:?}", gateway.name()))
 }
 
 fn ensure_back(gateways: &[&Gateway], start: &[Use]) -> Result<()> {

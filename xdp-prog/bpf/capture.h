@@ -3,6 +3,8 @@
  *
  * The most specific entry wins, so that a port under DISABLE stays out of a capture of the whole
  * address: (address, port), (address, any), and for outbound (any, port), (any, any).
+ *
+ * Global functions, as in parse.h: the verifier walks each once, not once for each caller.
  */
 #ifndef CAPTURE_H
 #define CAPTURE_H
@@ -14,23 +16,23 @@ struct match {
 	__u8 take;
 	__u8 guarded;
 	__u8 left; /* one end is a port that is declared not to be ours */
+	__u8 zero[5];
 };
 
-static __always_inline bool known_address(__u32 scope, const __u8 *address)
+static __always_inline bool known_address(__u32 scope, const struct address *address)
 {
-	struct address_key key = { .scope = scope };
+	struct address_key key = { .scope = scope, .address = *address };
 
-	__builtin_memcpy(key.address, address, 16);
 	return bpf_map_lookup_elem(&addresses, &key) != NULL;
 }
 
-static __always_inline const struct source *binding(const __u8 *address)
+static __always_inline const struct source *binding(const struct address *address)
 {
 	return bpf_map_lookup_elem(&sources, address);
 }
 
 /* True if an entry decided, whichever way. */
-static __noinline bool ask(__u32 set, const __u8 *address, __be16 port, struct match *match)
+__noinline bool ask(__u32 set, const struct address *address, __be16 port, struct match *match)
 {
 	struct capture_key key = { .set = set };
 	const struct capture *capture;
@@ -39,7 +41,7 @@ static __noinline bool ask(__u32 set, const __u8 *address, __be16 port, struct m
 		return false;
 	if (!known_address(set, address))
 		return false;
-	__builtin_memcpy(key.destination, address, 16);
+	key.destination = *address;
 	key.destination_port = port;
 	capture = bpf_map_lookup_elem(&captures, &key);
 	if (capture && capture->action == ACTION_LEAVE && set == SCOPE_INBOUND)
@@ -60,29 +62,47 @@ static __noinline bool ask(__u32 set, const __u8 *address, __be16 port, struct m
 }
 
 /* Would a SYN of a caller in `set` to this destination be taken? */
-static __noinline void ask_server(__u32 set, const __u8 *address, __be16 port, struct match *match)
+static __always_inline void ask_server(__u32 set, const struct address *address, __be16 port, struct match *match)
 {
-	__u8 any[16] = {};
+	struct address any = {};
 
-	if (!address || !match)
-		return;
 	ask(SCOPE_INBOUND, address, port, match);
 	if (set != NO_SET && !ask(set, address, port, match))
-		ask(set, any, port, match);
+		ask(set, &any, port, match);
 }
 
 /* The set of an address by its exact binding alone: where no port is known to ask a prefix with. */
-static __always_inline __u32 bound_set(const __u8 *address)
+static __always_inline __u32 bound_set(const struct address *address)
 {
 	const struct source *source = binding(address);
 
 	return source ? source->set : NO_SET;
 }
 
+/* Asks both ends: `as_server` for the destination as the server, `as_client` for the source. True if
+ * one of them is captured.
+ */
+__noinline bool ask_both(const struct tuple *tuple, __u32 set, struct match *as_server, struct match *as_client)
+{
+	struct address any = {};
+	__u32 back;
+
+	if (!tuple || !as_server || !as_client)
+		return true;
+	back = bound_set(&tuple->destination);
+	ask_server(set, &tuple->destination, tuple->destination_port, as_server);
+	/* What comes from outside with a workload's source address did not get past step 4. */
+	if (set != NO_SET)
+		ask(SCOPE_INBOUND, &tuple->source, tuple->source_port, as_client);
+	if (back != NO_SET && !ask(back, &tuple->source, tuple->source_port, as_client))
+		ask(back, &any, tuple->source_port, as_client);
+	return as_server->take || as_client->take;
+}
+
 static __always_inline void reversed(struct tuple *to, const struct tuple *from)
 {
-	__builtin_memcpy(to->source, from->destination, 16);
-	__builtin_memcpy(to->destination, from->source, 16);
+	to->source = from->destination;
+	to->destination = from->source;
 	to->source_port = from->destination_port;
 	to->destination_port = from->source_port;
 }
@@ -91,14 +111,10 @@ static __always_inline void reversed(struct tuple *to, const struct tuple *from)
  * (a reply to the ephemeral port of a workload whose every port is captured, say), it is noted that
  * we let it through, and when.
  */
-static __always_inline void remember(const struct tuple *tuple, const struct match *as_server,
-				     const struct match *as_client)
+static __always_inline void remember(const struct tuple *tuple)
 {
-	__u64 now;
+	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (!as_server->take && !as_client->take)
-		return;
-	now = bpf_ktime_get_boot_ns();
 	bpf_map_update_elem(&passed, tuple, &now, BPF_ANY);
 }
 

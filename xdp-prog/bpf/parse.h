@@ -3,6 +3,11 @@
  *
  * Only the linear part of the frame is read. A header that is not there cannot be parsed, and the
  * caller decides what that means: towards something captured it is a drop, never a pass.
+ *
+ * The verifier walks every path through a program, and paths that meet with different knowledge
+ * multiply. What it knows of memory behind a pointer argument of a global function is nothing, so
+ * each program parses in global functions, and `struct packet` carries everything from one step to
+ * the next: stored, barrier(), loaded again, all paths are one. tests/verifier.rs holds the cost.
  */
 #ifndef PARSE_H
 #define PARSE_H
@@ -23,11 +28,14 @@
 struct view {
 	void *data;
 	void *end;
-	__u64 length; /* of the whole frame, linear or not */
 };
+
+/* Of a context; taken anew after a barrier, the verifier has no ranges to compare. */
+#define VIEW(ctx) ((struct view){ .data = (void *)(long)(ctx)->data, .end = (void *)(long)(ctx)->data_end })
 
 enum parsed {
 	PARSED,
+	UNFRAMED, /* not even a network header: cut short, or more tags than we follow */
 	NOT_IP,
 	TRUNCATED, /* not even addresses */
 	BROKEN, /* addresses, but no transport header */
@@ -36,13 +44,20 @@ enum parsed {
 
 struct packet {
 	struct flow_key key; /* TCP ports are filled in by tcp() */
-	__u64 transport; /* offset of the transport header */
+	__u64 transport; /* offset of the transport header, or how far we are */
 	__u64 end; /* offset of the first byte after the IP packet */
-	__u8 mac[6]; /* source */
+	__u64 length; /* of the whole frame, linear or not: no packet may end after it */
+	__u32 set; /* of the caller: bind() */
+	__u16 mac[3]; /* source */
+	__be16 ethertype;
+	__u8 next; /* type of the header at `transport` */
 	__u8 protocol; /* 0 if an extension header hides it */
+	__u8 fragment;
 	__u8 later; /* a fragment that is not the first */
 	__u8 tags;
 	__u8 flags; /* of TCP */
+	__u8 icmp; /* its type; 0, an echo reply or none, is nothing to us */
+	__u8 zero[5];
 };
 
 #define TCP_FIN 0x01
@@ -59,124 +74,141 @@ static __always_inline void *at(const struct view *view, __u64 offset, __u64 len
 	return start + length > view->end ? NULL : start;
 }
 
-static __always_inline void mapped(__u8 *address, __be32 v4)
+static __always_inline void mapped(struct address *address, __be32 v4)
 {
-	__u32 *words = (__u32 *)address;
-
-	words[0] = 0;
-	words[1] = 0;
-	words[2] = bpf_htonl(0xffff);
-	words[3] = v4;
+	address->words[0] = 0;
+	address->words[1] = 0;
+	address->words[2] = bpf_htonl(0xffff);
+	address->words[3] = v4;
 }
 
-/* Returns the offset of the network header, 0 if there are more tags than we follow or no header. */
-static __always_inline __u64 ethernet(const struct view *view, struct packet *packet, __be16 *protocol)
+static __always_inline bool is_tag(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
+
+/* Sets `transport` to the network header. False if there are more tags than we follow or no header. */
+static __always_inline bool ethernet(const struct view *view, struct packet *packet)
 {
 	const struct ethhdr *header = at(view, 0, sizeof(*header));
 	__u64 offset = sizeof(*header);
+	__be16 ethertype;
 
 	if (!header)
-		return 0;
+		return false;
 	__builtin_memcpy(packet->mac, header->h_source, 6);
-	*protocol = header->h_proto;
-	for (int i = 0; i < MAX_TAGS; i++) {
-		const __be16 *tag;
+	ethertype = header->h_proto;
+	for (int i = 0; i < MAX_TAGS && is_tag(ethertype); i++) {
+		const __be16 *tag = at(view, offset, 4);
 
-		if (*protocol != bpf_htons(ETH_P_8021Q) && *protocol != bpf_htons(ETH_P_8021AD))
-			return offset;
-		tag = at(view, offset, 4);
 		if (!tag)
-			return 0;
-		*protocol = tag[1];
+			return false;
+		ethertype = tag[1];
 		offset += 4;
 		packet->tags++;
 	}
-	return *protocol == bpf_htons(ETH_P_8021Q) || *protocol == bpf_htons(ETH_P_8021AD) ? 0 : offset;
+	packet->ethertype = ethertype;
+	packet->transport = offset;
+	return !is_tag(ethertype);
 }
 
-static __always_inline enum parsed ipv4(const struct view *view, struct packet *packet, __u64 offset)
+static __always_inline enum parsed ipv4(const struct view *view, struct packet *packet)
 {
+	__u64 length, total, offset = packet->transport;
 	const struct iphdr *header = at(view, offset, sizeof(*header));
-	__u64 length, total;
 
 	if (!header)
 		return TRUNCATED;
-	mapped(packet->key.tuple.source, header->saddr);
-	mapped(packet->key.tuple.destination, header->daddr);
+	mapped(&packet->key.tuple.source, header->saddr);
+	mapped(&packet->key.tuple.destination, header->daddr);
 	packet->protocol = header->protocol;
 	length = header->ihl * 4;
 	total = bpf_ntohs(header->tot_len);
 	packet->transport = offset + length;
 	packet->end = offset + total;
-	if (header->version != 4 || length < sizeof(*header) || total < length || packet->end > view->length)
+	if (header->version != 4 || length < sizeof(*header) || total < length || packet->end > packet->length)
 		return BROKEN;
 	packet->later = (header->frag_off & bpf_htons(0x1fff)) != 0;
 	return header->frag_off & bpf_htons(0x3fff) ? FRAGMENT : PARSED;
 }
 
-static __always_inline enum parsed ipv6(const struct view *view, struct packet *packet, __u64 offset)
+static __always_inline bool is_extension(__u8 next)
 {
-	const struct ipv6hdr *header = at(view, offset, sizeof(*header));
-	enum parsed result = PARSED;
-	__u64 here = offset + sizeof(*header);
-	__u8 next;
+	switch (next) {
+	case NEXT_HOP_BY_HOP:
+	case NEXT_ROUTING:
+	case NEXT_DESTINATION:
+	case NEXT_MOBILITY:
+	case NEXT_HIP:
+	case NEXT_SHIM6:
+	case NEXT_AUTHENTICATION:
+	case NEXT_FRAGMENT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* From one extension header to the next. False if it is not there. */
+static __always_inline bool follow(const struct view *view, struct packet *packet)
+{
+	const __u8 *extension = at(view, packet->transport, 8);
+	__u64 length;
+
+	if (!extension)
+		return false;
+	if (packet->next == NEXT_FRAGMENT) {
+		/* RFC 8200 4.5: the first fragment says what the packet is. Atomic fragments
+		 * (RFC 6946) count as fragments: nobody sends TCP in them.
+		 */
+		packet->fragment = 1;
+		packet->later = ((extension[2] << 8) | extension[3]) >> 3 != 0;
+		length = 8;
+	} else if (packet->next == NEXT_AUTHENTICATION) {
+		length = (extension[1] + 2) * 4;
+	} else {
+		length = (extension[1] + 1) * 8;
+	}
+	packet->transport += length;
+	packet->next = extension[0];
+	return true;
+}
+
+static __always_inline enum parsed ipv6(const struct view *view, struct packet *packet)
+{
+	const struct ipv6hdr *header = at(view, packet->transport, sizeof(*header));
 
 	if (!header)
 		return TRUNCATED;
-	__builtin_memcpy(packet->key.tuple.source, &header->saddr, 16);
-	__builtin_memcpy(packet->key.tuple.destination, &header->daddr, 16);
-	packet->end = here + bpf_ntohs(header->payload_len);
-	if (header->version != 6 || packet->end > view->length)
+	__builtin_memcpy(&packet->key.tuple.source, &header->saddr, 16);
+	__builtin_memcpy(&packet->key.tuple.destination, &header->daddr, 16);
+	packet->transport += sizeof(*header);
+	packet->end = packet->transport + bpf_ntohs(header->payload_len);
+	if (header->version != 6 || packet->end > packet->length)
 		return BROKEN;
-	next = header->nexthdr;
+	packet->next = header->nexthdr;
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		const __u8 *extension;
-
-		switch (next) {
-		case NEXT_HOP_BY_HOP:
-		case NEXT_ROUTING:
-		case NEXT_DESTINATION:
-		case NEXT_MOBILITY:
-		case NEXT_HIP:
-		case NEXT_SHIM6:
-		case NEXT_AUTHENTICATION:
-		case NEXT_FRAGMENT:
-			break;
-		default:
-			packet->protocol = next;
-			packet->transport = here;
-			return result;
+		if (!is_extension(packet->next)) {
+			packet->protocol = packet->next;
+			return packet->fragment ? FRAGMENT : PARSED;
 		}
-		extension = at(view, here, 8);
-		if (!extension)
+		if (!follow(view, packet))
 			return BROKEN;
-		if (next == NEXT_FRAGMENT) {
-			/* RFC 8200 4.5: the first fragment says what the packet is. Atomic
-			 * fragments (RFC 6946) count as fragments: nobody sends TCP in them.
-			 */
-			result = FRAGMENT;
-			packet->later = ((extension[2] << 8) | extension[3]) >> 3 != 0;
-			here += 8;
-			next = extension[0];
-			if (packet->later) {
-				packet->protocol = next;
-				return result;
-			}
-			continue;
+		barrier();
+		if (packet->later) { /* what follows is payload, whatever its type */
+			packet->protocol = packet->next;
+			return FRAGMENT;
 		}
-		here += next == NEXT_AUTHENTICATION ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
-		next = extension[0];
 	}
 	return BROKEN;
 }
 
-static __always_inline enum parsed network(const struct view *view, struct packet *packet, __u64 offset,
-					   __be16 protocol)
+static __always_inline enum parsed network(const struct view *view, struct packet *packet)
 {
-	if (protocol == bpf_htons(ETH_P_IP))
-		return ipv4(view, packet, offset);
-	if (protocol == bpf_htons(ETH_P_IPV6))
-		return ipv6(view, packet, offset);
+	if (packet->ethertype == bpf_htons(ETH_P_IP))
+		return ipv4(view, packet);
+	if (packet->ethertype == bpf_htons(ETH_P_IPV6))
+		return ipv6(view, packet);
 	return NOT_IP;
 }
 
@@ -190,6 +222,64 @@ static __always_inline enum parsed tcp(const struct view *view, struct packet *p
 	packet->key.tuple.destination_port = header->dest;
 	packet->flags = ((const __u8 *)header)[13];
 	return PARSED;
+}
+
+/* What is behind the network header, as far as we care. */
+static __always_inline enum parsed transport(const struct view *view, struct packet *packet, enum parsed parsed)
+{
+	if (packet->protocol == IPPROTO_TCP && parsed == PARSED)
+		return tcp(view, packet);
+	if ((packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6) && !packet->later &&
+	    parsed != BROKEN) {
+		const __u8 *type = at(view, packet->transport, 1);
+
+		if (type)
+			packet->icmp = *type;
+	}
+	return parsed;
+}
+
+/* A frame from its first byte, for the one program and for the other. */
+__noinline int parse_xdp(struct xdp_md *ctx, struct packet *packet)
+{
+	struct view view = VIEW(ctx);
+
+	if (!packet || !ethernet(&view, packet))
+		return UNFRAMED;
+	barrier();
+	view = VIEW(ctx);
+	return transport(&view, packet, network(&view, packet));
+}
+
+__noinline int parse_skb(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct view view = VIEW(ctx);
+
+	if (!packet || !ethernet(&view, packet))
+		return UNFRAMED;
+	barrier();
+	view = VIEW(ctx);
+	return transport(&view, packet, network(&view, packet));
+}
+
+/* The packet that an ICMP error quotes: `ethertype` and `transport` say where it is. Of its transport
+ * header only TCP's ports need be there. False if it has none.
+ */
+__noinline bool parse_quote(struct xdp_md *ctx, struct packet *packet)
+{
+	struct view view = VIEW(ctx);
+	const __be16 *tcp_ports;
+
+	if (!packet || network(&view, packet) == TRUNCATED)
+		return false;
+	if (packet->protocol != IPPROTO_TCP || packet->later)
+		return false;
+	tcp_ports = at(&view, packet->transport, 4);
+	if (!tcp_ports)
+		return false;
+	packet->key.tuple.source_port = tcp_ports[0];
+	packet->key.tuple.destination_port = tcp_ports[1];
+	return true;
 }
 
 /* A SYN that opens a connection; the kernel's listeners see it the same way. */

@@ -62,18 +62,18 @@ static __always_inline const struct settings *setting(void)
 }
 
 /* XDP_REDIRECT, or XDP_DROP if the slot of this port and queue is empty. */
-static __always_inline int redirect(struct xdp_md *ctx, const struct port *port)
+static __always_inline int redirect(struct xdp_md *ctx, const struct packet *packet)
 {
 	__u32 queue = ctx->rx_queue_index;
 
 	if (queue >= MAX_QUEUES)
 		return XDP_DROP;
-	return bpf_redirect_map(&xsks, port->index * MAX_QUEUES + queue, XDP_DROP);
+	return bpf_redirect_map(&xsks, packet->key.port * MAX_QUEUES + queue, XDP_DROP);
 }
 
-static __always_inline int to_worker(struct xdp_md *ctx, const struct port *port, __u32 outcome)
+static __always_inline int to_worker(struct xdp_md *ctx, const struct packet *packet, __u32 outcome)
 {
-	int action = redirect(ctx, port);
+	int action = redirect(ctx, packet);
 
 	count(action == XDP_REDIRECT ? outcome : DROP_ABSENT);
 	return action;
@@ -86,109 +86,88 @@ static __always_inline bool may_pass_absent(const struct match *match)
 	return s && s->on_absent_pass && !match->guarded;
 }
 
-/* Step 4. False if the packet is spoofed. */
-static __always_inline bool bind(const struct port *port, const struct packet *packet, __u32 *set)
+/* Step 4: finds `set`. False if the packet is spoofed. */
+static __always_inline bool bind(__u8 side, struct packet *packet)
 {
-	const struct source *source = binding(packet->key.tuple.source);
-	const __u16 *bound, *seen;
+	const struct source *source = binding(&packet->key.tuple.source);
 
-	if (port->side == SIDE_OUTSIDE) {
-		*set = NO_SET;
+	if (side == SIDE_OUTSIDE) {
+		packet->set = NO_SET;
 		return !source;
 	}
-	*set = 0;
+	packet->set = 0;
 	if (source) {
-		if (source->port != port->index)
+		if (source->port != packet->key.port)
 			return false;
 	} else {
-		struct source_prefix_key key = { .length = 32 + 128, .port = port->index };
+		struct source_prefix_key key = {
+			.length = 32 + 128,
+			.port = packet->key.port,
+			.address = packet->key.tuple.source,
+		};
 
-		__builtin_memcpy(key.address, packet->key.tuple.source, 16);
 		source = bpf_map_lookup_elem(&source_prefixes, &key);
 		if (!source)
 			return true;
 	}
-	*set = source->set;
-	bound = (const __u16 *)source->mac;
-	seen = (const __u16 *)packet->mac;
-	return !(bound[0] | bound[1] | bound[2]) ||
-	       !((bound[0] ^ seen[0]) | (bound[1] ^ seen[1]) | (bound[2] ^ seen[2]));
+	packet->set = source->set;
+	return !(source->mac[0] | source->mac[1] | source->mac[2]) ||
+	       !((source->mac[0] ^ packet->mac[0]) | (source->mac[1] ^ packet->mac[1]) |
+		 (source->mac[2] ^ packet->mac[2]));
 }
 
 /* Is either end an address that TCP must not reach or leave without us seeing its ports? */
-static __noinline bool shielded(const struct packet *packet, __u32 set)
+__noinline bool shielded(const struct packet *packet)
 {
-	__u8 any[16] = {};
+	struct address any = {};
 
 	if (!packet)
-		return false;
-	/* A bound address is a workload's: no packet without ports may be put into its streams. */
-	if (known_address(SCOPE_INBOUND, packet->key.tuple.destination) || binding(packet->key.tuple.destination))
 		return true;
-	if (set == NO_SET)
+	/* A bound address is a workload's: no packet without ports may be put into its streams. */
+	if (known_address(SCOPE_INBOUND, &packet->key.tuple.destination) || binding(&packet->key.tuple.destination))
+		return true;
+	if (packet->set == NO_SET)
 		return false;
-	return known_address(set, packet->key.tuple.destination) || known_address(set, any) ||
-	       known_address(SCOPE_INBOUND, packet->key.tuple.source);
+	return known_address(packet->set, &packet->key.tuple.destination) || known_address(packet->set, &any) ||
+	       known_address(SCOPE_INBOUND, &packet->key.tuple.source);
 }
 
 /* Step 6: the tuple that the error quotes is of a segment that we sent, so the flow's own segments
  * have it reversed. A quote of anything else is not about us.
  */
-static __always_inline bool quotes_flow(const struct view *view, const struct packet *packet)
+__noinline bool quotes_flow(struct xdp_md *ctx, const struct packet *packet)
 {
-	struct packet quoted = {};
-	struct flow_key key = { .port = packet->key.port };
 	/* The quote is cut short by whoever sent it: its lengths are not held against it. */
-	struct view quote = { .data = view->data, .end = view->end, .length = ~0ULL };
-	bool v4 = packet->protocol == IPPROTO_ICMP;
-	const __be16 *tcp_ports;
+	struct packet quoted = { .length = ~0ULL };
+	struct flow_key key = {};
 
-	if (network(&quote, &quoted, packet->transport + 8, bpf_htons(v4 ? ETH_P_IP : ETH_P_IPV6)) == TRUNCATED)
+	if (!packet)
 		return false;
-	if (quoted.protocol != IPPROTO_TCP || quoted.later || !quoted.transport)
+	quoted.ethertype = packet->protocol == IPPROTO_ICMP ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	quoted.transport = packet->transport + 8;
+	if (!parse_quote(ctx, &quoted))
 		return false;
-	tcp_ports = at(view, quoted.transport, 4);
-	if (!tcp_ports)
-		return false;
-	quoted.key.tuple.source_port = tcp_ports[0];
-	quoted.key.tuple.destination_port = tcp_ports[1];
+	key.port = packet->key.port;
 	reversed(&key.tuple, &quoted.key.tuple);
 	return bpf_map_lookup_elem(&flows, &key) != NULL;
 }
 
-/* Asks both ends: `as_server` for the destination as the server, `as_client` for the source. */
-static __always_inline void ask_both(const struct tuple *tuple, __u32 set, struct match *as_server,
-				     struct match *as_client)
-{
-	__u32 back = bound_set(tuple->destination);
-
-	ask_server(set, tuple->destination, tuple->destination_port, as_server);
-	/* What comes from outside with a workload's source address did not get past step 4. */
-	if (set != NO_SET)
-		ask(SCOPE_INBOUND, tuple->source, tuple->source_port, as_client);
-	if (back != NO_SET) {
-		__u8 any[16] = {};
-
-		if (!ask(back, tuple->source, tuple->source_port, as_client))
-			ask(back, any, tuple->source_port, as_client);
-	}
-}
-
 /* Step 9. */
-static __noinline int syn(struct xdp_md *ctx, const struct port *port, const struct packet *packet, __u32 set)
+__noinline int syn(struct xdp_md *ctx, const struct packet *packet)
 {
-	struct prefix_key source = { .length = 128 };
 	struct match as_server = {}, as_client = {};
+	struct prefix_key source = { .length = 128 };
 	__u32 outcome = PASS;
+	bool captured;
 
-	if (!port || !packet)
+	if (!packet)
 		return XDP_DROP;
-	__builtin_memcpy(source.address, packet->key.tuple.source, 16);
+	source.address = packet->key.tuple.source;
 	if (bpf_map_lookup_elem(&denied, &source))
 		return drop(DROP_DENIED);
-	ask_both(&packet->key.tuple, set, &as_server, &as_client);
+	captured = ask_both(&packet->key.tuple, packet->set, &as_server, &as_client);
 	if (as_server.take) {
-		int action = redirect(ctx, port);
+		int action = redirect(ctx, packet);
 
 		if (action == XDP_REDIRECT) {
 			count(TO_WORKER_SYN);
@@ -197,10 +176,11 @@ static __noinline int syn(struct xdp_md *ctx, const struct port *port, const str
 		if (!may_pass_absent(&as_server))
 			return drop(DROP_ABSENT);
 		outcome = PASSED_ABSENT;
-	} else if (set != NO_SET && set != 0) {
+	} else if (packet->set != NO_SET && packet->set != 0) {
 		outcome = PASSED_UNMATCHED;
 	}
-	remember(&packet->key.tuple, &as_server, &as_client);
+	if (captured)
+		remember(&packet->key.tuple);
 	return pass(outcome);
 }
 
@@ -217,7 +197,7 @@ static __noinline int syn(struct xdp_md *ctx, const struct port *port, const str
  * segment without SYN can open a connection in a kernel, known flows were sent to the worker
  * before, and an entry older than the capture, or of a protected one, does not count.
  */
-static __noinline int unknown(struct xdp_md *ctx, const struct port *port, const struct packet *packet, __u32 set)
+__noinline int unknown(struct xdp_md *ctx, const struct packet *packet)
 {
 	struct match as_server = {}, as_client = {}, *relevant;
 	const struct settings *s = setting();
@@ -225,10 +205,9 @@ static __noinline int unknown(struct xdp_md *ctx, const struct port *port, const
 	const __u64 *when;
 	int action;
 
-	if (!port || !packet || !s)
+	if (!packet || !s)
 		return XDP_DROP;
-	ask_both(&packet->key.tuple, set, &as_server, &as_client);
-	if ((!as_server.take && !as_client.take) || as_server.left || as_client.left)
+	if (!ask_both(&packet->key.tuple, packet->set, &as_server, &as_client) || as_server.left || as_client.left)
 		return pass(PASS);
 	relevant = &as_server;
 	when = bpf_map_lookup_elem(&passed, &packet->key.tuple);
@@ -247,7 +226,7 @@ static __noinline int unknown(struct xdp_md *ctx, const struct port *port, const
 	}
 	if (bpf_ktime_get_boot_ns() < relevant->since + s->grace)
 		return pass(PRE_EXISTING);
-	action = redirect(ctx, port);
+	action = redirect(ctx, packet);
 	if (action == XDP_REDIRECT)
 		count(TO_WORKER_UNKNOWN);
 	else if (may_pass_absent(relevant))
@@ -260,58 +239,47 @@ static __noinline int unknown(struct xdp_md *ctx, const struct port *port, const
 SEC("xdp.frags")
 int steer(struct xdp_md *ctx)
 {
-	struct view view = { .data = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
-	struct packet packet = {};
 	__u32 interface = ctx->ingress_ifindex;
 	const struct port *port = bpf_map_lookup_elem(&ports, &interface);
-	const __u8 *icmp = NULL;
-	bool maybe_tcp;
-	enum parsed parsed;
-	__be16 protocol = 0;
-	__u64 offset;
-	__u32 set;
+	struct packet packet = {};
+	bool icmp_error, maybe_tcp;
+	int parsed;
 
 	if (!port)
 		return XDP_PASS;
-	view.length = bpf_xdp_get_buff_len(ctx);
 	packet.key.port = port->index;
-	offset = ethernet(&view, &packet, &protocol);
-	if (!offset)
+	packet.length = bpf_xdp_get_buff_len(ctx);
+	parsed = parse_xdp(ctx, &packet);
+	if (parsed == UNFRAMED)
 		return drop(packet.tags ? DROP_VLAN : DROP_UNPARSABLE);
-	parsed = network(&view, &packet, offset, protocol);
 	if (parsed == NOT_IP)
 		return pass(PASS);
 	if (parsed == TRUNCATED)
 		return drop(DROP_UNPARSABLE);
 
-	if ((packet.protocol == IPPROTO_ICMP || packet.protocol == IPPROTO_ICMPV6) && !packet.later &&
-	    parsed != BROKEN)
-		icmp = at(&view, packet.transport, 1);
-	if (packet.protocol == IPPROTO_ICMPV6 && icmp && *icmp >= 133 && *icmp <= 137)
+	if (packet.protocol == IPPROTO_ICMPV6 && packet.icmp >= 133 && packet.icmp <= 137)
 		return pass(PASS);
-	if (!bind(port, &packet, &set))
+	if (!bind(port->side, &packet))
 		return drop(DROP_SPOOFED);
 
-	maybe_tcp = packet.protocol == IPPROTO_TCP || (icmp && is_icmp_error(packet.protocol, *icmp)) ||
-		    (parsed == BROKEN && packet.protocol == 0);
-	if (packet.protocol == IPPROTO_TCP && parsed == PARSED)
-		parsed = tcp(&view, &packet);
-	if (maybe_tcp && (parsed != PARSED || packet.tags > 1) && shielded(&packet, set))
+	icmp_error = is_icmp_error(packet.protocol, packet.icmp);
+	maybe_tcp = packet.protocol == IPPROTO_TCP || icmp_error || (parsed == BROKEN && packet.protocol == 0);
+	if (maybe_tcp && (parsed != PARSED || packet.tags > 1) && shielded(&packet))
 		return drop(packet.tags > 1 ? DROP_VLAN : parsed == FRAGMENT ? DROP_FRAGMENT : DROP_UNPARSABLE);
 	if (parsed != PARSED)
 		return pass(PASS);
-	if (icmp && is_icmp_error(packet.protocol, *icmp) && quotes_flow(&view, &packet))
-		return to_worker(ctx, port, TO_WORKER_ICMP);
+	if (icmp_error && quotes_flow(ctx, &packet))
+		return to_worker(ctx, &packet, TO_WORKER_ICMP);
 	if (packet.protocol != IPPROTO_TCP)
 		return pass(PASS);
 
 	if (bpf_map_lookup_elem(&flows, &packet.key))
-		return to_worker(ctx, port, TO_WORKER_FLOW);
-	return opens(&packet) ? syn(ctx, port, &packet, set) : unknown(ctx, port, &packet, set);
+		return to_worker(ctx, &packet, TO_WORKER_FLOW);
+	return opens(&packet) ? syn(ctx, &packet) : unknown(ctx, &packet);
 }
 
 /* Does MUTUAL protect this destination? A port under DISABLE stays out of a guarded address. */
-static __noinline bool protects(const struct tuple *tuple)
+__noinline bool protects(const struct tuple *tuple)
 {
 	struct guarded_key key = {};
 	struct capture_key exact = { .set = SCOPE_INBOUND };
@@ -319,14 +287,14 @@ static __noinline bool protects(const struct tuple *tuple)
 
 	if (!tuple)
 		return true;
-	__builtin_memcpy(key.destination, tuple->destination, 16);
+	key.destination = tuple->destination;
 	key.destination_port = tuple->destination_port;
 	if (bpf_map_lookup_elem(&guarded, &key))
 		return true;
 	key.destination_port = 0;
 	if (!bpf_map_lookup_elem(&guarded, &key))
 		return false;
-	__builtin_memcpy(exact.destination, tuple->destination, 16);
+	exact.destination = tuple->destination;
 	exact.destination_port = tuple->destination_port;
 	capture = bpf_map_lookup_elem(&captures, &exact);
 	return !capture || capture->action != ACTION_LEAVE;
@@ -346,39 +314,29 @@ static __always_inline int refuse(void)
 SEC("tc")
 int guard(struct __sk_buff *skb)
 {
-	struct view view = { .data = (void *)(long)skb->data, .end = (void *)(long)skb->data_end, .length = skb->len };
 	struct match as_server = {}, as_client = {};
-	struct packet packet = {};
-	enum parsed parsed;
-	__be16 protocol = 0;
-	__u64 offset;
+	struct packet packet = { .length = skb->len };
+	__u32 linear = (void *)(long)skb->data_end - (void *)(long)skb->data;
+	int parsed;
 
-	if (view.data + 256 > view.end && skb->len > view.end - view.data) {
+	if (linear < 256 && linear < skb->len)
 		bpf_skb_pull_data(skb, skb->len < 256 ? skb->len : 256);
-		view.data = (void *)(long)skb->data;
-		view.end = (void *)(long)skb->data_end;
-	}
-	offset = ethernet(&view, &packet, &protocol);
-	if (!offset)
-		return refuse();
-	parsed = network(&view, &packet, offset, protocol);
+	parsed = parse_skb(skb, &packet);
 	if (parsed == NOT_IP)
 		return TC_ACT_OK;
-	if (parsed == TRUNCATED)
+	if (parsed == UNFRAMED || parsed == TRUNCATED)
 		return refuse();
 	if (packet.protocol != IPPROTO_TCP && (parsed != BROKEN || packet.protocol))
 		return TC_ACT_OK;
-	if (parsed == PARSED)
-		parsed = tcp(&view, &packet);
 	if (parsed != PARSED)
-		return known_address(SCOPE_GUARDED, packet.key.tuple.destination) ? refuse() : TC_ACT_OK;
+		return known_address(SCOPE_GUARDED, &packet.key.tuple.destination) ? refuse() : TC_ACT_OK;
 	if (!opens(&packet))
 		return TC_ACT_OK;
 	if (protects(&packet.key.tuple))
 		return refuse();
 	/* A caller on the node itself never came by the steering program: note its SYN here. */
-	ask_both(&packet.key.tuple, bound_set(packet.key.tuple.source), &as_server, &as_client);
-	remember(&packet.key.tuple, &as_server, &as_client);
+	if (ask_both(&packet.key.tuple, bound_set(&packet.key.tuple.source), &as_server, &as_client))
+		remember(&packet.key.tuple);
 	return TC_ACT_OK;
 }
 

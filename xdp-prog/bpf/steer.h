@@ -39,13 +39,13 @@ struct port { /* by interface index */
 	__u8 zero;
 };
 
-struct address {
-	__u8 bytes[16];
+struct address { /* words, so that it is not copied byte by byte */
+	__be32 words[4];
 };
 
 struct tuple { /* as in the packet, not normalised */
-	__u8 source[16];
-	__u8 destination[16];
+	struct address source;
+	struct address destination;
 	__be16 source_port;
 	__be16 destination_port;
 };
@@ -59,23 +59,23 @@ struct flow_key {
 struct source { /* by address */
 	__u32 set;
 	__u16 port;
-	__u8 mac[6]; /* all zero: any */
+	__u16 mac[3]; /* all zero: any */
 };
 
 struct source_prefix_key {
 	__u32 length; /* 32 for `port` and 96 for ::ffff: count */
 	__u32 port;
-	__u8 address[16];
+	struct address address;
 };
 
 struct prefix_key {
 	__u32 length;
-	__u8 address[16];
+	struct address address;
 };
 
 struct capture_key {
 	__u32 set; /* of the caller, or SCOPE_INBOUND */
-	__u8 destination[16]; /* outbound only: all zero is any */
+	struct address destination; /* outbound only: all zero is any */
 	__be16 destination_port; /* 0: any */
 	__u16 zero;
 };
@@ -89,11 +89,11 @@ struct capture {
 
 struct address_key {
 	__u32 scope; /* a set, SCOPE_INBOUND or SCOPE_GUARDED */
-	__u8 address[16];
+	struct address address;
 };
 
 struct guarded_key {
-	__u8 destination[16];
+	struct address destination;
 	__be16 destination_port; /* 0: any */
 	__u16 zero;
 };

@@ -199,6 +199,7 @@ impl Steering {
     }
 
     pub fn clear_xsk(&self, port: u16, queue: u32) -> Result<()> {
+        self.attached(port)?;
         self.sockets().clear(port, queue)
     }
 

@@ -63,6 +63,15 @@ pub fn link_interface(link: BorrowedFd) -> io::Result<Option<u32>> {
     Ok((interface != 0).then_some(interface))
 }
 
+/// How many instructions the verifier walked to accept a program.
+pub fn verified_instructions(program: BorrowedFd) -> io::Result<u32> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = size_of_val(&info) as u32;
+    // SAFETY: `info` is writable for `length` bytes, and all zero asks for nothing by pointer.
+    check(unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length) })?;
+    Ok(info.verified_insns)
+}
+
 /// Sets one entry. libbpf-rs hides the errno that tells a full map from any other failure.
 pub fn update(map: &MapHandle, key: &[u8], value: &[u8]) -> io::Result<()> {
     assert_eq!(key.len(), map.key_size() as usize, "key size of {:?}", map.name());

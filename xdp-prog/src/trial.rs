@@ -1,10 +1,13 @@
 //! Asking the programs about a frame without a wire: BPF_PROG_TEST_RUN.
 //!
-//! The real programs run on the real maps, so this is also how tests know what they do.
+//! The real programs run on the real maps, so this is also how tests know what they do. And asking
+//! the kernel what it cost to load them.
+
+use std::os::fd::AsFd;
 
 use libbpf_rs::{ProgramInput, ProgramMut, libbpf_sys};
 
-use crate::{Error, Result, Steering};
+use crate::{Error, Result, Steering, sys};
 
 /// What a program would do to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,17 @@ impl Steering {
             0 => Ok(Verdict::Pass),
             _ => Ok(Verdict::Drop),
         }
+    }
+
+    /// How many instructions the kernel's verifier walked through each program when it was loaded.
+    /// A gateway that was killed steers nothing new until that is done.
+    pub fn verified_instructions(&self) -> Result<[(&'static str, u32); 2]> {
+        let count = |name| {
+            sys::verified_instructions(self.program(name)?.as_fd())
+                .map_err(Error::system(format!("asking about the program {name}")))
+                .map(|count| (name, count))
+        };
+        Ok([count("steer")?, count("guard")?])
     }
 }
 

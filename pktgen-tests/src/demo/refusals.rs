@@ -17,7 +17,7 @@ pub fn intruder(stage: &Stage) -> Result<String> {
     let why = stage.node_b.explain(INTRUDER_ID, &to)?;
     ensure!(!why.allowed && why.refused == Some(RefuseReason::NotAllowedInbound), "explain says {why:?}");
     let at_a = refusal(&stage.node_a, Host::Intruder, RefuseReason::RefusedByPeer);
-    let at_a = at_a.map_or("closed by its peer".into(), |report| format!("{:?}", report.refused));
+    let at_a = at_a.map_or("closed by its peer", |_| "RefusedByPeer");
     Ok(format!(
         "node-b refused {INTRUDER_ID}: NotAllowedInbound by {}; node-a: {at_a}; explain: {}",
         report.rule.as_deref().unwrap_or("no rule"),

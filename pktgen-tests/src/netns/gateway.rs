@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,8 @@ pub struct Settings<'a> {
     pub ttl: &'a str,
     /// What a caller without identity gets: `pass` or `refuse`.
     pub unmatched_egress: &'a str,
+    /// `spec.limits`, as a YAML map on one line.
+    pub limits: &'a str,
 }
 
 /// What `sluice status` tells, as far as it is looked at here.
@@ -115,11 +117,13 @@ impl Gateway {
                identity: {{ source: embedded, embedded: {{ directory: ca, ttl: {ttl} }} }}\n  \
                admin: {{ socket: {socket}, metrics: 127.0.0.1:15020 }}\n  \
                unmatchedEgress: {unmatched}\n  \
+               limits: {limits}\n  \
                pinDirectory: {pins}\n",
             name = self.name,
             inside = inside.collect::<String>(),
             ttl = settings.ttl,
             unmatched = settings.unmatched_egress,
+            limits = settings.limits,
             socket = self.socket().display(),
         )
     }
@@ -295,8 +299,14 @@ fn host_sluice(arguments: &[&str]) -> Result<Output> {
     run(command, PATIENCE)
 }
 
-/// One of the workspace's programs, built beside the one that asks.
+/// One of the workspace's programs: in the directory that `SLUICE_BIN_DIR` names, or else built
+/// beside the one that asks.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("SLUICE_BIN_DIR").map(PathBuf::from) {
+        let path = directory.join(name);
+        ensure!(path.is_file(), "SLUICE_BIN_DIR is {}, and there is no {name} in it", directory.display());
+        return Ok(path);
+    }
     let own = std::env::current_exe()?;
     // Tests stand one level deeper, in deps/.
     let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|path| path.is_file());

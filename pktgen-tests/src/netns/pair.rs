@@ -22,6 +22,8 @@ pub struct Setup<'a> {
     pub cables: Cables,
     pub ttl: &'a str,
     pub cores: &'a [u32],
+    /// `spec.limits`, as a YAML map on one line.
+    pub limits: &'a str,
     /// Files of both configurations.
     pub files: &'a [(&'a str, &'a str)],
 }
@@ -39,7 +41,7 @@ pub fn policy() -> String {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { cables: Cables::mtu(1500), ttl: "1h", cores: &[0], files: &[] }
+        Self { cables: Cables::mtu(1500), ttl: "1h", cores: &[0], limits: "{}", files: &[] }
     }
 }
 
@@ -61,8 +63,14 @@ impl Pair {
         gateway::authority(&authority)?;
         let policy = policy();
         let files = [&[("policy.yaml", policy.as_str())][..], setup.files].concat();
-        let settings =
-            |name, inside| Settings { name, inside, cores: setup.cores, ttl: setup.ttl, unmatched_egress: "refuse" };
+        let settings = |name, inside| Settings {
+            name,
+            inside,
+            cores: setup.cores,
+            ttl: setup.ttl,
+            unmatched_egress: "refuse",
+            limits: setup.limits,
+        };
         let a = settings("node-a", &["in0", "in1", "in2"]);
         let b = settings("node-b", &["in0"]);
         let node_a = Gateway::configure(&site.rig, &site.node_a, &authority, &a, &files)?;
