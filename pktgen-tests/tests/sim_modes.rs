@@ -256,3 +256,21 @@ fn a_link_that_eats_every_frame_for_a_while_delays_and_loses_nothing() {
     world.cut_link(Segment::Wire, false);
     finish(&mut world, "outage");
 }
+
+#[test]
+fn a_caller_that_missed_its_reset_is_told_again_as_soon_as_it_speaks() {
+    let mut world = World::new(&Setup::new(22));
+    let slow = [
+        Script::new(60_000, Begin::AtOnce, Finish::Last).paced(500, 20_000),
+        Script::new(60_000, Begin::AtOnce, Finish::WhenReceived(60_000)),
+    ];
+    let call = to(&mut world, "batch", "backend", PORT, false, slow);
+    let id = world.call(0, Call { expect: Expect::Cut, ..call });
+    world.run(500_000, |_| false).expect("it stands");
+    world.cut_link(Segment::InsideA, true);
+    world.push(B, &[], |snapshot| snapshot.workloads[0].inbound = Some(vec![]));
+    world.run(700_000, |_| false).expect("the reset is lost");
+    world.cut_link(Segment::InsideA, false);
+    let told = world.run(4_000_000, |world| world.end(id, Side::Client).is_some_and(|end| end.progress.aborted));
+    assert_eq!(told, Ok(true), "long before the flow is forgotten");
+}

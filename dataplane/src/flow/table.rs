@@ -18,8 +18,9 @@ pub enum FlowRef {
     Live { session: u32, leg: Leg },
     /// The session is gone and the flow rests in TIME-WAIT.
     Spent,
-    /// It is of the process before this one, whose state died with it: it is reset.
-    Adopted,
+    /// It ended out of order, or its state died with the process before this one: whatever still
+    /// comes of it is answered with RST.
+    Dead,
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use snapshot::DropReason;
-use tcp_stack::{Connection, Output, Stack};
+use tcp_stack::{Connection, End, Output, Stack};
 
 use crate::flow::FlowKey;
 use crate::io::{PacketIo, PortId};
@@ -58,6 +58,12 @@ impl Leg {
     /// Whether nothing more will be sent or is waited for, TIME-WAIT aside.
     pub fn is_over(&self) -> bool {
         self.conn.ended().is_some()
+    }
+
+    /// Whether it ended in order, so that only TIME-WAIT is left of it. A peer that was reset, and may
+    /// not have heard of it, has to hear it again.
+    pub fn is_finished(&self) -> bool {
+        self.conn.ended() == Some(End::Finished)
     }
 
     /// Everything from the ring through TLS that fits, up to one record's plaintext at a time.

@@ -107,7 +107,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 self.free(session);
                 self.flows.remove(key);
             }
-            Some(FlowRef::Spent | FlowRef::Adopted) => self.flows.remove(key),
+            Some(FlowRef::Spent | FlowRef::Dead) => self.flows.remove(key),
             None => {}
         }
     }

@@ -5,7 +5,7 @@
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::{PacketIo, PortId};
-use crate::session::{Context, Next, Session};
+use crate::session::{Context, Leg, Next, Session};
 use crate::stats::{Report, Total};
 use crate::time::{Clock, Duration, Instant};
 
@@ -183,11 +183,12 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn free(&mut self, index: u32) {
         let Some(session) = self.sessions.remove(index) else { return };
         self.timers.disarm(index);
-        let down = session.down.key();
-        let up = session.up.as_ref().map_or(down, |up| up.key());
-        for key in [down, up] {
+        let rest = |leg: &Leg| (leg.key(), if leg.is_finished() { FlowRef::Spent } else { FlowRef::Dead });
+        let (down, at_rest) = rest(&session.down);
+        let (up, up_at_rest) = session.up.as_ref().map_or((down, at_rest), rest);
+        for (key, at_rest) in [(down, at_rest), (up, up_at_rest)] {
             self.flows.remove(&key);
-            self.flows.insert(key, FlowRef::Spent);
+            self.flows.insert(key, at_rest);
         }
         let stay = if self.now.mono < self.grace_until { TIME_WAIT_IN_GRACE } else { TIME_WAIT };
         if let Some(oldest) = self.spent.keep(self.now.mono + stay, [down, up]) {
@@ -206,7 +207,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             if !self.flows.has_room(1) {
                 return;
             }
-            self.flows.insert(key, FlowRef::Adopted);
+            self.flows.insert(key, FlowRef::Dead);
             if let Some(oldest) = self.spent.keep(self.now.mono + TIME_WAIT_IN_GRACE, [key, key]) {
                 self.forget(oldest);
             }
@@ -216,7 +217,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     /// Takes ended flows out of the table and out of steering, unless a new session has them.
     pub(super) fn forget(&mut self, keys: [FlowKey; 2]) {
         for key in keys {
-            if matches!(self.flows.find(&key), Some(FlowRef::Spent | FlowRef::Adopted)) {
+            if matches!(self.flows.find(&key), Some(FlowRef::Spent | FlowRef::Dead)) {
                 self.flows.remove(&key);
                 self.io.unsteer(key.port(), key.source(), key.destination());
             }

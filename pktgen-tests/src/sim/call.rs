@@ -136,7 +136,7 @@ impl Payload {
     pub fn new(mut chance: Chance) -> Self {
         let mut text = vec![0; LENGTH];
         for chunk in text.chunks_mut(MARKER_EVERY) {
-            chunk.iter_mut().for_each(|byte| *byte = chance.next() as u8);
+            chunk.iter_mut().for_each(|byte| *byte = chance.draw() as u8);
             let marker = MARKER.len().min(chunk.len());
             chunk[..marker].copy_from_slice(&MARKER[..marker]);
         }

@@ -9,7 +9,7 @@ impl Chance {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -17,7 +17,7 @@ impl Chance {
     /// A number of `0..below`.
     pub fn below(&mut self, below: u64) -> u64 {
         assert!(below > 0, "there is no number below 0");
-        ((u128::from(self.next()) * u128::from(below)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(below)) >> 64) as u64
     }
 
     /// A number of `from..to`.
@@ -36,14 +36,14 @@ impl Chance {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.draw().to_le_bytes()[..chunk.len()]);
         }
         bytes
     }
 
     /// A stream of its own, so that one part's draws do not move another's.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(self.draw())
     }
 }
 

@@ -65,6 +65,7 @@ pub fn ports() -> Vec<Port> {
 }
 
 impl Gateway {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: &'static str,
         sizes: &Sizes,

@@ -17,6 +17,9 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use super::call::{Call, CallId, Payload, Side};
 use super::end::End;
 
+/// What a client that speaks TLS itself is configured with, and the name that it calls.
+pub type TlsClient = Rc<(std::sync::Arc<ClientConfig>, String)>;
+
 /// How a host's TCP is set.
 #[derive(Debug, Clone, Copy)]
 pub struct Tuning {
@@ -129,7 +132,7 @@ impl Host {
         self.listeners.push(Listener { port, service, handles });
     }
 
-    pub fn connect(&mut self, id: CallId, call: &Call, tls: Option<Rc<(std::sync::Arc<ClientConfig>, String)>>) {
+    pub fn connect(&mut self, id: CallId, call: &Call, tls: Option<TlsClient>) {
         let mut socket = self.socket();
         socket.connect(self.interface.context(), call.server, call.client.port()).expect("addresses that can connect");
         let handle = self.sockets.add(socket);

@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod peer;
 pub mod pki;
 pub mod scenario;
+pub mod setup;
 pub mod topology;
 pub mod trace;
 pub mod wire;
@@ -29,4 +30,5 @@ pub mod world;
 
 pub use call::{Begin, Call, CallId, Expect, Finish, Script, Side};
 pub use scenario::{Outcome, run};
-pub use world::{Broken, Setup, Shown, World};
+pub use setup::{Setup, Shown};
+pub use world::{Broken, World};

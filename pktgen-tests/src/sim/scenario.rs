@@ -8,8 +8,9 @@ use snapshot::IdPattern;
 use super::call::{Begin, Call, CallId, Expect, Finish, Script, Side};
 use super::chance::Chance;
 use super::faults::Fault;
+use super::setup::{Setup, Shown};
 use super::topology::{self, GREETING_PORT, PORT, SIMPLE_PORT, TLS_PORT, address};
-use super::world::{Broken, Setup, Shown, World};
+use super::world::{Broken, World};
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,89 +7,26 @@ use std::sync::Arc;
 
 use dataplane::io::PortId;
 use dataplane::tls::{CryptoProvider, provider};
-use rustls::ClientConfig;
-use snapshot::{Limits, Snapshot, Timeouts};
+use snapshot::Snapshot;
 
-use super::call::{Call, CallId, Expect, Payload, Side};
+use super::call::{Call, CallId, Payload, Side};
 use super::chance::Chance;
 use super::clock::{EPOCH, SimClock};
 use super::end::End;
-use super::faults::{Counters, Fault, Faults};
+use super::faults::{Fault, Faults};
 use super::gateway::{Gateway, INSIDE, OUTSIDE, Sizes};
-use super::host::{Host, Service, Tuning};
+use super::host::{Host, Service, TlsClient, Tuning};
 use super::link::{Arrival, Link, Station};
 use super::oracle::Oracle;
 use super::peer;
 use super::pki::{Authority, Identity, TRUST_DOMAIN};
+use super::setup::{Setup, Shown};
 use super::topology::{self, HOSTS, Segment};
 use super::trace::Trace;
 use super::wire::see;
 
-/// What a simulation is made of, besides its seed.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    pub seed: u64,
-    /// Of the inside links and of the wire.
-    pub mtus: [usize; 2],
-    /// Microseconds, by [`Segment::index`].
-    pub delays: [i64; 3],
-    /// One fault of a kind in so many frames of a link. 0: none.
-    pub faults: u64,
-    pub limits: Limits,
-    pub timeouts: Timeouts,
-    pub tuning: Tuning,
-    /// The provider of production instead of the seeded one: no two runs are the same.
-    pub real_crypto: bool,
-}
-
-impl Setup {
-    /// A quiet network, and gateways of a size that a test can fill.
-    pub fn new(seed: u64) -> Self {
-        let limits = Limits {
-            sessions: 256,
-            handshakes: 256,
-            flows: 2_048,
-            frames: 4_096,
-            buffer: 64 << 10,
-            history: 64,
-            pre_existing_grace: std::time::Duration::ZERO,
-        };
-        let timeouts = Timeouts { keep_alive: std::time::Duration::from_secs(20), ..Timeouts::default() };
-        Self {
-            seed,
-            mtus: [1500, 1500],
-            delays: [50, 50, 500],
-            faults: 0,
-            limits,
-            timeouts,
-            tuning: Tuning::default(),
-            real_crypto: false,
-        }
-    }
-}
-
-/// A certificate that the direct peer shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Shown {
-    Own,
-    /// Two URI SANs, the first of which is allowed.
-    TwoNames,
-    Nothing,
-    Expired,
-    /// Of a root that nobody here knows, for the same trust domain.
-    OtherRoot,
-    /// Of a trust domain without a bundle.
-    OtherDomain,
-    NoSpiffeId,
-    /// Of an identity that is in no list.
-    Stranger,
-    /// A leaf that may sign certificates.
-    CaLeaf,
-    /// A certificate whose key it does not hold.
-    WrongKey,
-    /// Its own, over TLS 1.2.
-    OldTls,
-}
+/// A frame on its way: when it arrives, a number that keeps equals in order, the station, its bytes.
+type Pending = (i64, u64, usize, Vec<u8>);
 
 pub struct World {
     pub clock: SimClock,
@@ -102,10 +39,10 @@ pub struct World {
     pub chance: Chance,
     links: [Link; 3],
     trace: Trace,
-    queue: BinaryHeap<Reverse<(i64, u64, usize, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Pending>>,
     queued: u64,
     starts: BinaryHeap<Reverse<(i64, usize)>>,
-    tls: Vec<(CallId, Rc<(Arc<ClientConfig>, String)>)>,
+    tls: Vec<(CallId, TlsClient)>,
     gateway_due: [Option<i64>; 2],
     host_due: Vec<Option<i64>>,
     next_port: u16,
@@ -133,7 +70,7 @@ const FIRST_HOST: usize = 4;
 impl World {
     pub fn new(setup: &Setup) -> Self {
         let mut chance = Chance::new(setup.seed);
-        provider::seed(chance.next());
+        provider::seed(chance.draw());
         let provider = if setup.real_crypto { provider::production() } else { provider::seeded() };
         let clock = SimClock::default();
         let mut authority = Authority::new(chance.fork(), TRUST_DOMAIN);
@@ -159,7 +96,7 @@ impl World {
             let mtu = setup.mtus[usize::from(segment == Segment::Wire)];
             let tuning = Tuning { mtu, ..setup.tuning };
             let hops = topology::next_hops(segment);
-            hosts.push(Host::new(name, mac, addresses, hops, tuning, chance.next(), payload.clone()));
+            hosts.push(Host::new(name, mac, addresses, hops, tuning, chance.draw(), payload.clone()));
         }
         let mut world = Self {
             host_due: vec![None; hosts.len()],
@@ -276,10 +213,6 @@ impl World {
 
     pub fn faults(&self, fault: Fault) -> u64 {
         self.links.iter().map(|link: &Link| link.counters.of(fault)).sum()
-    }
-
-    pub fn fault_counters(&self) -> [Counters; 3] {
-        [self.links[0].counters, self.links[1].counters, self.links[2].counters]
     }
 
     /// When the next thing happens. None: never again.
@@ -459,14 +392,5 @@ impl World {
     /// One end of a call, once it is there.
     pub fn end(&self, id: CallId, side: Side) -> Option<&End> {
         self.hosts.iter().flat_map(|host| &host.ends).find(|end| end.call == id && end.side == side)
-    }
-
-    /// The calls whose client is the host of that name.
-    pub fn calls_of(&self, from: &str) -> Vec<CallId> {
-        (0..self.calls.len()).map(CallId).filter(|id| self.calls[id.0].from == from).collect()
-    }
-
-    pub fn expect(&self, id: CallId) -> Expect {
-        self.calls[id.0].expect
     }
 }
