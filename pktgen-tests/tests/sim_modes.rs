@@ -275,7 +275,6 @@ fn a_caller_that_missed_its_reset_is_told_again_as_soon_as_it_speaks() {
     assert_eq!(told, Ok(true), "long before the flow is forgotten");
 }
 
-/// The engine's LAST-ACK drops window updates: what is left goes out before the FIN is asked for.
 #[test]
 fn a_slow_reader_that_has_closed_its_own_side_gets_everything() {
     let mut setup = Setup::new(23);
