@@ -69,7 +69,8 @@ fn sluice(site: &Site, authority: &Path) -> Result<Running> {
     let policy = pair::policy();
     let files = [("policy.yaml", policy.as_str())];
     let configure = |namespace, name, core: &[u32]| {
-        let settings = Settings { name, inside: &["in0"], cores: core, ttl: "1h", unmatched_egress: "refuse" };
+        let settings =
+            Settings { name, inside: &["in0"], cores: core, ttl: "1h", unmatched_egress: "refuse", limits: "{}" };
         Gateway::configure(&site.rig, namespace, authority, &settings, &files)
     };
     let mut gateways = [configure(&site.node_a, "node-a", &[0])?, configure(&site.node_b, "node-b", &[last])?];

@@ -65,6 +65,7 @@ fn turn(a: &mut impl PacketIo, b: &mut impl PacketIo, len: usize, burst: usize) 
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the figure is printed, and asserted by nobody")]
 fn nothing_is_allocated_over_a_hundred_thousand_packets_each_way() {
     namespace();
     cable("a0", "b0", 65_535);

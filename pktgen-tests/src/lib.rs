@@ -8,5 +8,6 @@
 pub mod load;
 pub mod netns;
 pub mod packet;
+#[cfg(feature = "sim")]
 pub mod sim;
 pub mod stream;

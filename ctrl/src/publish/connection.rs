@@ -130,14 +130,16 @@ async fn read(link: &Link, number: u64, shared: &Shared) -> Result<(), Error> {
     Ok(())
 }
 
-/// Changes what is known of the dataplane, if it is still this one.
+/// Changes what is known of the dataplane, if it is still this one. Who watches hears of differences
+/// only: it may answer each with a new wish, whose carrying out ends here again.
 fn update(shared: &Shared, number: u64, change: impl FnOnce(&mut super::State)) {
     shared.state.send_if_modified(|state| {
-        let ours = state.dataplane.as_ref().is_some_and(|d| d.connection == number);
-        if ours {
-            change(state);
+        if state.dataplane.as_ref().is_none_or(|d| d.connection != number) {
+            return false;
         }
-        ours
+        let before = state.clone();
+        change(state);
+        *state != before
     });
 }
 

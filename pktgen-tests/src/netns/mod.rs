@@ -47,22 +47,25 @@ pub fn wait_until<T>(what: &str, timeout: Duration, mut condition: impl FnMut() 
     }
 }
 
-/// How much of one core these processes use together, over `window`.
-pub fn cpu_share(pids: &[rustix::process::Pid], window: Duration) -> anyhow::Result<f64> {
+/// How much of one core each of these processes uses over `window`, by name.
+pub fn cpu_shares(pids: &[rustix::process::Pid], window: Duration) -> anyhow::Result<Vec<(String, f64)>> {
     // Fields 14 and 15 of proc(5) stat, counted behind the name, which may hold blanks.
-    let ticks = |pid: &rustix::process::Pid| -> anyhow::Result<u64> {
+    let ticks = |pid: &rustix::process::Pid| -> anyhow::Result<(String, u64)> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
-        let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
-        Ok(fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum())
+        let (name, fields) = stat.rsplit_once(')').unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        Ok((name.split_once('(').unwrap_or_default().1.to_owned(), ticks))
     };
-    let all = || pids.iter().map(ticks).sum::<anyhow::Result<u64>>();
+    let all = || pids.iter().map(ticks).collect::<anyhow::Result<Vec<_>>>();
     anyhow::ensure!(!pids.is_empty(), "no process to measure");
     let before = all()?;
     let began = Instant::now();
     #[expect(clippy::disallowed_methods, reason = "a rate needs a stretch of time")]
     std::thread::sleep(window);
-    let per_second = rustix::param::clock_ticks_per_second() as f64;
-    Ok((all()? - before) as f64 / per_second / began.elapsed().as_secs_f64())
+    let seconds = began.elapsed().as_secs_f64() * rustix::param::clock_ticks_per_second() as f64;
+    let share =
+        |((name, after), (_, before)): ((String, u64), (String, u64))| (name, (after - before) as f64 / seconds);
+    Ok(all()?.into_iter().zip(before).map(share).collect())
 }
 
 /// For tests that hold thousands of sockets.
