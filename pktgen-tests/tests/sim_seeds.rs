@@ -1,6 +1,6 @@
 //! The whole gateway under many seeds: each draws its own calls, faults and changes of policy.
 //!
-//! A seed that fails says how to run it again alone: `SLUICE_SEED=7 cargo test -p pktgen-tests --test
+//! A seed that fails says how to run it again alone: `SLUICE_SEED=7 cargo test -p pktgen-tests --features sim --test
 //! sim_seeds`. `SLUICE_SEEDS=5000` runs more of them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -69,7 +69,9 @@ fn every_seed_keeps_every_promise() {
         if let Err(what) = verdict {
             failed.fetch_add(1, Relaxed);
             println!("seed {seed} failed {what}");
-            println!("  again, alone: SLUICE_SEED={seed} cargo test -p pktgen-tests --test sim_seeds -- --nocapture");
+            println!(
+                "  again, alone: SLUICE_SEED={seed} cargo test -p pktgen-tests --features sim --test sim_seeds -- --nocapture"
+            );
         }
     });
     println!(
