@@ -274,3 +274,17 @@ fn a_caller_that_missed_its_reset_is_told_again_as_soon_as_it_speaks() {
     let told = world.run(4_000_000, |world| world.end(id, Side::Client).is_some_and(|end| end.progress.aborted));
     assert_eq!(told, Ok(true), "long before the flow is forgotten");
 }
+
+#[test]
+fn a_slow_reader_that_has_closed_its_own_side_gets_everything() {
+    let mut setup = Setup::new(23);
+    setup.tuning.receive = 4 << 10;
+    let mut world = World::new(&setup);
+    let scripts = [
+        Script::new(60_000, Begin::AtOnce, Finish::WhenSent),
+        Script::new(100, Begin::AtOnce, Finish::WhenSent).paced(1_000, 1_300_000),
+    ];
+    let call = to(&mut world, "frontend", "backend", PORT, false, scripts);
+    world.call(0, call);
+    finish(&mut world, "slow reader");
+}

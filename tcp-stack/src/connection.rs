@@ -221,7 +221,7 @@ impl Connection {
     /// Bytes that can be queued; none before the handshake's end and after `close`.
     pub fn room(&self) -> usize {
         let socket = self.socket();
-        match socket.may_send() && self.life.end.is_none() {
+        match socket.may_send() && self.life.end.is_none() && !self.life.close_later {
             true => socket.send_capacity() - socket.send_queue(),
             false => 0,
         }
@@ -262,6 +262,9 @@ impl Connection {
             State::SynSent => self.abort(),
             // The engine would take the acknowledgement of its SYN for that of its FIN.
             State::SynReceived => self.life.close_later = true,
+            // In LAST-ACK the engine takes a window update for a duplicate ACK and drops it: a peer
+            // that opens its window then would never get the rest.
+            State::CloseWait if self.unacked() > 0 => self.life.close_later = true,
             State::Established | State::CloseWait => {
                 self.life.hold = None;
                 self.socket_mut().close();

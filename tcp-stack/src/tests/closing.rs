@@ -196,3 +196,26 @@ fn a_new_syn_above_the_old_numbers_reopens_a_pair_in_time_wait() {
     assert!(script.accept(1500));
     assert_eq!(script.heard(), ["SA 0 1 0"]);
 }
+
+#[test]
+fn a_window_that_opens_after_both_have_closed_is_used() {
+    let mut script = Script::accepted(&plain(), false);
+    script.send("FA", 1, 1, b"");
+    script.heard();
+    script.write(&[1; 1000]);
+    assert_eq!(script.heard(), ["A 1 2 1000"]);
+    script.connection.close();
+    assert_eq!(script.connection.room(), 0);
+    script.window = 0;
+    script.send("A", 2, 1, b"");
+    assert_eq!(script.wait(), Some(SECOND), "the retransmission timeout");
+    assert_eq!(script.heard(), NONE, "but nothing may be sent");
+    script.window = 5000;
+    script.send("A", 2, 1, b"");
+    script.wait();
+    assert_eq!(script.heard(), ["A 1 2 1000"]);
+    script.send("A", 2, 1001, b"");
+    assert_eq!(script.heard(), ["FA 1001 2 0"]);
+    script.send("A", 2, 1002, b"");
+    assert_eq!(script.connection.ended(), Some(End::Finished));
+}
