@@ -46,7 +46,8 @@ impl Process {
     /// In a process group of its own: Ctrl-C in a terminal is for the supervisor, which stops the
     /// children in their order.
     fn spawn(&self) -> std::io::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
+        // This very program, also when its file has been replaced by a newer one meanwhile.
+        let mut command = Command::new("/proc/self/exe");
         command.arg(CHILD).arg(std::process::id().to_string()).arg(&self.program).args(&self.arguments);
         command.process_group(0).kill_on_drop(true).spawn()
     }

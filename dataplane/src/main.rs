@@ -80,8 +80,13 @@ fn serve(admin: &std::path::Path) -> anyhow::Result<ExitCode> {
 }
 
 fn detach(pin_directory: &std::path::Path) -> anyhow::Result<ExitCode> {
-    for removed in xdp_prog::detach(pin_directory)? {
-        println!("removed {removed}");
+    let _lock = dataplane::steering::PinLock::take(pin_directory)?;
+    let removed = xdp_prog::detach(pin_directory)?;
+    for what in &removed {
+        println!("removed {what}");
+    }
+    if removed.is_empty() {
+        println!("nothing is attached from {}", pin_directory.display());
     }
     Ok(ExitCode::SUCCESS)
 }

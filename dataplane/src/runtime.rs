@@ -22,7 +22,7 @@ use crate::io::rings::RingSize;
 use crate::io::{PortId, link};
 use crate::snapshot::agent::{Agent, WorkerHandle, hello};
 use crate::snapshot::receive::{Channel, Error};
-use crate::steering::{SteeringPlane, WorkerSteering};
+use crate::steering::{LockError, PinLock, SteeringPlane, WorkerSteering};
 use crate::time::{Clock, Instant, Now};
 use crate::tls::provider;
 use crate::worker::handoff::{Handoff, Wake};
@@ -48,6 +48,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     // A core dump would hold private keys.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let Some((channel, boot)) = wait_for_boot(admin, stop)? else { return Ok(Ended::Stopped) };
+    let _lock = lock(Path::new(&boot.pin_directory))?;
     let specs = port_specs(&boot)?;
     let steering = SteeringPlane::attach(&boot).context("the steering programs cannot be attached")?;
     let veth: Vec<bool> = boot.ports.iter().map(|p| link::driver(&p.interface).is_ok_and(|d| d == "veth")).collect();
@@ -68,6 +69,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     let transfer = ports[0].mode();
     let lanes = lanes(&ports, &secret);
     let (mut handles, mut threads) = (Vec::new(), Vec::new());
+    let died = Arc::new(AtomicBool::new(false));
     for (((index, io), &core), lanes) in ports.into_iter().enumerate().zip(&boot.cores.0).zip(lanes) {
         let waker = io.waker();
         let mailbox = Arc::new(Mailbox::default());
@@ -77,7 +79,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
         let mine = adopted.iter().filter(|f| flow::owner(f.source, f.destination, seed, cores) == index);
         worker.adopt(mine.map(|f| flow::FlowKey::new(PortId(f.port), f.source, f.destination)));
         worker.share(lanes);
-        threads.push(spawn(core, worker)?);
+        threads.push(spawn(core, worker, &died)?);
         handles.push(WorkerHandle { core, mailbox, waker, adopted: None });
     }
     let queues = specs.iter().map(|spec| spec.queues).collect();
@@ -85,7 +87,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     tracing::info!(node = boot.node, ports = boot.ports.len(), cores, "the dataplane runs");
     let mut agent =
         Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider::production(), handles, plane);
-    agent.run(stop);
+    agent.run(stop, &died);
     for thread in threads {
         if thread.join().is_err() {
             bail!("a worker panicked; its message is above");
@@ -121,6 +123,8 @@ fn read_boot(channel: &mut Channel, stop: &AtomicBool) -> Result<Option<Boot>> {
     while !stop.load(Relaxed) {
         match channel.receive() {
             Ok(Some((ToDataplane::Boot(boot), _))) => return Ok(Some(boot)),
+            // Somebody asked ctrl about us before its configuration was read.
+            Ok(Some((ToDataplane::Query { .. }, _))) => {}
             Ok(Some(_)) => bail!("sluice-ctrl's first message is not Boot: run both of one build"),
             Ok(None) => {
                 let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -131,6 +135,17 @@ fn read_boot(channel: &mut Channel, stop: &AtomicBool) -> Result<Option<Boot>> {
         }
     }
     Ok(None)
+}
+
+/// The process before may still be on its way out.
+fn lock(pins: &Path) -> Result<PinLock> {
+    for _ in 0..40 {
+        match PinLock::take(pins) {
+            Err(LockError::Held { .. }) => pause(50),
+            taken => return Ok(taken?),
+        }
+    }
+    Ok(PinLock::take(pins)?)
 }
 
 /// Each port with as many queues as there are cores, since every core sends on one of its own.
@@ -166,14 +181,31 @@ fn lanes(ports: &[XskPorts], secret: &[u8; 16]) -> Vec<Handoff> {
     Handoff::between(cores, flow_seed(secret), LARGEST_FRAME, wakes.map(Iterator::collect).collect())
 }
 
-fn spawn(core: u32, mut worker: Worker<XskPorts, SystemClock>) -> Result<std::thread::JoinHandle<()>> {
+fn spawn(
+    core: u32,
+    mut worker: Worker<XskPorts, SystemClock>,
+    died: &Arc<AtomicBool>,
+) -> Result<std::thread::JoinHandle<()>> {
+    let guard = Guard(died.clone());
     let body = move || {
+        let _guard = guard;
         if !core_affinity::set_for_current(core_affinity::CoreId { id: core as usize }) {
             tracing::warn!(core, "this CPU cannot be had: the worker is not pinned");
         }
         worker.run();
     };
     std::thread::Builder::new().name(format!("worker-{core}")).spawn(body).context("a worker thread cannot be started")
+}
+
+/// Tells the agent when a worker panics: a gateway with a core missing must not look alive.
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Relaxed);
+        }
+    }
 }
 
 /// Anew with each start: initial sequence numbers and the tables' hash are not to be guessed.

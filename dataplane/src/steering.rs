@@ -7,12 +7,45 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
 use snapshot::{Boot, OnAbsent, Side};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
 use crate::io::PortId;
 use crate::io::ports::SteerMap;
 use crate::policy::Captures;
+
+/// Held as long as a process uses what is pinned in a directory, so that nobody takes the programs
+/// away under a running gateway, and no second one adopts them.
+#[derive(Debug)]
+pub struct PinLock(#[allow(dead_code, reason = "closing it is what releases the lock")] OwnedFd);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("a dataplane (pid {pid}) runs with the programs in {pins}: stop it first")]
+    Held { pins: String, pid: String },
+    #[error("the lock {path} cannot be had: {errno}")]
+    Io { path: String, errno: rustix::io::Errno },
+}
+
+impl PinLock {
+    pub fn take(pin_directory: &Path) -> Result<Self, LockError> {
+        let pins = pin_directory.display().to_string();
+        let path = format!("/run/lock/sluice{}.lock", pins.replace('/', "-"));
+        let failed = |errno| LockError::Io { path: path.clone(), errno };
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = [0; 16];
+            let length = rustix::io::pread(&file, &mut pid, 0).unwrap_or(0);
+            return Err(LockError::Held { pins, pid: String::from_utf8_lossy(&pid[..length]).into_owned() });
+        }
+        rustix::fs::ftruncate(&file, 0).map_err(failed)?;
+        rustix::io::pwrite(&file, std::process::id().to_string().as_bytes(), 0).map_err(failed)?;
+        Ok(Self(file))
+    }
+}
 
 /// The programs on all ports, as the agent uses them.
 pub struct SteeringPlane {
@@ -59,8 +92,8 @@ impl SteeringPlane {
         Self { steering, queues, transfer, waiting: sockets, links }
     }
 
-    /// Brings the maps to what policy captures.
-    pub fn apply(&mut self, captures: &Captures) -> Result<(), Error> {
+    /// Brings the maps to what policy captures. True: something is captured that was not.
+    pub fn apply(&mut self, captures: &Captures) -> Result<bool, Error> {
         let guarded: Vec<_> = captures.guarded.iter().filter(|g| g.guard).map(|g| (g.address, g.port)).collect();
         let sources: Vec<_> = captures.sources.iter().map(source).collect();
         let inbound = captures.inbound.iter().map(|c| Capture {
@@ -78,21 +111,22 @@ impl SteeringPlane {
             protected: c.protected,
         });
         self.steering.set_guarded(&guarded)?;
-        self.steering.set_captures(&inbound.chain(outbound).collect::<Vec<_>>())?;
+        let change = self.steering.set_captures(&inbound.chain(outbound).collect::<Vec<_>>())?;
         self.steering.set_sources(&sources)?;
         for (workload, prefix) in &captures.too_wide {
             tracing::error!(workload, %prefix, "calls to so wide a place are not captured: name its addresses");
         }
-        Ok(())
+        Ok(change.added > 0)
     }
 
     /// From now on captured packets come to the workers.
     pub fn open(&mut self) -> Result<(), Error> {
         let sockets = self.steering.sockets();
         // Our copies of the descriptors must not outlive this: a socket is closed by its last one.
-        for (port, queue, socket) in self.waiting.drain(..) {
-            sockets.set(port.0, queue, socket.as_fd())?;
+        for (port, queue, socket) in &self.waiting {
+            sockets.set(port.0, *queue, socket.as_fd())?;
         }
+        self.waiting.clear();
         Ok(())
     }
 

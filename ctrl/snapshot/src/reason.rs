@@ -61,6 +61,7 @@ reasons! {
         TransmitBacklogFull => "the port's backlog of frames to send is full", "the link is slower than what is sent; TCP repairs it";
         NoFrame => "no free frame in the UMEM", "raise limits.frames";
         TooLarge => "the packet is larger than the port's MTU", "check the MTU on both ends of the link";
+        NotOurs => "a SYN for an address that is no workload's by the snapshot in force", "none if it passes: steering is brought in step with a new snapshot first";
         HandoffFull => "the ring to the core that owns the flow is full", "the core is overloaded: add cores or spread the queues";
     }
 }

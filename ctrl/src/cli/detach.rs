@@ -10,7 +10,8 @@ use crate::supervise;
 
 /// Remove the pinned steering programs and maps of a gateway: traffic is the kernel's again.
 ///
-/// Stop the gateway first. Until then, captured connections are dropped rather than sent in clear.
+/// Run it in the gateway's network namespace, after the gateway was stopped: it refuses while one runs.
+/// Until then, captured connections are dropped rather than sent in clear.
 ///
 /// Examples:
 ///   sluice detach --config /etc/sluice

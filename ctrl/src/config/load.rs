@@ -47,6 +47,12 @@ pub fn parse_dir(dir: &Path) -> Result<Resources, Vec<Diagnostic>> {
     finish(resources, faults)
 }
 
+/// The Gateway of a directory, whatever is wrong with the rest: enough to find who serves it. None
+/// if it is itself at fault.
+pub fn gateway_of(dir: &Path) -> Option<Gateway> {
+    read_and_parse(dir).0.gateway
+}
+
 /// As [`load_files`], but the Gateway may be missing.
 pub fn parse_files(files: &[(PathBuf, String)]) -> Result<Resources, Vec<Diagnostic>> {
     let (resources, faults) = parse_texts(files);

@@ -22,7 +22,7 @@ pub mod workload;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use gateway::{Admin, Gateway, IdentitySource};
-pub use load::{Loaded, Resources, load_dir, load_files, parse_dir, parse_files};
+pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, parse_files};
 pub use service::{Address, Service, Target};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -22,19 +22,23 @@ impl Spent {
     }
 
     /// Keeps two keys until `until`. Full: gives back the pair that would have ended first.
-    pub fn keep(&mut self, until: Instant, keys: [FlowKey; 2]) -> Option<[FlowKey; 2]> {
-        let oldest =
-            if self.queue.len() == self.capacity { self.queue.pop_front().map(|(_, keys)| keys) } else { None };
+    pub fn keep(&mut self, until: Instant, keys: [FlowKey; 2]) -> Option<(Instant, [FlowKey; 2])> {
+        let oldest = if self.queue.len() == self.capacity { self.queue.pop_front() } else { None };
         self.queue.push_back((until, keys));
         oldest
     }
 
     /// The next pair that is over at `now`.
-    pub fn expire(&mut self, now: Instant) -> Option<[FlowKey; 2]> {
+    pub fn expire(&mut self, now: Instant) -> Option<(Instant, [FlowKey; 2])> {
         if self.queue.front()?.0 > now {
             return None;
         }
-        self.queue.pop_front().map(|(_, keys)| keys)
+        self.queue.pop_front()
+    }
+
+    /// The pair that ends first, whenever that is.
+    pub fn oldest(&mut self) -> Option<(Instant, [FlowKey; 2])> {
+        self.queue.pop_front()
     }
 
     /// When [`expire`](Self::expire) has something to give.
@@ -66,10 +70,10 @@ mod tests {
         let mut spent = Spent::new(2);
         assert_eq!(spent.keep(Instant::from_secs(10), keys(1)), None);
         assert_eq!(spent.keep(Instant::from_secs(11), keys(2)), None);
-        assert_eq!(spent.keep(Instant::from_secs(12), keys(3)), Some(keys(1)));
+        assert_eq!(spent.keep(Instant::from_secs(12), keys(3)), Some((Instant::from_secs(10), keys(1))));
         assert_eq!(spent.next(), Some(Instant::from_secs(11)));
         assert_eq!(spent.expire(Instant::from_millis(10_999)), None);
-        assert_eq!(spent.expire(Instant::from_secs(11)), Some(keys(2)));
+        assert_eq!(spent.expire(Instant::from_secs(11)), Some((Instant::from_secs(11), keys(2))));
         assert_eq!(spent.expire(Instant::from_secs(11)), None);
     }
 }

@@ -4,6 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::FlowKey;
+use crate::time::Instant;
 
 /// Which side of a session: `Down` faces the caller, `Up` faces the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +18,10 @@ pub enum FlowRef {
     /// A live session, by its index in the slab.
     Live { session: u32, leg: Leg },
     /// The session is gone and the flow rests in TIME-WAIT.
-    Spent,
+    Spent { until: Instant },
     /// It ended out of order, or its state died with the process before this one: whatever still
     /// comes of it is answered with RST.
-    Dead,
+    Dead { until: Instant },
 }
 
 #[derive(Debug)]

@@ -221,7 +221,12 @@ impl PacketIo for XskPorts {
             Ok(false) => true,
             Ok(true) => {
                 let sockets = &self.ports[usize::from(port.0)].sockets;
-                sockets.iter().all(|socket| self.steer.register(port, socket.queue, socket.fd()))
+                let registered = sockets.iter().all(|socket| self.steer.register(port, socket.queue, socket.fd()));
+                if !registered {
+                    // Good sockets that steering does not know are deaf: the next attempt makes new ones.
+                    self.close(port);
+                }
+                registered
             }
             Err(_) => false,
         }
@@ -264,7 +269,11 @@ impl PacketIo for XskPorts {
     }
 
     fn can_send(&mut self, port: PortId, len: usize) -> bool {
-        self.room(port, len).is_ok()
+        // A port that is down, or a packet that no link takes, will not get better by waiting.
+        match self.room(port, len) {
+            Ok(_) | Err(DropReason::PortDown | DropReason::TooLarge) => true,
+            Err(_) => false,
+        }
     }
 
     fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason> {

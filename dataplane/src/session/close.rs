@@ -58,7 +58,7 @@ impl Session {
 
     pub(super) fn fail_handshake<P: PacketIo>(&mut self, failure: Failure, cx: &mut Context<'_, P>) {
         if let Failure::Refused(Refusal { rule, .. }) = &failure {
-            self.rule = *rule;
+            self.rule = rule.filter(|_| self.tls_version == self.compiled.version);
         }
         self.peer = self.tls().and_then(|tls| tls.peer().cloned());
         self.refuse(failure.refuse_reason(), failure.detail(), cx);
@@ -72,10 +72,12 @@ impl Session {
         };
         let tls = tls.expect("a handshake is over, so there is TLS");
         self.peer = tls.peer().cloned();
+        // A rule is an index into the snapshot that the handshake began under.
+        let current = self.tls_version == self.compiled.version;
         match tls.outcome().cloned() {
-            Some(Ok(rule)) => self.rule = rule,
+            Some(Ok(rule)) => self.rule = rule.filter(|_| current),
             Some(Err(Refusal { reason, rule, detail })) => {
-                self.rule = rule;
+                self.rule = rule.filter(|_| current);
                 self.refuse(reason, detail.as_deref(), cx);
                 return false;
             }

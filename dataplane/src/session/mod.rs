@@ -102,6 +102,9 @@ pub struct Session {
     /// What it is decided by again; None until it was allowed.
     standing: Option<Standing>,
     local_id: Option<Arc<str>>,
+    /// Names for the views, which must not depend on the indices of a snapshot that is gone.
+    workload: Option<Arc<str>>,
+    callee: Option<Arc<str>>,
     pub state: State,
     /// Faces the caller.
     pub down: Leg,
@@ -157,6 +160,8 @@ impl Session {
             id,
             plan,
             local_id: local_id(compiled, &route),
+            workload: report::workload_name(compiled, &route),
+            callee: report::callee(compiled, &route),
             route,
             compiled: compiled.clone(),
             standing,
@@ -229,11 +234,14 @@ impl Session {
         self.compiled.version
     }
 
-    /// Takes the MACs that the kernel has now.
+    /// Takes the MACs and the MTUs that the kernel has now.
     pub fn refresh_paths(&mut self, paths: &Paths) {
         for leg in std::iter::once(&mut self.down).chain(self.up.as_mut()) {
-            if let Some(mac) = paths.to(leg.remote.ip()).filter(|hop| hop.port == leg.port).and_then(|hop| hop.mac) {
-                leg.mac = Some(mac);
+            let hop = paths.to(leg.remote.ip()).filter(|hop| hop.port == leg.port);
+            leg.mac = hop.and_then(|hop| hop.mac).or(leg.mac);
+            // A port whose MTU was lowered takes no larger segments any more.
+            if let Some(mtu) = hop.map(|hop| hop.mtu).or(paths.link(leg.port).map(|link| link.mtu)) {
+                leg.conn.shrink_mtu(mtu);
             }
         }
     }
@@ -247,7 +255,7 @@ impl Session {
 
     /// The network says that the far side cannot be reached: fatal only while we dial (RFC 5461 §4).
     pub fn on_unreachable(&mut self, leg: flow::Leg) {
-        self.unreachable |= leg == flow::Leg::Up && self.state == State::Dialing;
+        self.unreachable |= leg == flow::Leg::Up && matches!(self.state, State::Dialing | State::Detecting);
     }
 }
 

@@ -40,8 +40,10 @@ pub enum Broken {
 pub fn relay(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<Moved, Broken> {
     let mut total = 0;
     while total < BYTES_PER_TURN {
+        let flushed = to.flush_tls();
         let moved = move_once(from, to).map_err(Broken::Tls)?;
-        if moved == 0 {
+        // What TLS still held has left: there is room for more.
+        if moved == 0 && !(flushed && from.conn.received() > 0) {
             break;
         }
         total += moved;
@@ -56,8 +58,7 @@ pub fn relay(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<Moved, Bro
 }
 
 fn move_once(from: &mut Leg, to: &mut Leg) -> Result<usize, Failure> {
-    let flushed = to.flush_tls();
-    let moved = match (from.tls.is_some(), to.tls.is_some()) {
+    Ok(match (from.tls.is_some(), to.tls.is_some()) {
         (false, false) => from.conn.recv(|bytes| {
             let moved = to.conn.send(|room| copy(bytes, room));
             (moved, moved)
@@ -72,9 +73,7 @@ fn move_once(from: &mut Leg, to: &mut Leg) -> Result<usize, Failure> {
                 (count, count)
             })
         }
-    };
-    // What TLS still held has moved too: the loop goes on.
-    Ok(if moved == 0 && flushed && from.conn.received() > 0 { 1 } else { moved })
+    })
 }
 
 fn copy(bytes: &[u8], room: &mut [u8]) -> (usize, usize) {
@@ -103,14 +102,16 @@ fn seal(from: &mut Leg, to: &mut Leg) -> usize {
     moved
 }
 
-/// Whether everything that `leg` will ever deliver has been taken from it.
-fn at_end(leg: &Leg) -> Result<bool, Broken> {
+/// Whether everything that `leg` will ever deliver has been taken from it. `delivered`: the other side
+/// has acknowledged all that was.
+fn at_end(leg: &Leg, delivered: bool) -> Result<bool, Broken> {
     match leg.tls.as_deref() {
         None => Ok(leg.conn.fin_received() && leg.conn.received() == 0),
         Some(tls) if tls.closed_by_peer() => Ok(tls.plaintext() == 0),
         // FIN without close_notify: somebody may have cut the stream (RFC 8446 §6.1).
         Some(tls) if leg.conn.fin_received() && leg.conn.received() == 0 && tls.plaintext() == 0 => {
-            Err(Broken::Closed(CloseReason::Truncated))
+            // What came before is authentic, and arrives before the RST does.
+            if delivered { Err(Broken::Closed(CloseReason::Truncated)) } else { Ok(false) }
         }
         Some(_) => Ok(false),
     }
@@ -118,7 +119,7 @@ fn at_end(leg: &Leg) -> Result<bool, Broken> {
 
 fn pass_end(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<bool, Broken> {
     let early = planted::is(Bug::LastBytesLost) && from.conn.fin_received();
-    if !early && !at_end(from)? {
+    if !early && !at_end(from, to.conn.unacked() == 0)? {
         return Ok(false);
     }
     if let Some(tls) = to.tls.as_deref_mut() {

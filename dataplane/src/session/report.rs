@@ -24,9 +24,13 @@ impl Session {
             direction: self.plan.direction,
             client: self.down.remote,
             server: self.down.local,
-            workload: workload_name(&self.compiled, &self.route),
+            workload: self.workload.as_deref().map(str::to_owned),
             local_id: self.local_id.as_deref().map(str::to_owned),
-            peer_id: self.peer.as_ref().map(|peer| peer.spiffe_id.to_string()).or_else(|| self.local_peer()),
+            peer_id: self
+                .peer
+                .as_ref()
+                .map(|peer| peer.spiffe_id.to_string())
+                .or_else(|| self.callee.as_deref().map(str::to_owned)),
             mode: self.plan.mode,
             tls: self.tls().filter(|tls| !tls.handshaking()).map(TlsLeg::report),
             state: self.state.name().into(),
@@ -45,14 +49,6 @@ impl Session {
     pub(super) fn tls(&self) -> Option<&TlsLeg> {
         self.down.tls.as_deref().or_else(|| self.up.as_ref()?.tls.as_deref())
     }
-
-    /// Between two workloads of this node, nobody shows a certificate: both are attested here.
-    fn local_peer(&self) -> Option<String> {
-        match self.route {
-            Route::Local { to, .. } => Some(self.compiled.workloads[to].spiffe_id.to_string()),
-            Route::Inbound { .. } | Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => None,
-        }
-    }
 }
 
 /// The workload of this node whose call or service it is.
@@ -64,8 +60,16 @@ fn workload_of(route: &Route) -> Option<usize> {
     }
 }
 
-fn workload_name(compiled: &Compiled, route: &Route) -> Option<String> {
-    workload_of(route).map(|index| compiled.workloads[index].name.to_string())
+pub fn workload_name(compiled: &Compiled, route: &Route) -> Option<Arc<str>> {
+    workload_of(route).map(|index| compiled.workloads[index].name.clone())
+}
+
+/// Between two workloads of this node nobody shows a certificate: both are attested here.
+pub fn callee(compiled: &Compiled, route: &Route) -> Option<Arc<str>> {
+    match *route {
+        Route::Local { to, .. } => Some(compiled.workloads[to].spiffe_id.clone()),
+        Route::Inbound { .. } | Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => None,
+    }
 }
 
 pub fn local_id(compiled: &Compiled, route: &Route) -> Option<Arc<str>> {
@@ -106,7 +110,7 @@ pub fn refused_at_once(
         direction: direction_of(side),
         client,
         server,
-        workload: compiled.and_then(|(compiled, route)| workload_name(compiled, route)),
+        workload: compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string()),
         local_id: compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string()),
         peer_id: None,
         mode: None,

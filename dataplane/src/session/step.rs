@@ -33,6 +33,10 @@ enum Progress {
 impl Session {
     /// Does all that can be done now: moves bytes, changes state, sends segments.
     pub fn step<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Next {
+        // Nothing begins under a snapshot that is no longer in force; what relays is reviewed in turn.
+        if self.compiled.version != cx.compiled.version && self.state != State::Relaying {
+            self.review(cx);
+        }
         let mut again = false;
         for _ in 0..ROUNDS {
             match self.advance(cx) {
@@ -135,10 +139,11 @@ impl Session {
         if hop.mac.is_none() {
             cx.mailbox.report(Report::Resolve { port: hop.port, address: hop.neighbour });
         }
-        let steered = cx.flows.has_room(1) && cx.io.steer(up.port, server, client);
-        if !steered {
+        // The far side may be calling the very same tuple (simultaneous open): that call was first.
+        let taken = matches!(cx.flows.find(&key), Some(FlowRef::Live { .. }));
+        if taken || !cx.flows.has_room(1) || !cx.io.steer(up.port, server, client) {
             cx.pool.give(up.conn);
-            return Err(RefuseReason::FlowsFull);
+            return Err(if taken { RefuseReason::ConnectRefused } else { RefuseReason::FlowsFull });
         }
         cx.flows.insert(key, FlowRef::Live { session: cx.index, leg: flow::Leg::Up });
         self.up = Some(up);
@@ -197,9 +202,18 @@ impl Session {
         let isn = cx.stack.isn(down.local, down.remote, cx.now.mono);
         let source_mac = cx.paths.link(down.port).map(|link| link.mac);
         let mut out = down.output(cx.io, source_mac, &cx.mailbox.counters);
-        self.answered = true;
         self.accepted_at = cx.now.mono;
-        down.conn.accept(cx.stack, down.local, down.remote, isn, down.mtu, self.syn.packet(), cx.now.mono, &mut out)
+        self.answered = down.conn.accept(
+            cx.stack,
+            down.local,
+            down.remote,
+            isn,
+            down.mtu,
+            self.syn.packet(),
+            cx.now.mono,
+            &mut out,
+        );
+        self.answered
     }
 
     fn accept<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {

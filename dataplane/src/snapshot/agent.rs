@@ -21,7 +21,7 @@ use crate::io::PortId;
 use crate::io::wait::Waker;
 use crate::neigh::Paths;
 use crate::policy::{self, captures};
-use crate::stats::Report;
+use crate::stats::{Report, Total};
 use crate::steering::SteeringPlane;
 use crate::time::{Clock, Now};
 use crate::tls::CryptoProvider;
@@ -32,6 +32,9 @@ const TICK_MS: i64 = 20;
 
 /// Turns without ctrl before it is looked for again.
 const RECONNECT_TICKS: u32 = 10;
+
+/// Wishes for neighbours that wait for ctrl, at the most.
+const MOST_RESOLVES: usize = 256;
 
 /// One worker, as the agent sees it.
 pub struct WorkerHandle {
@@ -112,9 +115,9 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    /// Serves until `stop` is set, or until ctrl wants the process to start anew.
-    pub fn run(&mut self, stop: &AtomicBool) {
-        while !stop.load(Relaxed) && !self.restart {
+    /// Serves until `stop` is set, a worker `died`, or ctrl wants the process to start anew.
+    pub fn run(&mut self, stop: &AtomicBool, died: &AtomicBool) {
+        while !stop.load(Relaxed) && !died.load(Relaxed) && !self.restart {
             self.wait();
             let now = self.clock.now();
             self.serve_channel(now);
@@ -204,8 +207,22 @@ impl<C: Clock> Agent<C> {
             .retain(|id, _| snapshot.workloads.iter().any(|w| w.svid.as_ref().is_some_and(|svid| svid.key == *id)));
         let ports: Vec<(PortId, &str, Side)> =
             (0..).map(PortId).zip(&self.boot.ports).map(|(id, p)| (id, p.interface.as_str(), p.side)).collect();
-        self.steering.apply(&captures::captures(&compiled, &ports)).map_err(|e| e.to_string())?;
+        let grew = match self.steering.apply(&captures::captures(&compiled, &ports)) {
+            Ok(grew) => grew,
+            Err(error) => {
+                // Half a change is none: what is in force is what steering has to know.
+                if let Some(old) = &self.compiled
+                    && let Err(again) = self.steering.apply(&captures::captures(old, &ports))
+                {
+                    tracing::error!("steering cannot be brought back to the snapshot in force: {again}");
+                }
+                return Err(error.to_string());
+            }
+        };
         for worker in &self.workers {
+            if grew {
+                worker.mailbox.captures_grew.store(true, Relaxed);
+            }
             worker.mailbox.compiled.force_push(compiled.clone());
             worker.waker.wake();
         }
@@ -246,19 +263,20 @@ impl<C: Clock> Agent<C> {
     }
 
     fn collect_reports(&mut self, now: Now) {
+        for worker in &mut self.workers {
+            let version = worker.mailbox.counters.total(Total::SnapshotVersion);
+            worker.adopted = (version > 0).then_some(Version(version));
+        }
+        self.acknowledge();
         for at in 0..self.workers.len() {
             while let Some(report) = self.workers[at].mailbox.reports.pop() {
-                self.on_report(at, report, now);
+                self.on_report(report, now);
             }
         }
     }
 
-    fn on_report(&mut self, worker: usize, report: Report, now: Now) {
+    fn on_report(&mut self, report: Report, now: Now) {
         match report {
-            Report::Adopted(version) => {
-                self.workers[worker].adopted = Some(version);
-                self.acknowledge();
-            }
             Report::Ended(report) => {
                 self.log.write(&report, now.mono);
                 self.history.add(*report);
@@ -278,7 +296,11 @@ impl<C: Clock> Agent<C> {
             }
             Report::Resolve { port, address } => {
                 let interface = self.boot.ports[usize::from(port.0)].interface.clone();
-                self.send(ToCtrl::Resolve { interface, address });
+                let same = |m: &ToCtrl| matches!(m, ToCtrl::Resolve { interface: i, address: a } if *i == interface && *a == address);
+                // Hostile packets may ask for any address, and ctrl may be slow.
+                if self.outbox.len() < MOST_RESOLVES && !self.outbox.iter().any(same) {
+                    self.send(ToCtrl::Resolve { interface, address });
+                }
             }
         }
     }
@@ -325,6 +347,9 @@ impl<C: Clock> Agent<C> {
         for worker in &self.workers {
             waiting += usize::from(worker.mailbox.commands.push(Command::ListLive { query }).is_ok());
             worker.waker.wake();
+        }
+        if waiting == 0 {
+            return self.send(ToCtrl::Reply { id: query, reply: Reply::Failed("the workers are busy".into()) });
         }
         self.listings.push(Listing { query, waiting, found: Vec::new() });
     }

@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use snapshot::{ConnectionReport, Version};
+use snapshot::ConnectionReport;
 
 use crate::io::PortId;
 
 #[derive(Debug)]
 pub enum Report {
-    /// This core decides by this snapshot from now on.
-    Adopted(Version),
     /// A connection was refused, or ended after it stood.
     Ended(Box<ConnectionReport>),
     /// One live connection, for a [`crate::worker::Command::ListLive`].

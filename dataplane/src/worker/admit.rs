@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use snapshot::{RefuseReason, Side};
+use snapshot::{DropReason, RefuseReason, Side};
 
 use super::Worker;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
-use crate::policy::{Route, Standing, Verdict, decide};
+use crate::policy::{Route, Standing, Verdict, Why, decide};
 use crate::session::{Leg, Plan, Session, Syn, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
@@ -27,6 +27,10 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let spec = self.port(port);
         let side = spec.side;
         let route = compiled.route(side, &spec.interface, segment.source, segment.destination, self.now.unix());
+        // Steering knows of a workload that we do not (yet): its SYN comes again, and we will.
+        if side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
+            return self.mailbox.counters.drop(DropReason::NotOurs);
+        }
         match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone()) {
             Ok(index) => self.sessions.mark(index),
             Err(reason) => self.refuse_at_once(port, &segment, &syn, mac, Some((&compiled, &route)), reason),
@@ -56,7 +60,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             Route::Inbound { .. } | Route::Egress { .. } | Route::Refuse { .. } => (None, None),
         };
         let index = self.sessions.vacant().ok_or(RefuseReason::SessionsFull)?;
-        if self.sessions.opening() >= self.settings.limits.handshakes as usize {
+        // A flood from the wire leaves the workloads their share.
+        let handshakes = self.settings.limits.handshakes as usize;
+        let share = match side {
+            Side::Inside => handshakes,
+            Side::Outside => handshakes - handshakes / 4,
+        };
+        if self.sessions.opening() >= share {
             return Err(RefuseReason::HandshakesFull);
         }
         let (client, server) = (segment.source, segment.destination);
@@ -86,29 +96,24 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         client: std::net::SocketAddr,
         server: std::net::SocketAddr,
     ) -> Result<(), RefuseReason> {
-        while !self.flows.has_room(2) {
-            let oldest =
-                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+        // Every session that opens will want a second place, for the leg that it has yet to dial.
+        while !self.flows.has_room(2 + self.sessions.opening()) {
+            let oldest = self.spent.oldest().ok_or(RefuseReason::FlowsFull)?;
             self.forget(oldest);
         }
         while !self.io.steer(port, client, server) {
-            let oldest =
-                self.spent.expire(crate::time::Instant::from_micros(i64::MAX)).ok_or(RefuseReason::FlowsFull)?;
+            let oldest = self.spent.oldest().ok_or(RefuseReason::FlowsFull)?;
             self.forget(oldest);
         }
         Ok(())
     }
 
-    /// What an earlier connection of the same 4-tuple has left: a session that has ended, or a flow
-    /// in TIME-WAIT.
+    /// Frees a session of the same 4-tuple that has ended. Its keys rest like any others, and are
+    /// overwritten if this call is admitted.
     fn clear_remains(&mut self, key: &FlowKey) {
         match self.flows.find(key) {
-            Some(FlowRef::Live { session, .. }) => {
-                self.free(session);
-                self.flows.remove(key);
-            }
-            Some(FlowRef::Spent | FlowRef::Dead) => self.flows.remove(key),
-            None => {}
+            Some(FlowRef::Live { session, .. }) => self.free(session),
+            Some(FlowRef::Spent { .. } | FlowRef::Dead { .. }) | None => {}
         }
     }
 

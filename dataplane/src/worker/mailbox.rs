@@ -1,6 +1,7 @@
 //! What passes between a worker and the rest of the process: bounded, lock-free, one way each.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crossbeam::queue::ArrayQueue;
 
@@ -30,6 +31,9 @@ pub struct Mailbox {
     pub commands: ArrayQueue<Command>,
     pub reports: ArrayQueue<Report>,
     pub counters: CoreCounters,
+    /// The snapshot in `compiled` captures what the one before did not: connections that are older
+    /// may pass for a while.
+    pub captures_grew: AtomicBool,
 }
 
 impl Default for Mailbox {
@@ -40,6 +44,7 @@ impl Default for Mailbox {
             commands: ArrayQueue::new(64),
             reports: ArrayQueue::new(REPORTS),
             counters: CoreCounters::default(),
+            captures_grew: AtomicBool::new(false),
         }
     }
 }

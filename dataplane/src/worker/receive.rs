@@ -212,13 +212,13 @@ fn segment_arrived(
             sessions.mark(index);
             if reply.packet().is_some() { After::Reply(index, leg, reply) } else { After::Nothing }
         }
-        Some(FlowRef::Spent | FlowRef::Dead) | None if segment.is_syn() => {
+        Some(FlowRef::Spent { .. } | FlowRef::Dead { .. }) | None if segment.is_syn() => {
             After::Admit(*segment, Syn::new(packet, segment), mac)
         }
         // The last ACK was lost: TIME-WAIT answers a FIN that comes again (RFC 9293 §3.10.7.4).
-        Some(FlowRef::Spent) if segment.has(flags::FIN) => answer(packet, mac, tcp_stack::ack_for),
-        Some(FlowRef::Spent) => After::Nothing,
-        Some(FlowRef::Dead) | None => answer(packet, mac, tcp_stack::rst_for),
+        Some(FlowRef::Spent { .. }) if segment.has(flags::FIN) => answer(packet, mac, tcp_stack::ack_for),
+        Some(FlowRef::Spent { .. }) => After::Nothing,
+        Some(FlowRef::Dead { .. }) | None => answer(packet, mac, tcp_stack::rst_for),
     }
 }
 

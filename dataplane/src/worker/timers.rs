@@ -8,6 +8,8 @@ use crate::time::{Duration, Instant};
 
 /// 4.1 s of reach.
 const SLOTS: usize = 4096;
+/// Grain of deadlines beyond the reach, in ticks.
+const FAR: i64 = 1024;
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
@@ -107,7 +109,12 @@ impl Timers {
     }
 
     fn link(&mut self, id: u32, deadline: Instant) {
-        let tick = ceil_millis(deadline).clamp(self.tick + 1, self.tick + SLOTS as i64 - 1);
+        let mut tick = ceil_millis(deadline).max(self.tick + 1);
+        let reach = self.tick + SLOTS as i64 - 1;
+        if tick > reach {
+            // All that is far away shares few slots: idle sessions wake the core together, and seldom.
+            tick = reach - reach.rem_euclid(FAR);
+        }
         let slot = tick.rem_euclid(SLOTS as i64) as usize;
         let next = std::mem::replace(&mut self.heads[slot], id);
         if next != NONE {

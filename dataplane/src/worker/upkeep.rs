@@ -2,6 +2,9 @@
 //!
 //! All of it in slices: a table of ten thousand sessions is walked some dozens a turn.
 
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::{PacketIo, PortId};
@@ -25,8 +28,8 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Upkeep {
     /// Sessions from here on are to be decided again, and take new MACs.
     review: Option<u32>,
-    /// Sessions from here on are to be listed for this query.
-    listing: Option<(u64, u32)>,
+    /// Queries for a list, and the session from which on theirs goes on; the first one is served.
+    listings: VecDeque<(u64, u32)>,
     /// Ports that are to be opened anew, and when to try.
     reopen: Vec<(PortId, Instant)>,
     /// Marked sessions of this turn; kept for its capacity.
@@ -35,7 +38,7 @@ pub struct Upkeep {
 
 impl Upkeep {
     pub fn is_busy(&self) -> bool {
-        self.review.is_some() || self.listing.is_some()
+        self.review.is_some() || !self.listings.is_empty()
     }
 
     pub fn next(&self) -> Option<Instant> {
@@ -52,7 +55,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn read_mailbox(&mut self) {
         if let Some(compiled) = self.mailbox.compiled.pop() {
             self.mailbox.counters.set(Total::SnapshotVersion, compiled.version.0);
-            self.mailbox.report(Report::Adopted(compiled.version));
+            if self.mailbox.captures_grew.swap(false, Relaxed) {
+                self.grace_until = self.now.mono + self.settings.limits.pre_existing_grace.into();
+            }
             self.compiled = Some(compiled);
             self.upkeep.review = Some(0);
         }
@@ -62,7 +67,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
-                Command::ListLive { query } => self.upkeep.listing = Some((query, 0)),
+                Command::ListLive { query } => self.upkeep.listings.push_back((query, 0)),
                 Command::Stop => self.stopping = true,
                 Command::Reopen(port) => self.upkeep.reopen_at(port, self.now.mono),
             }
@@ -94,13 +99,16 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             }
             self.upkeep.review = (until < end).then_some(until);
         }
-        if let Some((query, from)) = self.upkeep.listing {
+        // The agent reads at its own pace; a list waits for it rather than lose its end.
+        let room = self.mailbox.reports.capacity() - self.mailbox.reports.len();
+        if let Some((query, from)) = self.upkeep.listings.front().copied().filter(|_| room > 2 * SLICE as usize) {
             let until = (from + SLICE).min(end);
             for index in from..until {
                 self.list(query, index);
             }
-            self.upkeep.listing = (until < end).then_some((query, until));
+            self.upkeep.listings[0].1 = until;
             if until == end {
+                self.upkeep.listings.pop_front();
                 self.mailbox.report(Report::LiveEnd { query });
             }
         }
@@ -183,15 +191,19 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn free(&mut self, index: u32) {
         let Some(session) = self.sessions.remove(index) else { return };
         self.timers.disarm(index);
-        let rest = |leg: &Leg| (leg.key(), if leg.is_finished() { FlowRef::Spent } else { FlowRef::Dead });
+        let stay = if self.now.mono < self.grace_until { TIME_WAIT_IN_GRACE } else { TIME_WAIT };
+        let until = self.now.mono + stay;
+        let rest =
+            |leg: &Leg| (leg.key(), if leg.is_finished() { FlowRef::Spent { until } } else { FlowRef::Dead { until } });
         let (down, at_rest) = rest(&session.down);
         let (up, up_at_rest) = session.up.as_ref().map_or((down, at_rest), rest);
         for (key, at_rest) in [(down, at_rest), (up, up_at_rest)] {
-            self.flows.remove(&key);
-            self.flows.insert(key, at_rest);
+            // A flow of the same name may be another session's by now.
+            if matches!(self.flows.find(&key), Some(FlowRef::Live { session, .. }) if session == index) {
+                self.flows.insert(key, at_rest);
+            }
         }
-        let stay = if self.now.mono < self.grace_until { TIME_WAIT_IN_GRACE } else { TIME_WAIT };
-        if let Some(oldest) = self.spent.keep(self.now.mono + stay, [down, up]) {
+        if let Some(oldest) = self.spent.keep(until, [down, up]) {
             self.forget(oldest);
         }
         self.pool.give(session.down.conn);
@@ -203,21 +215,28 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     /// Flows that steering still has from the process before: their segments are answered with RST,
     /// on both legs, and never passed to the kernel, until both ends must have given up.
     pub fn adopt(&mut self, flows: impl Iterator<Item = FlowKey>) {
+        let until = self.now.mono + TIME_WAIT_IN_GRACE;
+        let mut pair = None;
         for key in flows {
             if !self.flows.has_room(1) {
-                return;
+                break;
             }
-            self.flows.insert(key, FlowRef::Dead);
-            if let Some(oldest) = self.spent.keep(self.now.mono + TIME_WAIT_IN_GRACE, [key, key]) {
-                self.forget(oldest);
+            self.flows.insert(key, FlowRef::Dead { until });
+            match pair.take() {
+                None => pair = Some(key),
+                Some(first) => drop(self.spent.keep(until, [first, key])),
             }
+        }
+        if let Some(last) = pair {
+            self.spent.keep(until, [last, last]);
         }
     }
 
     /// Takes ended flows out of the table and out of steering, unless a new session has them.
-    pub(super) fn forget(&mut self, keys: [FlowKey; 2]) {
+    pub(super) fn forget(&mut self, (ended, keys): (Instant, [FlowKey; 2])) {
         for key in keys {
-            if matches!(self.flows.find(&key), Some(FlowRef::Spent | FlowRef::Dead)) {
+            let found = self.flows.find(&key);
+            if matches!(found, Some(FlowRef::Spent { until } | FlowRef::Dead { until }) if until == ended) {
                 self.flows.remove(&key);
                 self.io.unsteer(key.port(), key.source(), key.destination());
             }
