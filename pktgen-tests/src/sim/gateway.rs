@@ -164,6 +164,12 @@ impl Gateway {
                 send(port, frame);
             }
         }
+        // As the agent does.
+        let version = Version(self.mailbox.counters.total(Total::SnapshotVersion));
+        if version > Version(0) && self.adopted != Some(version) {
+            self.adopted = Some(version);
+            self.reviewing = 0;
+        }
         while let Some(report) = self.mailbox.reports.pop() {
             self.idle = 0;
             self.read(report);
@@ -180,10 +186,6 @@ impl Gateway {
 
     fn read(&mut self, report: Report) {
         match report {
-            Report::Adopted(version) => {
-                self.adopted = Some(version);
-                self.reviewing = 0;
-            }
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
             Report::Live { .. } | Report::LiveEnd { .. } => {}
