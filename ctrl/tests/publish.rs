@@ -175,6 +175,30 @@ async fn a_dataplane_that_comes_back_gets_everything_again() {
     assert_eq!(kinds(&said), ["boot", "key 1", "snapshot 2", "network 7"]);
 }
 
+/// Whoever answers each change with the same wish again must not hear of that wish as a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_changes_nothing_is_no_news_of_the_dataplane() {
+    let rig = rig();
+    rig.publish_all(1, &[1]);
+    let dataplane = FakeDataplane::hello(&rig.admin, None);
+    dataplane.hear_until(|s| matches!(s, Said::Network(_)));
+    dataplane.ack(Version(1));
+    rig.until(|s| s.acked == Some(Version(1)) && s.sent == Some(Version(1))).await;
+    let mut state = rig.publisher.state();
+    state.borrow_and_update();
+    rig.publisher.set(|_| {});
+    // A later wish has been carried out, so the empty one has too.
+    rig.publish(2, &[1]);
+    dataplane.hear_until(|s| matches!(s, Said::Snapshot(_)));
+    rig.until(|s| s.sent == Some(Version(2))).await;
+    let mut news = 0;
+    while state.has_changed().expect("the publisher lives") {
+        state.borrow_and_update();
+        news += 1;
+    }
+    assert_eq!(news, 1, "only that version 2 was sent");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_dataplane_is_the_one_and_the_old_one_is_let_go() {
     let rig = rig();

@@ -28,8 +28,9 @@ use crate::tls::provider;
 use crate::worker::handoff::{Handoff, Wake};
 use crate::worker::{Mailbox, Settings, Worker};
 
-/// Entries of each ring of a socket.
-const RING: u32 = 2048;
+/// Entries of each ring of a socket: some 50 ms of a gigabit, which a worker that shares its CPU may be
+/// away for.
+const RING: u32 = 4096;
 
 /// A packet of the largest MTU with an Ethernet header and a VLAN tag.
 const LARGEST_FRAME: usize = 65_535 + 18;
@@ -49,6 +50,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let Some((channel, boot)) = wait_for_boot(admin, stop)? else { return Ok(Ended::Stopped) };
     let _lock = lock(Path::new(&boot.pin_directory))?;
+    crate::io::umem::give_large_blocks_back();
     let specs = port_specs(&boot)?;
     let steering = SteeringPlane::attach(&boot).context("the steering programs cannot be attached")?;
     let veth: Vec<bool> = boot.ports.iter().map(|p| link::driver(&p.interface).is_ok_and(|d| d == "veth")).collect();

@@ -246,6 +246,24 @@ fn a_newer_snapshot_cuts_what_it_refuses_and_nothing_else() {
 }
 
 #[test]
+fn a_workload_that_is_taken_away_takes_its_calls_with_it_and_nothing_else() {
+    let mut world = World::new(&Setup::new(23));
+    let slow = [
+        Script::new(60_000, Begin::AtOnce, Finish::Last).paced(500, 20_000),
+        Script::new(60_000, Begin::AtOnce, Finish::WhenReceived(60_000)).paced(500, 20_000),
+    ];
+    let call = to(&mut world, "frontend", "backend", PORT, false, slow);
+    let cut = world.call(0, Call { expect: Expect::Cut, ..call });
+    world.run(500_000, |_| false).expect("it stands");
+    let id = world.gateways[B].snapshot().workloads[0].spiffe_id.clone();
+    world.push(B, &[], |snapshot| snapshot.workloads.clear());
+    finish(&mut world, "taken away");
+    let said = report(&world, B, cut);
+    assert_eq!((said.closed, said.local_id), (Some(CloseReason::PolicyChanged), Some(id)));
+    assert!(said.workload.is_some_and(|name| name.contains("backend")), "it is told by the name that it had");
+}
+
+#[test]
 fn a_link_that_eats_every_frame_for_a_while_delays_and_loses_nothing() {
     let mut world = World::new(&Setup::new(21));
     let call = to(&mut world, "frontend", "backend", PORT, false, request());

@@ -96,7 +96,7 @@ impl Default for Limits {
             sessions: 16_384,
             handshakes: 1_024,
             flows: 262_144,
-            frames: 16_384,
+            frames: 32_768,
             buffer: 524_288,
             history: 1_024,
             pre_existing_grace: Duration::from_secs(600),

@@ -222,3 +222,12 @@ fn anchored(frames: u32, ring: RingSize) -> Result<Umem, OpenError> {
     umem._anchor = Some(rings.map_err(|error| OpenError::Anchor(errno(&error)))?);
     Ok(umem)
 }
+
+/// Has the allocator map each block of 128 KiB and more by itself, so that a TCP ring that is freed
+/// goes back to the system, and a new one is fresh zero pages. By default glibc stops doing so after
+/// the first such block was freed (mallopt(3), M_MMAP_THRESHOLD).
+pub fn give_large_blocks_back() {
+    // SAFETY: takes two numbers and no pointer; it is called before there are other threads, though
+    // glibc would lock for it.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) };
+}

@@ -181,7 +181,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
 
     /// When something is due without a packet. None: never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.sessions.any_dirty() || self.upkeep.is_busy() {
+        if self.sessions.any_dirty() || self.upkeep.is_busy() || self.pool.is_over() {
             return Some(self.now.mono);
         }
         [self.timers.next(), self.spent.next(), self.upkeep.next()].into_iter().flatten().min()

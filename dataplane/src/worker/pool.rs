@@ -1,7 +1,8 @@
 //! TCP connections that wait to be used: their rings are the largest memory there is.
 //!
 //! The last one given back is the first one taken, since its rings are still in the caches.
-//! Connections are made when they are first needed, up to the limit, and never freed.
+//! Connections are made when they are first needed, up to the limit; after a peak, most go back to the
+//! system, some a turn.
 
 use tcp_stack::{Config, Connection};
 
@@ -16,6 +17,12 @@ pub struct Pool {
 
 /// Made before the first packet, so that the first callers do not pay for it.
 const WARM: usize = 64;
+
+/// Kept beside as many as are in use, so that a steady coming and going asks the system for nothing.
+const SPARE: usize = 256;
+
+/// Given back in one turn: each costs two system calls.
+const TRIM: usize = 8;
 
 impl Pool {
     pub fn new(config: Config, limit: usize) -> Self {
@@ -40,6 +47,23 @@ impl Pool {
     pub fn give(&mut self, mut connection: Box<Connection>) {
         connection.reset();
         self.free.push(connection);
+    }
+
+    /// Gives some of what is spare back to the system after a peak. True: there is more.
+    pub fn trim(&mut self) -> bool {
+        for _ in 0..TRIM {
+            if !self.is_over() {
+                return false;
+            }
+            // The one that was used longest ago.
+            drop(self.free.swap_remove(0));
+            self.made -= 1;
+        }
+        self.is_over()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.free.len() > SPARE + self.in_use()
     }
 
     pub fn in_use(&self) -> usize {

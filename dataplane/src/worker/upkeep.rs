@@ -91,6 +91,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 self.upkeep.reopen_at(port, self.now.mono + REOPEN_INTERVAL);
             }
         }
+        self.pool.trim();
         let end = self.sessions.capacity() as u32;
         if let Some(from) = self.upkeep.review {
             let until = (from + SLICE).min(end);

@@ -72,7 +72,8 @@ impl Pair {
             limits: setup.limits,
         };
         let a = settings("node-a", &["in0", "in1", "in2"]);
-        let b = settings("node-b", &["in0"]);
+        // Two nodes would not share a CPU: where each has one core, they get different ones.
+        let b = Settings { cores: if setup.cores == [0] { &[1] } else { setup.cores }, ..settings("node-b", &["in0"]) };
         let node_a = Gateway::configure(&site.rig, &site.node_a, &authority, &a, &files)?;
         let node_b = Gateway::configure(&site.rig, &site.node_b, &authority, &b, &files)?;
         Ok(Self { node_a, node_b, authority, site })
