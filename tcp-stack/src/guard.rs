@@ -39,7 +39,10 @@ impl Connection {
         match self.judge(&segment) {
             Judgement::Take => self.take(stack, packet, &segment, now, out),
             Judgement::Drop => {}
-            Judgement::Challenge => self.challenge(stack, now, out),
+            Judgement::Challenge => {
+                self.hear(self.news_beside(&segment), stack, &segment, now, out);
+                self.challenge(stack, now, out);
+            }
             Judgement::Reset => self.life.end = Some(End::Reset),
             Judgement::Refuse => refuse(packet, out),
         }
@@ -93,14 +96,9 @@ impl Connection {
 
     fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
         let (before, answers) = (self.state(), self.life.sent.segments);
-        let old = self.news_in_repetition(segment);
+        let news = self.news_beside(segment);
         self.engage(stack, packet, segment, now, out);
-        if let Some(news) = old {
-            let mut bytes = [0; MAX_BARE];
-            let len = news.len();
-            news.write(&mut bytes[..len]);
-            self.engage(stack, &bytes[..len], segment, now, out);
-        }
+        self.hear(news, stack, segment, now, out);
         match self.life.sent.segments == answers {
             true => self.hold_ack(before, segment, now),
             false => self.life.hold = None,
@@ -114,17 +112,30 @@ impl Connection {
         self.advance(before, segment);
     }
 
-    /// A segment whose bytes all came before can still acknowledge something new. The engine answers
-    /// such a segment and forgets it; if both ends did that, both could repeat themselves for ever.
-    /// So the acknowledgement is shown to it once more, in a segment of its own at RCV.NXT.
-    fn news_in_repetition(&self, segment: &Segment) -> Option<Bare> {
+    fn hear(&mut self, news: Option<Bare>, stack: &mut Stack, segment: &Segment, now: Instant, out: &mut impl Output) {
+        let Some(news) = news else { return };
+        let mut bytes = [0; MAX_BARE];
+        let len = news.len();
+        news.write(&mut bytes[..len]);
+        self.engage(stack, &bytes[..len], segment, now, out);
+    }
+
+    /// A segment whose bytes we cannot take (they all came before, or our window is closed) still
+    /// brings a valid acknowledgement and a window (RFC 9293 §3.10.7.4). The engine answers such a
+    /// segment and forgets it; if both ends did that, both would wait for each other for ever. So its
+    /// acknowledgement is shown to the engine in a segment of its own at RCV.NXT.
+    fn news_beside(&self, segment: &Segment) -> Option<Bare> {
         let (next, ack) = (self.received_up_to(), segment.ack?);
+        if segment.syn || segment.rst || !self.state().synchronized() || after(ack, self.life.sent.highest) {
+            return None;
+        }
         let behind = next.wrapping_sub(segment.seq) as usize;
-        let repeats = self.state().synchronized()
-            && (1..=self.config.buffer).contains(&behind)
-            && !after(segment.end(), next)
-            && after(ack, self.acked_up_to());
-        repeats.then_some(Bare {
+        let repeats =
+            (1..=self.config.buffer).contains(&behind) && !after(segment.end(), next) && after(ack, self.acked_up_to());
+        let ahead = segment.seq.wrapping_sub(next) as usize;
+        let closed =
+            self.received() == self.config.buffer && segment.end() != segment.seq && ahead <= self.config.buffer;
+        (repeats || closed).then_some(Bare {
             local: segment.source,
             remote: segment.destination,
             control: TcpControl::None,

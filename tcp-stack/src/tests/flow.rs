@@ -21,6 +21,23 @@ fn a_full_ring_closes_the_window_and_reading_opens_it() {
     assert_eq!(script.last_window, 8192);
 }
 
+/// Both ends with full rings, each with its acknowledgement on data only: who forgets it with the data
+/// waits for ever.
+#[test]
+fn an_acknowledgement_on_data_that_a_closed_window_refuses_still_counts() {
+    let mut script = Script::accepted(&plain(), false);
+    script.write(b"0123456789");
+    assert_eq!(script.heard(), ["A 1 1 10"]);
+    for at in 0..8 {
+        script.send("A", 1 + at * 1024, 1, &[at as u8; 1024]);
+    }
+    script.heard();
+    assert_eq!((script.last_window, script.connection.unacked()), (0, 10));
+    script.send("A", 8193, 11, b"x");
+    assert_eq!(script.connection.unacked(), 0);
+    assert_eq!(script.connection.received(), 8192, "the byte beyond the window is not taken");
+}
+
 #[test]
 fn a_peers_closed_window_is_probed_until_it_opens() {
     let mut script = Script::accepted(&plain(), false);
