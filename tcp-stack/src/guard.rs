@@ -133,8 +133,9 @@ impl Connection {
         let repeats =
             (1..=self.config.buffer).contains(&behind) && !after(segment.end(), next) && after(ack, self.acked_up_to());
         let ahead = segment.seq.wrapping_sub(next) as usize;
-        let closed =
-            self.received() == self.config.buffer && segment.end() != segment.seq && ahead <= self.config.buffer;
+        // Wholly past what our ring has room for.
+        let room = self.config.buffer - self.received();
+        let closed = segment.len > 0 && (room..=2 * self.config.buffer).contains(&ahead);
         (repeats || closed).then_some(Bare {
             local: segment.source,
             remote: segment.destination,
