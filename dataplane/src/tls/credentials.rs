@@ -7,6 +7,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
 
 use super::identity;
+use super::verified::Verified;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
@@ -81,6 +82,7 @@ pub struct Roots {
     trust_domain: Arc<str>,
     bundle: Bundle,
     pub(super) anchors: Vec<TrustAnchor<'static>>,
+    pub(super) verified: Verified,
 }
 
 impl Roots {
@@ -95,6 +97,7 @@ impl Roots {
             trust_domain: bundle.trust_domain.as_str().into(),
             anchors: bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?,
             bundle: bundle.clone(),
+            verified: Verified::new(),
         })
     }
 

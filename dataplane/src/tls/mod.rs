@@ -14,6 +14,7 @@ mod credentials;
 mod identity;
 mod leg;
 pub mod provider;
+mod verified;
 mod verify;
 
 #[cfg(test)]

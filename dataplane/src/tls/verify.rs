@@ -14,6 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::verified::{ChainId, Role};
 use super::{Outcome, Peer, Refusal, identity};
 use crate::policy::{self, Route, Verdict};
 use crate::snapshot::Compiled;
@@ -59,9 +60,9 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        role: Role,
     ) -> Result<(), Error> {
-        let outcome = self.authenticate(leaf, intermediates, now, usage).and_then(|peer| {
+        let outcome = self.authenticate(leaf, intermediates, now, role).and_then(|peer| {
             let verdict = policy::decide(&self.compiled, &self.route, Some(&peer));
             let peer = self.slot.peer.get_or_init(|| peer);
             match verdict {
@@ -85,19 +86,29 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        role: Role,
     ) -> Result<Peer, Refusal> {
         let claim = identity::read_leaf(leaf)?;
         let roots = self.compiled.roots(&claim.trust_domain).ok_or_else(|| {
             Refusal::new(PeerTrustDomainUnknown, format!("{} claims trust domain {}", claim.id, claim.trust_domain))
         })?;
+        let chain = ChainId::of(role, leaf, intermediates);
+        if let Some(peer) = roots.verified.find(chain, now.as_secs()) {
+            return Ok(peer);
+        }
+        let usage = match role {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
         let algorithms = self.compiled.provider.signature_verification_algorithms.all;
         EndEntityCert::try_from(leaf)
             .and_then(|end| {
                 end.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, None, None).map(|_| ())
             })
             .map_err(|error| Refusal::new(as_reason(&error), format!("{}: {error}", claim.id)))?;
-        Ok(Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after })
+        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after };
+        roots.verified.keep(chain, &peer, leaf, intermediates);
+        Ok(peer)
     }
 
     fn signature(&self, checked: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
@@ -155,7 +166,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(end_entity, intermediates, now, KeyUsage::client_auth()).map(|()| ClientCertVerified::assertion())
+        self.judge(end_entity, intermediates, now, Role::Client).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -193,7 +204,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(end_entity, intermediates, now, KeyUsage::server_auth()).map(|()| ServerCertVerified::assertion())
+        self.judge(end_entity, intermediates, now, Role::Server).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -1,0 +1,152 @@
+//! What is remembered of verified chains: it spares signature checks, and never changes a verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use ::snapshot::{RefuseReason, RefuseReason::*, TlsMode};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm, UnixTime,
+};
+
+use super::certs::{Ca, Leaf, NOW, Says};
+use super::world::{FRONTEND, World};
+use crate::policy::Route;
+use crate::snapshot::Compiled;
+use crate::tls::provider;
+use crate::tls::verify::{Slot, Verifier};
+
+/// ECDSA P-256, and how often it was asked.
+#[derive(Debug)]
+struct Counting(AtomicUsize);
+
+impl SignatureVerificationAlgorithm for Counting {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        self.0.fetch_add(1, Relaxed);
+        webpki::aws_lc_rs::ECDSA_P256_SHA256.verify_signature(key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        webpki::aws_lc_rs::ECDSA_P256_SHA256.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        webpki::aws_lc_rs::ECDSA_P256_SHA256.signature_alg_id()
+    }
+}
+
+struct Judge {
+    world: World,
+    compiled: Arc<Compiled>,
+    counting: &'static Counting,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let counting: &'static Counting = Box::leak(Box::new(Counting(AtomicUsize::new(0))));
+        let all: &'static [&'static dyn SignatureVerificationAlgorithm] = Box::leak(Box::new([counting as _]));
+        let algorithms = WebPkiSupportedAlgorithms { all, mapping: &[] };
+        let production =
+            CryptoProvider { signature_verification_algorithms: algorithms, ..(*provider::production()).clone() };
+        let world = World::with(Ca::new("example.com"), Arc::new(production));
+        Self { compiled: world.compile(), world, counting }
+    }
+
+    /// What the leaf's holder is refused for as a caller, and how many signatures were checked.
+    fn client(&self, leaf: &Leaf, now: u64) -> (Option<RefuseReason>, usize) {
+        self.judge(|judge, end, rest, now| drop(judge.verify_client_cert(end, rest, now)), leaf, now)
+    }
+
+    fn server(&self, leaf: &Leaf, now: u64) -> (Option<RefuseReason>, usize) {
+        let name = ServerName::try_from("any.example").unwrap();
+        self.judge(|judge, end, rest, now| drop(judge.verify_server_cert(end, rest, &name, &[], now)), leaf, now)
+    }
+
+    fn judge(
+        &self,
+        ask: impl Fn(&Verifier, &CertificateDer<'_>, &[CertificateDer<'_>], UnixTime),
+        leaf: &Leaf,
+        now: u64,
+    ) -> (Option<RefuseReason>, usize) {
+        let before = self.counting.0.load(Relaxed);
+        let slot = Arc::new(Slot::default());
+        let route = Route::Inbound { workload: 1, port: 5432, mode: TlsMode::Mutual };
+        let judge = Verifier { compiled: self.compiled.clone(), route, slot: slot.clone() };
+        let chain: Vec<CertificateDer<'_>> = leaf.chain.iter().map(|der| der.as_slice().into()).collect();
+        ask(&judge, &chain[0], &chain[1..], UnixTime::since_unix_epoch(Duration::from_secs(now)));
+        let reason = slot.outcome().unwrap().as_ref().err().map(|refusal| refusal.reason);
+        (reason, self.counting.0.load(Relaxed) - before)
+    }
+}
+
+#[test]
+fn a_chain_is_verified_once_and_then_known() {
+    let judge = Judge::new();
+    let leaf = judge.world.ca.by_intermediate(NOW + 7200).svid(FRONTEND);
+    assert_eq!(judge.client(&leaf, NOW), (None, 2));
+    assert_eq!(judge.client(&leaf, NOW + 1), (None, 0));
+    // Another leaf of the same issuer is another chain.
+    assert_eq!(judge.client(&judge.world.ca.svid(FRONTEND), NOW), (None, 1));
+}
+
+#[test]
+fn what_is_known_ends_with_the_first_certificate_of_the_chain_and_begins_with_the_last() {
+    let judge = Judge::new();
+    let leaf = judge.world.ca.by_intermediate(NOW + 100).svid(FRONTEND);
+    assert_eq!(judge.client(&leaf, NOW), (None, 2));
+    assert_eq!(judge.client(&leaf, NOW + 100), (None, 0));
+    assert_eq!(judge.client(&leaf, NOW + 101).0, Some(PeerExpired));
+    let short = judge.world.ca.leaf(&Says { not_after: NOW + 50, ..Says::id(FRONTEND) });
+    assert_eq!(judge.client(&short, NOW), (None, 1));
+    assert_eq!(judge.client(&short, NOW + 51).0, Some(PeerExpired));
+    assert_eq!(judge.client(&short, NOW - 61).0, Some(PeerExpired));
+    assert_eq!(judge.client(&short, NOW + 50), (None, 0));
+}
+
+#[test]
+fn what_is_known_of_one_role_is_not_believed_in_the_other() {
+    use rcgen::ExtendedKeyUsagePurpose::ClientAuth;
+    let judge = Judge::new();
+    let caller = judge.world.ca.leaf(&Says { extended: vec![ClientAuth], ..Says::id(FRONTEND) });
+    assert_eq!(judge.client(&caller, NOW), (None, 1));
+    assert_eq!(judge.server(&caller, NOW).0, Some(PeerBadCertificate));
+}
+
+#[test]
+fn a_known_leaf_with_other_certificates_beside_it_is_verified_anew() {
+    let judge = Judge::new();
+    let leaf = judge.world.ca.by_intermediate(NOW + 7200).svid(FRONTEND);
+    assert_eq!(judge.client(&leaf, NOW).0, None);
+    let alone = Leaf { chain: leaf.chain[..1].to_vec(), ..leaf.clone() };
+    assert_eq!(judge.client(&alone, NOW).0, Some(PeerUntrusted));
+    // The same bytes, divided in another way.
+    let mut moved = leaf.clone();
+    let first = moved.chain[1].remove(0);
+    moved.chain[0].push(first);
+    assert!(judge.client(&moved, NOW).0.is_some());
+}
+
+#[test]
+fn another_bundle_knows_nothing_and_the_same_one_keeps_what_it_knows() {
+    let mut judge = Judge::new();
+    let leaf = judge.world.ca.svid(FRONTEND);
+    assert_eq!(judge.client(&leaf, NOW), (None, 1));
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!(judge.client(&leaf, NOW), (None, 0));
+    judge.world.snapshot.bundles[0] = Ca::new("example.com").bundle();
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!(judge.client(&leaf, NOW).0, Some(PeerUntrusted));
+}
+
+#[test]
+fn a_known_caller_is_decided_about_anew() {
+    let mut judge = Judge::new();
+    let leaf = judge.world.ca.svid(FRONTEND);
+    assert_eq!(judge.client(&leaf, NOW), (None, 1));
+    judge.world.database().inbound = Some(vec![]);
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!(judge.client(&leaf, NOW), (Some(NotAllowedInbound), 0));
+}
