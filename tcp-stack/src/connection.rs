@@ -85,7 +85,7 @@ impl Connection {
             self.reset();
             return false;
         };
-        self.life.irs = segment.seq;
+        self.hear_syn(&segment);
         let mut engine = stack.interface_for_isn(isn, self.life.mtu, now);
         if self.socket_mut().listen(local).is_ok() {
             let mut device = Lent::ingress(syn, out, &mut self.life.sent);

@@ -40,7 +40,7 @@ impl Connection {
             Judgement::Take => self.take(stack, packet, &segment, now, out),
             Judgement::Drop => {}
             Judgement::Challenge => {
-                self.hear(self.news_beside(&segment), stack, &segment, now, out);
+                self.hear(self.news(&segment), stack, &segment, now, out);
                 self.challenge(stack, now, out);
             }
             Judgement::Reset => self.life.end = Some(End::Reset),
@@ -96,9 +96,9 @@ impl Connection {
 
     fn take(&mut self, stack: &mut Stack, packet: &[u8], segment: &Segment, now: Instant, out: &mut impl Output) {
         let (before, answers) = (self.state(), self.life.sent.segments);
-        let news = self.news_beside(segment);
+        let beside = if self.in_window(segment) { None } else { self.news(segment) };
         self.engage(stack, packet, segment, now, out);
-        self.hear(news, stack, segment, now, out);
+        self.hear(beside, stack, segment, now, out);
         match self.life.sent.segments == answers {
             true => self.hold_ack(before, segment, now),
             false => self.life.hold = None,
@@ -120,23 +120,34 @@ impl Connection {
         self.engage(stack, &bytes[..len], segment, now, out);
     }
 
-    /// A segment whose bytes we cannot take (they all came before, or our window is closed) still
-    /// brings a valid acknowledgement and a window (RFC 9293 §3.10.7.4). The engine answers such a
-    /// segment and forgets it; if both ends did that, both would wait for each other for ever. So its
-    /// acknowledgement is shown to the engine in a segment of its own at RCV.NXT.
-    fn news_beside(&self, segment: &Segment) -> Option<Bare> {
+    /// The engine's test of whether a segment touches the window that was offered last (RFC 9293
+    /// §3.10.7.4). That window may end before one offered earlier did: it is told in units of its scale.
+    fn in_window(&self, segment: &Segment) -> bool {
+        let next = self.received_up_to();
+        let past = |seq: u32| i64::from(seq.wrapping_sub(next) as i32);
+        let edge = past(self.life.sent.ack.wrapping_add(u32::from(self.life.sent.window) << self.life.scale));
+        let (start, end) = (past(segment.seq), past(segment.seq.wrapping_add(segment.len as u32)));
+        match (segment.len, edge) {
+            (0, 0) => start == 0,
+            (_, 0) => false,
+            (0, _) => (0..edge).contains(&start),
+            (_, _) => (0..edge).contains(&start) || (1..=edge).contains(&end),
+        }
+    }
+
+    /// A segment outside the window still brings a valid acknowledgement, and if it lies ahead a window
+    /// (RFC 9293 §3.10.7.4). The engine answers such a segment and forgets it; if both ends did that,
+    /// both would wait for each other for ever. So what it says is shown to the engine in a segment of
+    /// its own at RCV.NXT.
+    fn news(&self, segment: &Segment) -> Option<Bare> {
         let (next, ack) = (self.received_up_to(), segment.ack?);
         if segment.syn || segment.rst || !self.state().synchronized() || after(ack, self.life.sent.highest) {
             return None;
         }
-        let behind = next.wrapping_sub(segment.seq) as usize;
-        let repeats =
-            (1..=self.config.buffer).contains(&behind) && !after(segment.end(), next) && after(ack, self.acked_up_to());
-        let ahead = segment.seq.wrapping_sub(next) as usize;
-        // Wholly past what our ring has room for.
-        let room = self.config.buffer - self.received();
-        let closed = segment.len > 0 && (room..=2 * self.config.buffer).contains(&ahead);
-        (repeats || closed).then_some(Bare {
+        let ring = self.config.buffer;
+        let (ahead, behind) = (segment.seq.wrapping_sub(next) as usize, next.wrapping_sub(segment.seq) as usize);
+        let repeats = behind <= ring && !after(segment.end(), next) && after(ack, self.acked_up_to());
+        (repeats || ahead <= 2 * ring).then_some(Bare {
             local: segment.source,
             remote: segment.destination,
             control: TcpControl::None,
@@ -173,9 +184,8 @@ impl Connection {
     /// The window field that repeats what was offered last. The window of a SYN is not scaled, that
     /// of all other segments may be: then it is better to offer less than more.
     fn offered(&self) -> u16 {
-        let scale = (usize::BITS - self.config.buffer.leading_zeros()).saturating_sub(16);
         match self.life.sent.syn {
-            true => self.life.sent.window >> scale.min(15),
+            true => self.life.sent.window >> self.life.scale.min(15),
             false => self.life.sent.window,
         }
     }

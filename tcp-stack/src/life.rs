@@ -24,6 +24,8 @@ pub(crate) struct Life {
     /// The initial sequence numbers, ours and (once its SYN came) the peer's.
     pub isn: u32,
     pub irs: u32,
+    /// How far the window field of our segments is shifted.
+    pub scale: u8,
     /// Bytes that `send` took and `recv` gave, modulo 2^32 as sequence numbers are.
     pub queued: u32,
     pub consumed: u32,
@@ -51,6 +53,7 @@ impl Life {
             sent: Sent::default(),
             isn: 0,
             irs: 0,
+            scale: 0,
             queued: 0,
             consumed: 0,
             fin_received: false,
@@ -73,7 +76,7 @@ impl Connection {
         match (before, state) {
             (State::SynSent, State::SynSent) => return,
             (State::SynSent, State::Closed) => self.life.end = Some(End::Reset),
-            (State::SynSent, _) => self.life.irs = segment.seq,
+            (State::SynSent, _) => self.hear_syn(segment),
             // The guard takes each RST, so this is the acknowledgement of our FIN.
             (State::LastAck, State::Closed) => {
                 self.life.fin_acked = true;
@@ -88,6 +91,12 @@ impl Connection {
             self.life.close_later = false;
             self.close();
         }
+    }
+
+    /// The peer's SYN: its first sequence number, and whether windows are scaled.
+    pub(crate) fn hear_syn(&mut self, syn: &Segment) {
+        self.life.irs = syn.seq;
+        self.life.scale = if syn.scales { scale(self.config.buffer) } else { 0 };
     }
 
     /// Decides whether the acknowledgement of `segment` may wait: only in ESTABLISHED, only for a
@@ -136,4 +145,9 @@ impl Connection {
     pub(crate) fn held(&self, now: Instant) -> Option<Instant> {
         self.life.hold.filter(|&until| until > now && !self.has_unsent())
     }
+}
+
+/// The engine's: the least that lets 16 bits tell of a ring of `buffer` bytes.
+fn scale(buffer: usize) -> u8 {
+    (usize::BITS - buffer.leading_zeros()).saturating_sub(16) as u8
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::{IpProtocol, IpVersion, Ipv4Packet, Ipv6Packet, TcpPacket};
+use smoltcp::wire::{IpProtocol, IpVersion, Ipv4Packet, Ipv6Packet, TcpOption, TcpPacket};
 
 /// What one IP packet with a TCP segment says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +17,12 @@ pub(crate) struct Segment {
     pub window: u16,
     /// Bytes of payload.
     pub len: usize,
+    /// A SYN that offers to scale windows (RFC 7323 §2.2).
+    pub scales: bool,
 }
 
 impl Segment {
-    /// `None` for what is no TCP segment, or is cut short. Options are not looked at.
+    /// `None` for what is no TCP segment, or is cut short.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         // `of_packet` takes its first byte for granted.
         packet.first()?;
@@ -49,6 +51,7 @@ impl Segment {
             rst: tcp.rst(),
             window: tcp.window_len(),
             len: tcp.payload().len(),
+            scales: tcp.syn() && offers_scale(tcp.options()),
         })
     }
 
@@ -61,6 +64,17 @@ impl Segment {
     pub(crate) fn opens(&self) -> bool {
         self.syn && self.ack.is_none() && !self.fin && !self.rst
     }
+}
+
+fn offers_scale(mut options: &[u8]) -> bool {
+    while let Ok((rest, option)) = TcpOption::parse(options) {
+        match option {
+            TcpOption::WindowScale(_) => return true,
+            TcpOption::EndOfList => return false,
+            _ => options = rest,
+        }
+    }
+    false
 }
 
 /// The engine reads past one hop-by-hop header and no other extension.

@@ -23,6 +23,8 @@ pub struct Script {
     /// The peer's window, and the segment size in its SYN.
     pub window: u16,
     pub mss: Option<u16>,
+    /// Whether its SYN offers window scaling, with a shift of 0.
+    pub scales: bool,
     /// The initial sequence numbers: the connection's, and the peer's.
     pub isn: u32,
     pub irs: u32,
@@ -46,6 +48,7 @@ impl Script {
             peer: peer.parse().expect("an address"),
             window: 60_000,
             mss: Some(1460),
+            scales: false,
             isn: u32::MAX - 2,
             irs: u32::MAX - 7,
             last_window: 0,
@@ -142,7 +145,7 @@ impl Script {
             seq_number: TcpSeqNumber(self.irs.wrapping_add(seq) as i32),
             ack_number: has('A').then(|| TcpSeqNumber(self.isn.wrapping_add(ack) as i32)),
             window_len: self.window,
-            window_scale: None,
+            window_scale: (has('S') && self.scales).then_some(0),
             max_seg_size: self.mss.filter(|_| has('S')),
             sack_permitted: false,
             sack_ranges: [None; 3],

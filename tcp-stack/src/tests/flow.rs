@@ -38,6 +38,47 @@ fn an_acknowledgement_on_data_that_a_closed_window_refuses_still_counts() {
     assert_eq!(script.connection.received(), 8192, "the byte beyond the window is not taken");
 }
 
+/// A scaled window is told in steps: the last bytes of room are not, and a peer that has filled them in
+/// time stands past the window from then on, with all that it says.
+#[test]
+fn an_acknowledgement_from_past_a_window_that_shrank_by_its_scale_still_counts() {
+    const RING: u32 = 1 << 18;
+    for data in [&b"abcd"[..], b""] {
+        let mut script = Script::new(&Config { buffer: RING as usize, ..plain() }, false);
+        script.scales = true;
+        assert!(script.accept(1500));
+        script.heard();
+        script.send("A", 1, 1, b"");
+        script.write(b"0123456789");
+        assert_eq!(script.heard(), ["A 1 1 10"]);
+        let rest = RING - 4;
+        for at in (0..rest).step_by(1460) {
+            script.send("A", 1 + at, 1, &vec![7; 1460.min(rest - at) as usize]);
+        }
+        script.heard();
+        assert_eq!((script.connection.received(), script.last_window), (rest as usize, 0));
+        // The four bytes that there is room for are under way; behind them a mere acknowledgement is.
+        let next = 1 + rest + if data.is_empty() { 4 } else { 0 };
+        script.send("A", next, 11, data);
+        assert_eq!(script.connection.unacked(), 0, "{data:?}");
+        assert_eq!(script.read().len(), rest as usize, "what the window refuses is not taken");
+    }
+}
+
+#[test]
+fn acknowledgements_behind_a_hole_are_counted_once_each() {
+    let mut script = Script::accepted(&plain(), false);
+    script.mss = None;
+    script.write(&[1; 4000]);
+    assert_eq!(script.heard().len(), 2);
+    for _ in 0..2 {
+        script.send("A", 100, 1, b"");
+    }
+    assert_eq!(script.heard(), NONE, "two duplicates are no loss");
+    script.send("A", 100, 1, b"");
+    assert_eq!(script.heard()[0], "A 1 1 1460", "three are");
+}
+
 #[test]
 fn a_peers_closed_window_is_probed_until_it_opens() {
     let mut script = Script::accepted(&plain(), false);

@@ -48,6 +48,7 @@ fn a_syn_is_challenged_and_challenges_are_rare() {
 #[test]
 fn a_challenge_offers_no_more_than_we_offered() {
     let mut script = Script::new(&crate::Config { buffer: 1 << 20, ..plain() }, false);
+    script.scales = true;
     script.accept(1500);
     script.heard();
     script.send("A", 1, 1, b"");
