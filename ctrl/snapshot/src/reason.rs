@@ -96,6 +96,7 @@ reasons! {
         CallerGone => "the caller gave up before the connection stood", "look at the caller's timeouts";
         PolicyChanged => "a newer snapshot does not allow the connection", "compare the snapshot's versions with `sluice explain`";
         NoSnapshot => "no snapshot is in force yet", "start sluice-ctrl, then see `sluice status`";
+        Draining => "the gateway is stopping and takes no new connections", "call again when it runs; see `sluice status`";
         EarlyDeny => "the source is on the deny list", "take it off the list if it should call";
     }
 }
@@ -113,7 +114,7 @@ reasons! {
         UserTimeout => "sent data was not acknowledged in time", "look for loss or a peer that vanished";
         HalfCloseTimeout => "one side closed and the other stayed silent too long", "raise timeouts.halfClose if this is wanted";
         PolicyChanged => "a newer snapshot does not allow the connection", "compare the snapshot's versions with `sluice explain`";
-        Drained => "the dataplane was stopped", "none";
+        Drained => "the gateway stopped before the connection had ended", "raise timeouts.drain to give connections longer";
         Unreachable => "the network says the destination cannot be reached", "check routes and firewalls on the path";
     }
 }

@@ -157,7 +157,7 @@ impl Session {
         if self.state == State::Relaying {
             self.close(CloseReason::Drained, None, cx);
         } else {
-            self.refuse(RefuseReason::NoSnapshot, Some("the dataplane is stopping"), cx);
+            self.refuse(RefuseReason::Draining, None, cx);
         }
     }
 

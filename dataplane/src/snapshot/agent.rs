@@ -4,24 +4,25 @@
 //! collects the workers' reports, answers queries. It may wait and allocate; workers never wait for
 //! it. Old snapshots die here, when the last worker and the last session have let go of them.
 
+mod answers;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use snapshot::channel::{CONNECTIONS_PER_REPLY, socket_path};
-use snapshot::report::PortReport;
-use snapshot::{Boot, ConnectionReport, Network, Query, Reply, SCHEMA, Side, Snapshot, ToCtrl, ToDataplane, Version};
+use snapshot::channel::socket_path;
+use snapshot::{Boot, ConnectionReport, Network, SCHEMA, Side, Snapshot, ToCtrl, ToDataplane, Version};
 
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
-use crate::admin::{self, History, RefusalLog};
+use crate::admin::{History, RefusalLog};
 use crate::io::PortId;
 use crate::io::wait::Waker;
 use crate::neigh::Paths;
-use crate::policy::{self, captures};
-use crate::stats::{Report, Total};
+use crate::policy::captures;
+use crate::stats::Total;
 use crate::steering::SteeringPlane;
 use crate::time::{Clock, Now};
 use crate::tls::CryptoProvider;
@@ -32,9 +33,6 @@ const TICK_MS: i64 = 20;
 
 /// Turns without ctrl before it is looked for again.
 const RECONNECT_TICKS: u32 = 10;
-
-/// Wishes for neighbours that wait for ctrl, at the most.
-const MOST_RESOLVES: usize = 256;
 
 /// One worker, as the agent sees it.
 pub struct WorkerHandle {
@@ -115,19 +113,43 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    /// Serves until `stop` is set, a worker `died`, or ctrl wants the process to start anew.
+    /// Serves until every worker has ended: after `stop` was set and what lives has drained, at once
+    /// if `stop` is set again, a worker `died`, or ctrl wants the process to start anew.
     pub fn run(&mut self, stop: &AtomicBool, died: &AtomicBool) {
-        while !stop.load(Relaxed) && !died.load(Relaxed) && !self.restart {
-            self.wait();
-            let now = self.clock.now();
-            self.serve_channel(now);
-            self.collect_reports(now);
-            self.flush_outbox();
-            self.retired.retain(|old| Arc::strong_count(old) > 1);
-            self.retired_paths.retain(|old| Arc::strong_count(old) > 1);
+        let mut draining = false;
+        while !(died.load(Relaxed) || self.restart || self.workers.iter().all(|w| w.mailbox.ended.load(Relaxed))) {
+            if stop.swap(false, Relaxed) {
+                if draining {
+                    break;
+                }
+                draining = true;
+                self.begin_drain();
+            }
+            self.turn();
         }
+        self.command(Command::Stop);
+    }
+
+    fn turn(&mut self) {
+        self.wait();
+        let now = self.clock.now();
+        self.serve_channel(now);
+        self.collect_reports(now);
+        self.flush_outbox();
+        self.retired.retain(|old| Arc::strong_count(old) > 1);
+        self.retired_paths.retain(|old| Arc::strong_count(old) > 1);
+    }
+
+    fn begin_drain(&self) {
+        let live: u64 = self.workers.iter().map(|worker| worker.mailbox.counters.total(Total::Sessions)).sum();
+        let limit = self.boot.timeouts.drain;
+        tracing::info!("stopping: {live} connections have {limit:?} to end; a second signal resets them at once");
+        self.command(Command::Drain);
+    }
+
+    fn command(&self, command: Command) {
         for worker in &self.workers {
-            let _ = worker.mailbox.commands.push(Command::Stop);
+            let _ = worker.mailbox.commands.push(command);
             worker.waker.wake();
         }
     }
@@ -256,53 +278,7 @@ impl<C: Clock> Agent<C> {
             tracing::error!(port = port.0, "the steering program cannot be attached again: {error}");
             return;
         }
-        for worker in &self.workers {
-            let _ = worker.mailbox.commands.push(Command::Reopen(port));
-            worker.waker.wake();
-        }
-    }
-
-    fn collect_reports(&mut self, now: Now) {
-        for worker in &mut self.workers {
-            let version = worker.mailbox.counters.total(Total::SnapshotVersion);
-            worker.adopted = (version > 0).then_some(Version(version));
-        }
-        self.acknowledge();
-        for at in 0..self.workers.len() {
-            while let Some(report) = self.workers[at].mailbox.reports.pop() {
-                self.on_report(report, now);
-            }
-        }
-    }
-
-    fn on_report(&mut self, report: Report, now: Now) {
-        match report {
-            Report::Ended(report) => {
-                self.log.write(&report, now.mono);
-                self.history.add(*report);
-            }
-            Report::Live { query, connection } => {
-                if let Some(listing) = self.listings.iter_mut().find(|listing| listing.query == query) {
-                    listing.found.push(*connection);
-                }
-            }
-            Report::LiveEnd { query } => {
-                let Some(at) = self.listings.iter().position(|listing| listing.query == query) else { return };
-                self.listings[at].waiting -= 1;
-                if self.listings[at].waiting == 0 {
-                    let listing = self.listings.swap_remove(at);
-                    self.reply_connections(query, listing.found);
-                }
-            }
-            Report::Resolve { port, address } => {
-                let interface = self.boot.ports[usize::from(port.0)].interface.clone();
-                let same = |m: &ToCtrl| matches!(m, ToCtrl::Resolve { interface: i, address: a } if *i == interface && *a == address);
-                // Hostile packets may ask for any address, and ctrl may be slow.
-                if self.outbox.len() < MOST_RESOLVES && !self.outbox.iter().any(same) {
-                    self.send(ToCtrl::Resolve { interface, address });
-                }
-            }
-        }
+        self.command(Command::Reopen(port));
     }
 
     fn acknowledge(&mut self) {
@@ -318,67 +294,6 @@ impl<C: Clock> Agent<C> {
             self.acked = lowest;
             self.send(ToCtrl::Ack { version });
         }
-    }
-
-    fn answer(&mut self, id: u64, query: Query, now: Now) {
-        let counters = self.workers.iter().map(|worker| &worker.mailbox.counters);
-        let reply = match query {
-            Query::Counters => Reply::Counters(admin::counters(counters, self.steering.counters())),
-            Query::Status => Reply::Status(admin::status(
-                self.started_at,
-                self.network.revision,
-                self.port_reports(),
-                self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
-                self.last_nack.clone(),
-            )),
-            Query::Explain { from, to } => match &self.compiled {
-                Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),
-                None => Reply::Failed("no snapshot is in force yet".into()),
-            },
-            Query::Refused => return self.reply_connections(id, self.history.refused()),
-            Query::Closed => return self.reply_connections(id, self.history.closed()),
-            Query::Live => return self.list_live(id),
-        };
-        self.send(ToCtrl::Reply { id, reply });
-    }
-
-    fn list_live(&mut self, query: u64) {
-        let mut waiting = 0;
-        for worker in &self.workers {
-            waiting += usize::from(worker.mailbox.commands.push(Command::ListLive { query }).is_ok());
-            worker.waker.wake();
-        }
-        if waiting == 0 {
-            return self.send(ToCtrl::Reply { id: query, reply: Reply::Failed("the workers are busy".into()) });
-        }
-        self.listings.push(Listing { query, waiting, found: Vec::new() });
-    }
-
-    fn reply_connections(&mut self, id: u64, all: Vec<ConnectionReport>) {
-        let mut parts = all.chunks(CONNECTIONS_PER_REPLY).map(<[_]>::to_vec).collect::<Vec<_>>();
-        if parts.is_empty() {
-            parts.push(Vec::new());
-        }
-        let last = parts.len() - 1;
-        for (at, part) in parts.into_iter().enumerate() {
-            self.send(ToCtrl::Reply { id, reply: Reply::Connections { part, more: at < last } });
-        }
-    }
-
-    fn port_reports(&self) -> Vec<PortReport> {
-        let ports = (0..).map(PortId).zip(&self.boot.ports);
-        let report = |(id, port): (PortId, &::snapshot::Port)| {
-            let link = self.network.links.iter().find(|link| link.name == port.interface);
-            PortReport {
-                interface: port.interface.clone(),
-                side: port.side,
-                up: link.is_some_and(|link| link.up),
-                xdp: self.steering.mode(id),
-                mtu: link.map_or(0, |link| link.mtu),
-                queues: self.steering.queues(id),
-            }
-        };
-        ports.map(report).collect()
     }
 
     /// In order, and never waited for: what the socket has no room for goes first next time.

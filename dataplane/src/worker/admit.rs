@@ -21,6 +21,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
         let key = FlowKey::new(port, segment.source, segment.destination);
         self.clear_remains(&key);
+        if self.stopping.is_some() {
+            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::Draining);
+        }
         let Some(compiled) = self.compiled.clone() else {
             return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::NoSnapshot);
         };

@@ -18,6 +18,7 @@ mod timers;
 mod upkeep;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use snapshot::{Boot, Limits, Port, Timeouts, Waiting};
 use tcp_stack::{Config, Stack};
@@ -103,7 +104,8 @@ pub struct Worker<P: PacketIo, C: Clock> {
     /// Until when segments of connections older than their capture may pass: ended flows are kept
     /// longer meanwhile, so that nothing late of theirs passes too.
     grace_until: Instant,
-    stopping: bool,
+    /// From the order to stop on: when what still lives is reset.
+    stopping: Option<Instant>,
 }
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
@@ -131,7 +133,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             upkeep: upkeep::Upkeep::default(),
             next_id: 1,
             grace_until: now.mono + settings.limits.pre_existing_grace.into(),
-            stopping: false,
+            stopping: None,
             handoff: handoff::Handoff::alone(),
             io,
             clock,
@@ -146,10 +148,10 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.handoff = handoff;
     }
 
-    /// Turns until [`Command::Stop`].
+    /// Turns until [`Command::Stop`], or the end of [`Command::Drain`].
     pub fn run(&mut self) {
         let mut idle_since: Option<Instant> = None;
-        while !self.stopping {
+        while !self.is_done() {
             if self.turn() {
                 idle_since = None;
                 continue;
@@ -163,7 +165,12 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 Waiting::Adaptive | Waiting::Busy => (0..64).for_each(|_| std::hint::spin_loop()),
             }
         }
-        self.drain();
+        self.mailbox.ended.store(true, Relaxed);
+    }
+
+    /// Whether it was told to stop, and nothing is left to wait for: what lived too long was reset.
+    pub fn is_done(&self) -> bool {
+        self.stopping.is_some_and(|until| self.now.mono >= until || self.sessions.len() == 0)
     }
 
     /// One turn. False: there was nothing to do.
@@ -184,7 +191,8 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         if self.sessions.any_dirty() || self.upkeep.is_busy() || self.pool.is_over() {
             return Some(self.now.mono);
         }
-        [self.timers.next(), self.spent.next(), self.upkeep.next()].into_iter().flatten().min()
+        let stop = self.stopping.filter(|&until| until > self.now.mono);
+        [self.timers.next(), self.spent.next(), self.upkeep.next(), stop].into_iter().flatten().min()
     }
 
     pub fn io(&mut self) -> &mut P {

@@ -68,7 +68,11 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::ListLive { query } => self.upkeep.listings.push_back((query, 0)),
-                Command::Stop => self.stopping = true,
+                Command::Drain => {
+                    let until = self.now.mono + self.settings.timeouts.drain.into();
+                    self.stopping.get_or_insert(until);
+                }
+                Command::Stop => self.stopping = Some(self.now.mono),
                 Command::Reopen(port) => self.upkeep.reopen_at(port, self.now.mono),
             }
         }
@@ -92,6 +96,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             }
         }
         self.pool.trim();
+        if self.stopping.is_some_and(|until| self.now.mono >= until) {
+            self.reset_all();
+        }
         let end = self.sessions.capacity() as u32;
         if let Some(from) = self.upkeep.review {
             let until = (from + SLICE).min(end);
@@ -245,7 +252,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     }
 
     /// Resets every connection, so that no peer waits for one that is gone.
-    pub(super) fn drain(&mut self) {
+    fn reset_all(&mut self) {
         for index in 0..self.sessions.capacity() as u32 {
             self.with_session(index, &mut 0, |session, cx| {
                 session.drain(cx);

@@ -1,0 +1,122 @@
+//! What the agent tells ctrl: the workers' reports as they come, and answers to its queries.
+
+use snapshot::channel::CONNECTIONS_PER_REPLY;
+use snapshot::report::PortReport;
+use snapshot::{ConnectionReport, Query, Reply, ToCtrl, Version};
+
+use super::{Agent, Listing};
+use crate::admin;
+use crate::io::PortId;
+use crate::policy;
+use crate::stats::{Report, Total};
+use crate::time::{Clock, Now};
+use crate::worker::Command;
+
+/// Wishes for neighbours that wait for ctrl, at the most.
+const MOST_RESOLVES: usize = 256;
+
+impl<C: Clock> Agent<C> {
+    pub(super) fn collect_reports(&mut self, now: Now) {
+        for worker in &mut self.workers {
+            let version = worker.mailbox.counters.total(Total::SnapshotVersion);
+            worker.adopted = (version > 0).then_some(Version(version));
+        }
+        self.acknowledge();
+        for at in 0..self.workers.len() {
+            while let Some(report) = self.workers[at].mailbox.reports.pop() {
+                self.on_report(report, now);
+            }
+        }
+    }
+
+    fn on_report(&mut self, report: Report, now: Now) {
+        match report {
+            Report::Ended(report) => {
+                self.log.write(&report, now.mono);
+                self.history.add(*report);
+            }
+            Report::Live { query, connection } => {
+                if let Some(listing) = self.listings.iter_mut().find(|listing| listing.query == query) {
+                    listing.found.push(*connection);
+                }
+            }
+            Report::LiveEnd { query } => {
+                let Some(at) = self.listings.iter().position(|listing| listing.query == query) else { return };
+                self.listings[at].waiting -= 1;
+                if self.listings[at].waiting == 0 {
+                    let listing = self.listings.swap_remove(at);
+                    self.reply_connections(query, listing.found);
+                }
+            }
+            Report::Resolve { port, address } => {
+                let interface = self.boot.ports[usize::from(port.0)].interface.clone();
+                let same = |m: &ToCtrl| matches!(m, ToCtrl::Resolve { interface: i, address: a } if *i == interface && *a == address);
+                // Hostile packets may ask for any address, and ctrl may be slow.
+                if self.outbox.len() < MOST_RESOLVES && !self.outbox.iter().any(same) {
+                    self.send(ToCtrl::Resolve { interface, address });
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: u64, query: Query, now: Now) {
+        let counters = self.workers.iter().map(|worker| &worker.mailbox.counters);
+        let reply = match query {
+            Query::Counters => Reply::Counters(admin::counters(counters, self.steering.counters())),
+            Query::Status => Reply::Status(admin::status(
+                self.started_at,
+                self.network.revision,
+                self.port_reports(),
+                self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
+                self.last_nack.clone(),
+            )),
+            Query::Explain { from, to } => match &self.compiled {
+                Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),
+                None => Reply::Failed("no snapshot is in force yet".into()),
+            },
+            Query::Refused => return self.reply_connections(id, self.history.refused()),
+            Query::Closed => return self.reply_connections(id, self.history.closed()),
+            Query::Live => return self.list_live(id),
+        };
+        self.send(ToCtrl::Reply { id, reply });
+    }
+
+    fn list_live(&mut self, query: u64) {
+        let mut waiting = 0;
+        for worker in &self.workers {
+            waiting += usize::from(worker.mailbox.commands.push(Command::ListLive { query }).is_ok());
+            worker.waker.wake();
+        }
+        if waiting == 0 {
+            return self.send(ToCtrl::Reply { id: query, reply: Reply::Failed("the workers are busy".into()) });
+        }
+        self.listings.push(Listing { query, waiting, found: Vec::new() });
+    }
+
+    fn reply_connections(&mut self, id: u64, all: Vec<ConnectionReport>) {
+        let mut parts = all.chunks(CONNECTIONS_PER_REPLY).map(<[_]>::to_vec).collect::<Vec<_>>();
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        let last = parts.len() - 1;
+        for (at, part) in parts.into_iter().enumerate() {
+            self.send(ToCtrl::Reply { id, reply: Reply::Connections { part, more: at < last } });
+        }
+    }
+
+    fn port_reports(&self) -> Vec<PortReport> {
+        let ports = (0..).map(PortId).zip(&self.boot.ports);
+        let report = |(id, port): (PortId, &::snapshot::Port)| {
+            let link = self.network.links.iter().find(|link| link.name == port.interface);
+            PortReport {
+                interface: port.interface.clone(),
+                side: port.side,
+                up: link.is_some_and(|link| link.up),
+                xdp: self.steering.mode(id),
+                mtu: link.map_or(0, |link| link.mtu),
+                queues: self.steering.queues(id),
+            }
+        };
+        ports.map(report).collect()
+    }
+}
