@@ -9,9 +9,12 @@
 //!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
 //! ```
 
+mod bulk;
 mod burst;
+mod coalesce;
 pub mod link;
 pub mod mem;
+mod packet;
 mod port;
 pub mod ports;
 pub mod rings;
@@ -68,6 +71,12 @@ pub trait PacketIo {
     /// Whether [`send`](Self::send) is worth a try now. False is only said of what passes by itself
     /// (rings or frames are full); a port that is down says true, and refuses.
     fn can_send(&mut self, port: PortId, len: usize) -> bool;
+
+    /// Whether packets for `port` are to be given to [`send`](Self::send) with only the pseudo-header's
+    /// sum for a TCP checksum: the rest is done on the way.
+    fn offloads_checksums(&self, _port: PortId) -> bool {
+        false
+    }
 
     /// Queues one packet of `len` bytes, which `fill` writes (all of them). Refused with the reason
     /// when the port is down, its backlog is full, no frame is free, or `len` is over the MTU;
