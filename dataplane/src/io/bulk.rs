@@ -17,18 +17,23 @@ use crate::parse::{ETHERNET, complete_checksum};
 /// A lone packet up to this length goes through the ring: a large one costs less through the socket.
 const RING_LENGTH: usize = 2 * FRAME_CAPACITY;
 
+/// Turns that an open packet may wait for more of its kind while packets keep coming.
+const KEPT: u32 = 8;
+
 pub struct Bulk {
     socket: PacketSocket,
     open: Coalescer,
     /// The socket had no room for the open packet, behind which a frame waits.
     stuck: bool,
+    /// Turns that the open packet has waited.
+    kept: u32,
 }
 
 impl Bulk {
     /// None: the kernel does not give us such a socket; all goes through the ring then.
     pub fn open(index: u32) -> Option<Self> {
         let socket = PacketSocket::open(index).ok()?;
-        Some(Self { socket, open: Coalescer::new(), stuck: false })
+        Some(Self { socket, open: Coalescer::new(), stuck: false, kept: 0 })
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -42,6 +47,14 @@ impl Bulk {
 }
 
 impl Port {
+    /// Whether the open packet waits for another turn, in which it may grow.
+    pub fn keeps_open(&mut self, more: bool) -> bool {
+        let Some(bulk) = &mut self.bulk else { return false };
+        let keep = more && !bulk.stuck && bulk.kept < KEPT && bulk.open.can_grow();
+        bulk.kept = if keep { bulk.kept + 1 } else { 0 };
+        keep
+    }
+
     /// Puts a frame of `len` bytes, its checksum partial, behind what is open.
     pub fn send_bulk(
         &mut self,

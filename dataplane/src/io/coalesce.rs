@@ -76,6 +76,11 @@ impl Coalescer {
         self.segments
     }
 
+    /// Whether another segment like those in the open packet would fit.
+    pub fn can_grow(&self) -> bool {
+        self.segments > 0 && !self.complete && self.length + self.segment <= LONGEST
+    }
+
     /// Takes a frame of `len` bytes, which `fill` writes with a partial checksum.
     pub fn push(&mut self, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Pushed {
         assert!(len <= LONGEST, "a frame of {len} bytes");

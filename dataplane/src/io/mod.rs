@@ -83,6 +83,10 @@ pub trait PacketIo {
     /// `fill` is then not called.
     fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason>;
 
+    /// Whether more packets are likely to come to be sent in the next turn, for the next
+    /// [`flush`](Self::flush): it may then keep back what would make a larger packet with them.
+    fn expect_more(&mut self, _more: bool) {}
+
     /// Hands what is queued to the kernel: at most one wake-up a port. Also collects completions
     /// and refills the fill rings. Returns how many packets are still queued.
     fn flush(&mut self) -> usize;

@@ -67,6 +67,8 @@ pub struct XskPorts {
     /// Where a packet of several frames is written before it is spread.
     large: Box<[u8]>,
     sleeper: Sleeper,
+    /// See [`PacketIo::expect_more`].
+    more: bool,
     steer: Box<dyn SteerMap>,
     /// What [`PacketIo::drops`] has told of each port.
     told: Vec<Counters>,
@@ -111,6 +113,7 @@ impl XskPorts {
             burst: Burst::new(),
             large: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
             sleeper: Sleeper::new().map_err(|errno| OpenError::Wait(errno.raw_os_error()))?,
+            more: false,
             steer,
             told: vec![Counters::default(); specs.len()],
         };
@@ -306,12 +309,18 @@ impl PacketIo for XskPorts {
         Ok(())
     }
 
+    fn expect_more(&mut self, more: bool) {
+        self.more = more;
+    }
+
     fn flush(&mut self) -> usize {
         let mut queued = 0;
         for port in &mut self.ports {
-            // What finds no frame is lost as on the wire; TCP sends it again.
-            let lost = port.send_open(&mut self.umem, self.ring) == Err(DropReason::NoFrame);
-            port.counters.refused += u64::from(lost);
+            if !port.keeps_open(self.more) {
+                // What finds no frame is lost as on the wire; TCP sends it again.
+                let lost = port.send_open(&mut self.umem, self.ring) == Err(DropReason::NoFrame);
+                port.counters.refused += u64::from(lost);
+            }
             port.flush(&mut self.umem, self.ring);
             queued += port.queued() + port.open();
         }
