@@ -106,6 +106,35 @@ fn a_lone_segment_takes_the_ring_with_its_checksum_complete() {
     assert_eq!(kicks, 4_000);
 }
 
+/// A queue in front of the cable keeps the kernel's memory of the socket occupied.
+#[test]
+fn a_port_whose_socket_is_full_waits_and_loses_nothing() {
+    namespace();
+    cable("a0", "b0", 1500);
+    let shaped = std::process::Command::new("tc")
+        .args("qdisc add dev a0 root tbf rate 200mbit burst 100kb limit 10mb".split(' '))
+        .status();
+    assert!(shaped.is_ok_and(|status| status.success()), "iproute2 is installed");
+    let (mut a, _pa) = open(&["a0"]);
+    let (mut b, _pb) = open(&["b0"]);
+    let (mut sent, mut got, mut waited) = (0, 0, 0);
+    let size = 1460;
+    while got < 4_000 {
+        while sent < 4_000 && a.can_send(PORT, HEADERS + size) {
+            a.send(PORT, HEADERS + size, &mut |frame| segment(frame, sent, size)).unwrap();
+            sent += 1;
+        }
+        waited += u32::from(sent < 4_000);
+        a.flush();
+        got += read(&mut b, got, size);
+        b.wait(Some(std::time::Duration::from_millis(1)));
+    }
+    assert!(waited > 10, "the socket was full {waited} times");
+    assert_eq!(a.flush(), 0);
+    assert_conserved(&a);
+    assert_conserved(&b);
+}
+
 #[test]
 fn a_port_that_goes_down_sheds_what_is_open() {
     namespace();
