@@ -12,8 +12,8 @@ use ctrl::config::{Loaded, load_files};
 use ctrl::resolve::{Resolved, resolve};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, KeyId, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
-    Service, Snapshot, Svid, TlsMode, Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA, Service,
+    Snapshot, TlsMode, Unmatched, Version, Workload,
 };
 
 const GATEWAY: &str = include_str!("data/gateway.yaml");
@@ -104,6 +104,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         outbound_rule: RuleId(1),
         egress: vec![],
         unmatched_egress: Unmatched::Pass,
+        unmatched_rule: None,
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
     let frontend = Workload {
@@ -124,6 +125,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             allowed: Some(vec![exact("myapp/app/backend-api")]),
         }],
         unmatched_egress: Unmatched::Refuse,
+        unmatched_rule: Some(RuleId(3)),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
@@ -250,15 +252,19 @@ fn claims_that_contradict_each_other_are_refused_with_both_names() {
 }
 
 #[test]
-fn an_unmatched_call_gets_the_nearest_word_about_it() {
+fn an_unmatched_call_gets_the_nearest_word_about_it_and_the_word_is_named() {
     use Unmatched::{Pass, Refuse};
-    for (workload, list, node, want) in [
-        ("", "", "", Pass),
-        ("", ", outbound: []", "", Refuse),
-        ("", ", outbound: []", "  unmatchedEgress: pass\n", Refuse),
-        ("", "", "  unmatchedEgress: refuse\n", Refuse),
-        ("unmatchedEgress: pass, ", ", outbound: []", "  unmatchedEgress: refuse\n", Pass),
-        ("unmatchedEgress: refuse, ", "", "", Refuse),
+    let of = |name: &str, field: &str, line: u32| Some(format!("{name} spec.{field} ({line})"));
+    let (own, listed) = (of("default/a", "unmatchedEgress", 4), of("default/a", "allowedSPIFFEIDs.outbound", 4));
+    let node_says = of("Gateway node-a", "unmatchedEgress", 15);
+    for (workload, list, node, want, rule) in [
+        ("", "", "", Pass, None),
+        ("", ", outbound: []", "", Refuse, listed.clone()),
+        ("", ", outbound: []", "  unmatchedEgress: pass\n", Refuse, listed),
+        ("", "", "  unmatchedEgress: refuse\n", Refuse, node_says.clone()),
+        ("", "", "  unmatchedEgress: pass\n", Pass, node_says),
+        ("unmatchedEgress: pass, ", ", outbound: []", "  unmatchedEgress: refuse\n", Pass, own.clone()),
+        ("unmatchedEgress: refuse, ", "", "", Refuse, own),
     ] {
         let policy = format!(
             "apiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: {{ name: a }}\n\
@@ -268,7 +274,12 @@ fn an_unmatched_call_gets_the_nearest_word_about_it() {
         let loaded = load_files(&files).unwrap();
         let (snapshot, ..) =
             assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap();
-        assert_eq!(snapshot.workloads[0].unmatched_egress, want, "{policy}{node}");
+        let said = &snapshot.workloads[0];
+        let named = said.unmatched_rule.map(|id| &snapshot.rules[id.0 as usize]).map(|source| {
+            let (_, line) = source.place.split_once(':').unwrap();
+            format!("{} ({line})", source.name)
+        });
+        assert_eq!((said.unmatched_egress, named), (want, rule), "{policy}{node}");
     }
 }
 
