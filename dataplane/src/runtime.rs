@@ -278,7 +278,7 @@ mod tests {
         join(vec![fine]).unwrap();
         assert!(!died.load(Relaxed), "an orderly end is no death");
         // The other one ends when the agent, which looks at the flag, tells it to.
-        let (told, tell) = (Arc::new(AtomicBool::new(false)), died.clone());
+        let told = Arc::new(AtomicBool::new(false));
         let stop = told.clone();
         let other = watched(0, &died, move || {
             while !stop.load(Relaxed) {
@@ -286,9 +286,10 @@ mod tests {
             }
         });
         let dead = watched(1, &died, || panic!("on purpose")).unwrap();
-        while !tell.load(Relaxed) {
+        while !dead.is_finished() {
             std::thread::yield_now();
         }
+        assert!(died.load(Relaxed), "nobody would hear of it while the others run on");
         told.store(true, Relaxed);
         let error = join(vec![other.unwrap(), dead]).unwrap_err();
         assert!(error.to_string().starts_with("worker-1 panicked"), "{error}");
