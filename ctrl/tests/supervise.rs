@@ -58,7 +58,18 @@ impl Rig {
 
     /// Runs `sluice up` once more on the same configuration, to its end.
     fn second(&self) -> std::process::Output {
-        Command::new(self.path("sluice")).args(["up", "--config"]).arg(self.path("config")).output().unwrap()
+        let mut up = Command::new(self.path("sluice"));
+        up.args(["up", "--config"]).arg(self.path("config")).stderr(Stdio::piped());
+        let mut up = up.spawn().unwrap();
+        for _ in 0..1500 {
+            if up.try_wait().unwrap().is_some() {
+                return up.wait_with_output().unwrap();
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let _ = up.kill();
+        let _ = up.wait();
+        panic!("a second `sluice up` runs on");
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -7,6 +7,7 @@ use anyhow::Result;
 use pktgen_tests::load::{Exchange, Server, call, exchange};
 use pktgen_tests::netns::pair::{Pair, Setup, policy};
 use pktgen_tests::netns::{End, Host, Namespace, cpu_shares, wait_until};
+use pktgen_tests::rounds::{Rounds, echo};
 
 const INTRUDER: &str = include_str!("../../deploy/demo/intruder.yaml");
 
@@ -85,9 +86,12 @@ fn back(from: &Namespace, address: SocketAddr, when: &str) {
 fn a_gateway_whose_ports_are_all_down_rests_and_takes_them_up_again() {
     let pair = Pair::start(&Setup::default()).unwrap();
     let address = SocketAddr::new(Host::Backend.v4(), 3000);
-    let _server = Server::start(&pair.site.backend, address).unwrap();
+    echo(&pair.site.backend, address).unwrap();
     let (frontend, node) = (&pair.site.frontend, &pair.site.node_a);
-    answered(frontend, address).unwrap();
+    // In the middle of things: what the gateway then wants to send closes the sockets of its ports. The
+    // connection itself is cut, since its workload is attested by routes, which go with the interface.
+    let held = Rounds::start(frontend, address).unwrap();
+    held.go_on(1).unwrap();
     let set = |state: &str| {
         for port in ["in0", "in1", "in2", "out0"] {
             node.ip(&format!("link set {port} {state}")).unwrap();
@@ -105,5 +109,8 @@ fn a_gateway_whose_ports_are_all_down_rests_and_takes_them_up_again() {
 
     set("up");
     node.ip("route replace default via 198.18.10.254").unwrap();
-    back(frontend, address, "all ports are up again");
+    let again = || Rounds::start(frontend, address).ok();
+    let new = wait_until("a new connection stands", Duration::from_secs(20), again).unwrap();
+    new.go_on(1).unwrap();
+    new.finish().unwrap();
 }
