@@ -166,11 +166,13 @@ impl Compiled {
     fn unmatched(&self, workload: usize, server: SocketAddr) -> Route {
         let caller = &self.workloads[workload];
         match caller.unmatched_egress {
-            Unmatched::Pass => Route::Plain { workload: Some(workload), why: Why::UnmatchedEgress, rule: None },
+            Unmatched::Pass => {
+                Route::Plain { workload: Some(workload), why: Why::UnmatchedEgress, rule: caller.unmatched_rule }
+            }
             Unmatched::Refuse => Route::Refuse {
                 reason: RefuseReason::UnmatchedEgress,
                 workload: Some(workload),
-                rule: None,
+                rule: caller.unmatched_rule,
                 detail: Some(match self.endpoints(server).first() {
                     Some(&id) => format!(
                         "{server} is service {}, which no egress entry of {} selects",

@@ -151,9 +151,27 @@ fn an_explanation_agrees_with_route_and_verdict() {
         assert_eq!(told.direction, direction, "{name}");
         assert_eq!(told.refused, want.err(), "{name}");
         assert_eq!((told.allowed, told.passed), (want.is_ok(), want == Ok(true)), "{name}");
+        assert_eq!(told.only_with.is_some(), said.contains("certificate decides"), "{name}");
         assert!(told.steps.join("\n").contains(said), "{name}");
         assert_eq!(told.version.0, 7);
     }
+    // The entry's list and the workload's say the same, and so it is said once.
+    world.frontend().egress[0].allowed = Some(vec![exact(API), exact(DATABASE)]);
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+    let lines: Vec<_> = told.steps.iter().filter(|step| step.contains("must be one of")).collect();
+    assert_eq!(lines, [&format!("The server must be one of: {DATABASE}, {API}.")], "{told:#?}");
+    world.frontend().egress[0].allowed = Some(vec![exact(API)]);
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+    assert!(
+        told.steps.contains(&format!("The server must be one of: {API}; and one of: {DATABASE}, {API}.")),
+        "{told:#?}"
+    );
+    let told = explain(&world.compile(), &address("198.18.9.9"), at(DB_AT), NOW);
+    assert_eq!(
+        told.only_with.as_deref(),
+        Some("spiffe://example.com/myapp/app/frontend, spiffe://partner.org/billing/*")
+    );
+    world.frontend().egress[0].allowed = None;
     world.frontend().outbound = Some(vec![exact(DATABASE)]);
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
     assert_eq!(told.refused, Some(NotAllowedOutbound), "{told:#?}");
