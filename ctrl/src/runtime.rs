@@ -71,6 +71,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         warnings: vec![],
         problems: vec![],
         resolved: Resolved::default(),
+        held: attest::held::Held::default(),
         identities,
         versions: Versions::open(&admin.socket),
         last: None,
@@ -86,7 +87,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     }
     core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
     core.network_changed(network.borrow_and_update().clone());
-    core.renew_and_publish(&network.borrow().clone());
+    let now = core.attested_by(&network.borrow().clone());
+    core.renew_and_publish(&now);
     tokio::select! {
         done = turns(&mut core, &mut changes.count, network, publisher) => done,
         () = stop => {
@@ -109,7 +111,7 @@ async fn turns(
         tokio::select! {
             changed = changes.changed() => {
                 changed.context("the configuration directory is no longer watched")?;
-                let now = network.borrow().clone();
+                let now = core.attested_by(&network.borrow().clone());
                 core.reload(&now).await;
             }
             changed = network.changed() => {
@@ -136,7 +138,7 @@ async fn turns(
                 core.dataplane_said(&seen);
             }
         }
-        let now = network.borrow().clone();
+        let now = core.attested_by(&network.borrow().clone());
         core.renew_and_publish(&now);
     }
 }
@@ -153,6 +155,8 @@ struct Core {
     warnings: Vec<Diagnostic>,
     problems: Vec<String>,
     resolved: Resolved,
+    /// Routes of ports that lost theirs a moment ago.
+    held: attest::held::Held,
     identities: Identities,
     versions: Versions,
     last: Option<Snapshot>,
@@ -206,6 +210,11 @@ impl Core {
         self.loaded = loaded;
         self.loaded_at = clock::now();
         info!(directory = %self.directory.display(), "the configuration was read again");
+    }
+
+    /// The network that workloads are attested by.
+    fn attested_by(&mut self, network: &Network) -> Network {
+        self.held.view(network, &port_names(&self.loaded), clock::now())
     }
 
     fn network_changed(&mut self, network: Arc<Network>) {

@@ -88,8 +88,7 @@ fn a_gateway_whose_ports_are_all_down_rests_and_takes_them_up_again() {
     let address = SocketAddr::new(Host::Backend.v4(), 3000);
     echo(&pair.site.backend, address).unwrap();
     let (frontend, node) = (&pair.site.frontend, &pair.site.node_a);
-    // In the middle of things: what the gateway then wants to send closes the sockets of its ports. The
-    // connection itself is cut, since its workload is attested by routes, which go with the interface.
+    // In the middle of things: what the gateway then wants to send closes the sockets of its ports.
     let held = Rounds::start(frontend, address).unwrap();
     held.go_on(1).unwrap();
     let set = |state: &str| {
@@ -111,6 +110,9 @@ fn a_gateway_whose_ports_are_all_down_rests_and_takes_them_up_again() {
     node.ip("route replace default via 198.18.10.254").unwrap();
     let again = || Rounds::start(frontend, address).ok();
     let new = wait_until("a new connection stands", Duration::from_secs(20), again).unwrap();
+    // Its workload's routes went with the interface, and were stood in for meanwhile.
+    held.go_on(3).unwrap();
+    held.finish().unwrap();
     new.go_on(1).unwrap();
     new.finish().unwrap();
 }

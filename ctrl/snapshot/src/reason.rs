@@ -97,7 +97,6 @@ reasons! {
         PolicyChanged => "a newer snapshot does not allow the connection", "compare the snapshot's versions with `sluice explain`";
         NoSnapshot => "no snapshot is in force yet", "start sluice-ctrl, then see `sluice status`";
         Draining => "the gateway is stopping and takes no new connections", "call again when it runs; see `sluice status`";
-        EarlyDeny => "the source is on the deny list", "take it off the list if it should call";
     }
 }
 

@@ -4,6 +4,7 @@
 //! address whose route leads elsewhere belongs to a workload of another node, and is no fault: the
 //! same files may lie on all nodes. What nobody routes here is attested nowhere.
 
+pub mod held;
 pub mod routes;
 
 use std::collections::BTreeSet;
