@@ -4,24 +4,17 @@ use std::net::IpAddr;
 
 use super::headers::TCP;
 
-/// Ones' complement sum, folded to 16 bits, not yet complemented. Eight bytes a step: the sum may be
-/// taken over words of any size and folded later (RFC 1071 §2).
+/// Ones' complement sum, folded to 16 bits, not yet complemented. The sum may be taken over words of
+/// any size and in the machine's order, and be folded and turned later (RFC 1071 §2): so it is a plain
+/// sum, which the compiler does on many words at once. 2^32 words fit it.
 pub fn ones_complement(bytes: &[u8]) -> u16 {
-    let mut sum = 0u64;
-    let mut words = bytes.chunks_exact(8);
-    for word in &mut words {
-        let word = u64::from_be_bytes(word.try_into().expect("eight bytes"));
-        sum = add(sum, word);
-    }
-    let mut last = [0; 8];
+    let mut words = bytes.chunks_exact(4);
+    let mut sum: u64 =
+        words.by_ref().map(|word| u64::from(u32::from_ne_bytes(word.try_into().expect("four bytes")))).sum();
+    let mut last = [0; 4];
     last[..words.remainder().len()].copy_from_slice(words.remainder());
-    fold(add(sum, u64::from_be_bytes(last)))
-}
-
-/// Addition with end-around carry.
-fn add(a: u64, b: u64) -> u64 {
-    let (sum, carry) = a.overflowing_add(b);
-    sum + u64::from(carry)
+    sum += u64::from(u32::from_ne_bytes(last));
+    u16::from_be(fold(sum))
 }
 
 fn fold(sum: u64) -> u16 {
