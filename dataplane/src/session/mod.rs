@@ -10,6 +10,7 @@
 
 mod close;
 mod leg;
+mod open;
 mod plan;
 mod relay;
 mod report;
