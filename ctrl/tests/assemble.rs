@@ -15,7 +15,7 @@ use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
     Bundle, EgressRule, IdPattern, KeyId, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
-    Service, Snapshot, Svid, TlsMode, Unmatched, Version, Workload,
+    Service, Snapshot, SourceAddress, Svid, TlsMode, Unmatched, Version, Workload,
 };
 
 const GATEWAY: &str = include_str!("data/gateway.yaml");
@@ -58,9 +58,22 @@ fn prefix(text: &str) -> Prefix {
 
 /// Node a: 198.18.1.0/24 and 2001:db8:1::/64 behind in0, all else over out0.
 fn network() -> Network {
-    let link =
-        |name: &str, index| Link { name: name.into(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true };
-    let route = |to: &str, interface| Route { prefix: prefix(to), interface, gateway: None, metric: 0, mtu: None };
+    let link = |name: &str, index| Link {
+        name: name.into(),
+        index,
+        mac: [2, 0, 0, 0, 0, index as u8],
+        mtu: 1500,
+        up: true,
+        addresses: vec![],
+    };
+    let route = |to: &str, interface| Route {
+        prefix: prefix(to),
+        interface,
+        gateway: None,
+        metric: 0,
+        mtu: None,
+        source: None,
+    };
     Network {
         revision: 1,
         links: vec![link("in0", 5), link("out0", 6)],
@@ -163,6 +176,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             services: vec![0],
             mode: Some(TlsMode::Mutual),
             allowed: Some(vec![exact("myapp/app/backend-api")]),
+            source: SourceAddress::Preserve,
         }],
         unmatched_egress: Unmatched::Refuse,
     };

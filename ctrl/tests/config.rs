@@ -338,7 +338,7 @@ fn each_fault_of_a_gateway_is_named() {
             format!("{GATEWAY}  limits: {{ sessions: 0, flow: 5 }}\n"),
             &[
                 "g.yaml:15:23: error: spec.limits.sessions: 0 is out of range [use 1 to 16777216]",
-                "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions]",
+                "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions, sourcePorts]",
             ],
         ),
         (

@@ -83,6 +83,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> String {
         row.push(age_ms(c.opened_at));
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
+            row.push(or_dash(c.source));
         }
         row
     };
@@ -100,6 +101,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> String {
         "RECEIVED",
         "CORE",
         "RULE",
+        "SEEN AS",
     ];
     table(if wide { header } else { &header[..9] }, connections.iter().map(row))
 }
@@ -111,6 +113,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> String {
         row.extend([c.sent.to_string(), c.received.to_string(), or_dash(c.ended_at.map(age_ms))]);
         if wide {
             row.extend([tls(c), or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
+            row.push(or_dash(c.source));
         }
         row
     };
@@ -128,6 +131,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> String {
         "TLS",
         "DETAIL",
         "RULE",
+        "SEEN AS",
     ];
     table(if wide { header } else { &header[..10] }, connections.iter().map(row))
 }

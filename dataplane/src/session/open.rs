@@ -4,6 +4,7 @@ use snapshot::RefuseReason;
 use tcp_stack::{End, State as Tcp};
 
 use super::leg::Leg;
+use super::origin::Origin;
 use super::step::Progress;
 use super::{Context, Order, Session, Speech, State};
 use crate::flow::{self, FlowRef};
@@ -20,11 +21,15 @@ const DETECTION: Duration = Duration::from_millis(20);
 impl Session {
     /// Our SYN goes out; then what comes back decides.
     pub(super) fn dial<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        if self.up.is_none()
-            && let Err(reason) = self.connect(cx)
-        {
-            self.refuse(reason, None, cx);
-            return Progress::Moved;
+        if self.up.is_none() {
+            match self.connect(cx) {
+                Ok(Connected::Begun) => {}
+                Ok(Connected::Later) => return Progress::Yield,
+                Err(reason) => {
+                    self.refuse(reason, None, cx);
+                    return Progress::Moved;
+                }
+            }
         }
         if self.plan.order == Order::DownFirst && self.down.conn.ended().is_some() {
             self.refuse(RefuseReason::CallerGone, None, cx);
@@ -45,27 +50,26 @@ impl Session {
     }
 
     /// Makes the up leg and puts both flows into steering before the SYN can leave.
-    fn connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Result<(), RefuseReason> {
-        let (client, server) = (self.down.remote, self.down.local);
+    fn connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Result<Connected, RefuseReason> {
+        let server = self.down.local;
         let hop = cx.paths.to(server.ip()).ok_or(RefuseReason::Unreachable)?;
+        let Some(Origin { local, isn }) = self.origin(hop.port, cx)? else { return Ok(Connected::Later) };
         let mut conn = cx.pool.take().ok_or(RefuseReason::SessionsFull)?;
-        // The far side's TIME-WAIT takes a reused port back only for a higher sequence number, which
-        // the caller's own kernel has chosen (D1).
-        conn.connect(cx.stack, client, server, self.syn.sequence, hop.mtu, cx.now.mono);
-        let up = Leg::new(hop.port, client, server, conn, hop.mac, hop.mtu);
+        conn.connect(cx.stack, local, server, isn, hop.mtu, cx.now.mono);
+        let up = Leg::new(hop.port, local, server, conn, hop.mac, hop.mtu);
         let key = up.key();
         if hop.mac.is_none() {
             cx.mailbox.report(Report::Resolve { port: hop.port, address: hop.neighbour });
         }
         // The far side may be calling the very same tuple (simultaneous open): that call was first.
         let taken = matches!(cx.flows.find(&key), Some(FlowRef::Live { .. }));
-        if taken || !cx.flows.has_room(1) || !cx.io.steer(up.port, server, client) {
+        if taken || !cx.flows.has_room(1) || !cx.io.steer(up.port, server, local) {
             cx.pool.give(up.conn);
             return Err(if taken { RefuseReason::ConnectRefused } else { RefuseReason::FlowsFull });
         }
         cx.flows.insert(key, FlowRef::Live { session: cx.index, leg: flow::Leg::Up });
         self.up = Some(up);
-        Ok(())
+        Ok(Connected::Begun)
     }
 
     fn originate_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
@@ -183,9 +187,13 @@ impl Session {
     }
 
     fn begin_detection<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        if let Err(reason) = self.connect(cx) {
-            self.refuse(reason, None, cx);
-            return Progress::Moved;
+        match self.connect(cx) {
+            Ok(Connected::Begun) => {}
+            Ok(Connected::Later) => return Progress::Yield,
+            Err(reason) => {
+                self.refuse(reason, None, cx);
+                return Progress::Moved;
+            }
         }
         let round_trip = cx.now.mono - self.accepted_at;
         self.state = State::Detecting;
@@ -282,6 +290,13 @@ fn shake_hands(leg: &mut Leg, budget: &mut u32) -> Result<Option<()>, Failure> {
     let fed = leg.feed_tls();
     leg.flush_tls();
     fed.map(|_| Some(()))
+}
+
+enum Connected {
+    /// Our SYN may leave.
+    Begun,
+    /// No port was found with what may be spent on it in this turn.
+    Later,
 }
 
 enum Dialed {
