@@ -208,6 +208,9 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
     assert!(warnings.is_empty(), "{warnings:?}");
     let again = assemble(&loaded, &network(), &resolved, &identities, Version(7), NOW).unwrap();
     assert_eq!(again.0, snapshot);
+    let from_the_node = by_address().replacen("  egress:\n    - ", "  egress:\n    - source: node\n      ", 1);
+    let (changed, ..) = assemble(&load(&from_the_node), &network(), &resolved, &identities, Version(7), NOW).unwrap();
+    assert_eq!(changed.workloads[1].egress[0].source, SourceAddress::Node);
     assert!(!format!("{:?}", (&keys, &identities)).contains("165, 165"), "0xa5 is the private key");
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ctrl::config::{Diagnostic, IdentitySource, Loaded, Severity, load_dir, load_files, parse_files};
-use snapshot::{IdPattern, TlsMode};
+use snapshot::{IdPattern, SourceAddress, TlsMode};
 
 const EXAMPLE: &str = include_str!("data/frontend-backend.yaml");
 const GATEWAY: &str = include_str!("data/gateway.yaml");
@@ -212,6 +212,18 @@ fn each_fault_of_an_identity_is_named_with_its_place_and_what_is_allowed() {
             &["p.yaml:6:15: error: spec.selectors[0]: an empty selector [give at least one key, such as net:ip]"],
         ),
         (
+            "a source that is no word for one",
+            format!("{HERE}egress: [{{ selectors: [{{ app: x }}], source: gateway }}]"),
+            &["p.yaml:8:47: error: spec.egress[0].source: \"gateway\" is not allowed here [allowed: preserve, node]"],
+        ),
+        (
+            "a source of another place",
+            format!("{HERE}source: node"),
+            &[
+                "p.yaml:8:3: error: spec.source: there is no such field [fields here: allowedSPIFFEIDs, connection, egress, scope, selectors, unmatchedEgress, workloadID]",
+            ],
+        ),
+        (
             "an empty egress selector",
             format!("{HERE}egress: [{{ selectors: [{{}}] }}]"),
             &["p.yaml:8:26: error: spec.egress[0].selectors[0]: selects nothing [give at least one label]"],
@@ -230,6 +242,30 @@ fn each_fault_of_an_identity_is_named_with_its_place_and_what_is_allowed() {
         wrong.extend(differs(name, &words(&faults), want));
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn an_egress_entry_says_which_address_the_far_side_sees() {
+    let service = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: x }\n\
+                   spec: { addresses: [{ address: 198.18.2.2, port: 80 }], labels: { app: x } }\n";
+    let entries = "egress:\n- selectors: [{ app: x }]\n- { selectors: [{ app: x }], source: preserve }\n\
+                   - { selectors: [{ app: x }], source: node }\n";
+    let gateway = format!("{GATEWAY}  limits: {{ sourcePorts: 40000-40003 }}\n");
+    let policy = identity(&format!("{HERE}{entries}"));
+    let loaded = load(&[("p.yaml", &policy), ("s.yaml", service), ("g.yaml", &gateway)]).unwrap();
+    let sources: Vec<_> = loaded.identities[0].egress.iter().map(|entry| entry.source).collect();
+    assert_eq!(sources, [SourceAddress::Preserve, SourceAddress::Preserve, SourceAddress::Node]);
+    assert_eq!(Some(loaded.gateway.limits.source_ports), snapshot::PortRange::new(40_000, 40_003));
+    assert_eq!(words(&loaded.warnings), [""; 0]);
+
+    let disabled = policy.replace("source: node", "source: node, connection: { tls: { mode: DISABLE } }");
+    let loaded = load(&[("p.yaml", &disabled), ("s.yaml", service), ("g.yaml", GATEWAY)]).unwrap();
+    assert_eq!(
+        words(&loaded.warnings),
+        [
+            "p.yaml:11:5: warning: spec.egress[2].source: the mode is DISABLE: the call is not touched, and keeps the caller's address [use MUTUAL, SIMPLE or PERMISSIVE, or have the kernel masquerade]",
+        ]
+    );
 }
 
 fn identity_list(id: &str) -> String {
@@ -339,6 +375,13 @@ fn each_fault_of_a_gateway_is_named() {
             &[
                 "g.yaml:15:23: error: spec.limits.sessions: 0 is out of range [use 1 to 16777216]",
                 "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions, sourcePorts]",
+            ],
+        ),
+        (
+            "ports in the wrong order",
+            format!("{GATEWAY}  limits: {{ sourcePorts: 65535-61000 }}\n"),
+            &[
+                "g.yaml:15:26: error: spec.limits.sourcePorts: \"65535-61000\": not a range of ports [the first and the last, such as 61000-65535]",
             ],
         ),
         (

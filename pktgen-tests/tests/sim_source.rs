@@ -2,8 +2,12 @@
 //! to the workload.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use pktgen_tests::sim::topology::{GREETING_PORT, PORT, TLS_PORT, address, network, node_address};
+use pktgen_tests::packet::Packet;
+use pktgen_tests::sim::topology::{
+    GREETING_PORT, PORT, Segment, TLS_PORT, address, gateway_mac, network, node_address,
+};
 use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Side, World};
 use snapshot::RefuseReason::{self, NoNodeAddress, NodePortsFull};
 use snapshot::{CloseReason, ConnectionReport, PortRange, SourceAddress};
@@ -139,6 +143,21 @@ fn many_calls_at_once_have_ports_of_their_own_which_are_free_again_after_time_wa
 }
 
 #[test]
+fn bytes_are_exact_over_links_that_lose_repeat_and_bend_frames() {
+    for seed in 50..54 {
+        let mut setup = with_ports(seed, "61000-61031");
+        setup.faults = 80;
+        setup.timeouts.syn_received = Duration::from_secs(20);
+        setup.timeouts.handshake = Duration::from_secs(40);
+        let mut world = world(&setup);
+        for nth in 0..20 {
+            call(&mut world, nth * 10_000, ("backend", PORT), seed % 2 == 0, request(), Expect::Delivered);
+        }
+        finish(&mut world, &format!("seed {seed}"));
+    }
+}
+
+#[test]
 fn when_every_port_is_taken_a_call_is_refused_by_name_and_time_wait_counts() {
     let mut world = world(&with_ports(34, "61000-61003"));
     for _ in 0..4 {
@@ -178,6 +197,70 @@ fn the_last_free_port_of_a_large_range_is_found_wherever_it_is() {
     finish(&mut world, "large");
     assert_eq!(seen(&world, last), seen(&world, calls[289]));
     assert_eq!(refused(&world, none), Some(NodePortsFull));
+}
+
+#[test]
+fn the_first_sequence_number_is_of_the_nodes_own_tuple_and_grows_when_a_port_comes_again() {
+    let mut world = world(&with_ports(40, "61000-61000"));
+    let server = SocketAddr::new(address("backend", false), PORT);
+    let from = SocketAddr::new(node_address(A, false), 61_000);
+    let mut last = None;
+    for _ in 0..3 {
+        let id = call(&mut world, 0, ("backend", PORT), false, request(), Expect::Delivered);
+        let began = world.clock.micros();
+        finish(&mut world, "one port");
+        let own = world.oracle.syns[&(from, server)];
+        assert_ne!(own, world.oracle.syns[&(world.calls[id.0].client, server)], "not the caller's");
+        // RFC 6528: a clock of 4 microseconds, from the same place for the same tuple.
+        if let Some((then, before)) = last.replace((began, own)) {
+            let (ticks, passed) = (own.wrapping_sub(before), ((began - then) / 4) as u32);
+            assert!(ticks.abs_diff(passed) < 1_000, "{ticks} after {passed} ticks");
+        }
+    }
+    leave_from(&mut world, SourceAddress::Preserve);
+    let id = call(&mut world, 0, ("peer", TLS_PORT), false, request(), Expect::Delivered);
+    let client = world.calls[id.0].client;
+    world.run(world.clock.micros() + 100, |_| false).expect("the caller's SYN is on its way");
+    let peer = SocketAddr::new(address("peer", false), TLS_PORT);
+    let callers = world.oracle.syns[&(client, peer)];
+    finish(&mut world, "preserve");
+    assert_eq!(world.oracle.syns[&(client, peer)], callers, "what keeps the caller's address keeps its number");
+}
+
+#[test]
+fn an_unreachable_that_quotes_the_nodes_own_segment_ends_the_call_that_it_is_of() {
+    let mut world = world(&Setup::new(41));
+    world.host("peer").unplugged = true;
+    let id = call(&mut world, 0, ("peer", TLS_PORT), false, request(), Expect::Refused);
+    world.run(10_000, |_| false).expect("our SYN is lost");
+    let (node, peer) = (node_address(A, false), SocketAddr::new(address("peer", false), TLS_PORT));
+    let ours = world.oracle.syns.iter().find(|((from, to), _)| from.ip() == node && *to == peer);
+    let (from, sequence) = ours.map(|((from, _), sequence)| (*from, *sequence)).expect("a SYN as the node");
+    world.inject(Segment::Wire, unreachable(from, peer, sequence.wrapping_add(1)));
+    world.run(20_000, |_| false).expect("it quotes nothing that is in flight");
+    assert!(world.gateways[A].ended.is_empty());
+    world.inject(Segment::Wire, unreachable(from, peer, sequence));
+    world.run(30_000, |_| false).expect("it is taken");
+    assert_eq!(refused(&world, id), Some(RefuseReason::Unreachable), "long before it would have been given up");
+}
+
+/// ICMP's "host unreachable" about a segment that the gateway of node-a sent over IPv4.
+fn unreachable(from: SocketAddr, to: SocketAddr, sequence: u32) -> Vec<u8> {
+    let quoted = Packet { seq: sequence, ..Packet::syn(from, to) }.frame();
+    let carrier = Packet { destination_mac: gateway_mac(A, false), ..Packet::syn(to, from) }.frame();
+    let quoted = &quoted[14..14 + 28];
+    let mut frame = [&carrier[..14 + 20], &[3, 1, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let length = (frame.len() - 14) as u16;
+    frame[14 + 2..14 + 4].copy_from_slice(&length.to_be_bytes());
+    frame[14 + 9] = 1;
+    for (sum, range) in [(14 + 10, 14..14 + 20), (14 + 22, 14 + 20..frame.len())] {
+        frame[sum..sum + 2].fill(0);
+        let words = frame[range].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        let total: u32 = words.sum();
+        let folded = (total & 0xffff) + (total >> 16);
+        frame[sum..sum + 2].copy_from_slice(&(!(folded + (folded >> 16)) as u16).to_be_bytes());
+    }
+    frame
 }
 
 #[test]

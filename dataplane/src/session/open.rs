@@ -49,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Makes the up leg and puts both flows into steering before the SYN can leave.
+    /// Makes the up leg and puts its flow into steering before the SYN can leave.
     fn connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Result<Connected, RefuseReason> {
         let server = self.down.local;
         let hop = cx.paths.to(server.ip()).ok_or(RefuseReason::Unreachable)?;

@@ -18,6 +18,8 @@ pub struct Oracle {
     forbidden: HashSet<CallId, FixedState>,
     /// Servers that nodes call plainly in their own names, so that no tuple says whose call it is.
     in_clear: HashSet<SocketAddr, FixedState>,
+    /// The sequence number of the last SYN of each 4-tuple.
+    pub syns: Map<(SocketAddr, SocketAddr), u32>,
     /// Payload bytes in frames towards services.
     pub carried: u64,
 }
@@ -43,6 +45,9 @@ impl Oracle {
     /// A frame that `segment` is about to carry; `gateway`: a gateway sends it.
     pub fn sent(&mut self, segment: Segment, gateway: bool, frame: &[u8], calls: &[Call]) -> Result<(), String> {
         let Some(seen) = see(frame) else { return Ok(()) };
+        if seen.syn {
+            self.syns.insert((seen.source, seen.destination), seen.sequence);
+        }
         let from_client = self.by_tuple.get(&(seen.source, seen.destination)).copied();
         let call = from_client.or_else(|| self.by_tuple.get(&(seen.destination, seen.source)).copied());
         let plain = call.is_some_and(|id| calls[id.0].plain)

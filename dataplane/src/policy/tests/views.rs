@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, TlsMode, Unmatched};
+use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, route};
 use crate::io::PortId;
@@ -154,6 +154,19 @@ fn an_explanation_agrees_with_route_and_verdict() {
         assert!(told.steps.join("\n").contains(said), "{name}");
         assert_eq!(told.version.0, 7);
     }
+    let seen_as = "The far side sees an address of this node, not the caller's (source: node).".to_owned();
+    let told = explain(&compiled, &id(FRONTEND), at(API_AT), NOW);
+    assert!(!told.steps.contains(&seen_as), "{told:#?}");
+    world.frontend().egress[0].source = SourceAddress::Node;
+    world.frontend().outbound = None;
+    let listed = world.frontend().egress[0].allowed.take();
+    for (mode, want) in [(TlsMode::Mutual, true), (TlsMode::Permissive, true), (TlsMode::Disable, false)] {
+        world.frontend().egress[0].mode = Some(mode);
+        let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+        assert_eq!((told.allowed, told.steps.contains(&seen_as)), (true, want), "{mode:?}: {told:#?}");
+    }
+    world.frontend().egress[0].mode = Some(TlsMode::Mutual);
+    world.frontend().egress[0].allowed = listed;
     world.frontend().outbound = Some(vec![exact(DATABASE)]);
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
     assert_eq!(told.refused, Some(NotAllowedOutbound), "{told:#?}");
