@@ -168,6 +168,8 @@ fn when_every_port_is_taken_a_call_is_refused_by_name_and_time_wait_counts() {
     let other = call(&mut world, 1_000_000, ("peer", TLS_PORT), false, request(), Expect::Delivered);
     let v6 = call(&mut world, 1_000_000, ("backend", PORT), true, request(), Expect::Delivered);
     world.run_until_over(TIMES).expect("all end");
+    world.run(world.clock.micros() + 1_000_000, |_| false).expect("the last ACKs arrive");
+    assert_eq!(world.gateways[A].worker().sessions(), 0, "nothing lives, and TIME-WAIT is not over");
     let resting = call(&mut world, 0, ("backend", PORT), false, request(), Expect::Refused);
     world.run_until_over(TIMES).expect("it is refused");
     assert_eq!([full, resting].map(|id| refused(&world, id)), [Some(NodePortsFull); 2]);

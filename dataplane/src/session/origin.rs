@@ -23,8 +23,9 @@ pub(super) struct Origin {
     pub isn: u32,
 }
 
-/// Ports that are looked at without asking what else this turn has to do. One costs some tens of
-/// nanoseconds; all of them together as much as a flight of crypto, and are paid for as one.
+/// Ports that are looked at without asking what else this turn has to do; each is a hash and a look-up.
+/// All the others count as one of the turn's flights of crypto, so that callers who meet a full range
+/// cannot stall the loop.
 const GLANCE: u32 = 256;
 
 impl Session {
