@@ -18,7 +18,7 @@ use snapshot::{
 };
 
 use crate::attest::{Attestation, attest, claimed_twice};
-use crate::config::{AllowList, Diagnostic, Egress, Gateway, Loaded, Place, Target, WorkloadIdentity};
+use crate::config::{AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Place, Target, WorkloadIdentity};
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
 
@@ -84,7 +84,7 @@ pub fn assemble(
         services: services(loaded, resolved),
         bundles: bundles(identities),
         rules: rules.0,
-        unmatched_egress: loaded.gateway.unmatched_egress.unwrap_or(Unmatched::Pass),
+        unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
         workloads,
     };
@@ -134,6 +134,9 @@ fn workload(
 ) -> Workload {
     let id = identity.spiffe_id(&loaded.gateway.trust_domain);
     let egress = identity.egress.iter().enumerate();
+    let inbound_rule = rules.list(identity, "inbound", identity.inbound.as_ref());
+    let outbound_rule = rules.list(identity, "outbound", identity.outbound.as_ref());
+    let (unmatched_egress, unmatched_rule) = unmatched_egress(identity, &loaded.gateway, outbound_rule, rules);
     Workload {
         name: identity.name.clone(),
         places: attestation.places.clone(),
@@ -141,11 +144,12 @@ fn workload(
         mode: identity.mode,
         ports: identity.ports.iter().map(|(port, mode)| (*port, *mode)).collect(),
         inbound: patterns(identity.inbound.as_ref()),
-        inbound_rule: rules.list(identity, "inbound", identity.inbound.as_ref()),
+        inbound_rule,
         outbound: patterns(identity.outbound.as_ref()),
-        outbound_rule: rules.list(identity, "outbound", identity.outbound.as_ref()),
+        outbound_rule,
         egress: egress.map(|(nth, entry)| egress_rule(identity, nth, entry, loaded, rules)).collect(),
-        unmatched_egress: unmatched_egress(identity, &loaded.gateway),
+        unmatched_egress,
+        unmatched_rule,
         spiffe_id: id.as_str().to_owned(),
     }
 }
@@ -168,10 +172,23 @@ fn egress_rule(
 }
 
 /// The workload's word, then the list's: who says whom a workload may call means nobody else, since
-/// a plain peer has no SPIFFE ID that could be in the list. Then the Gateway's word.
-fn unmatched_egress(identity: &WorkloadIdentity, gateway: &Gateway) -> Unmatched {
-    let of_list = identity.outbound.as_ref().map(|_| Unmatched::Refuse);
-    identity.unmatched_egress.or(of_list).or(gateway.unmatched_egress).unwrap_or(Unmatched::Pass)
+/// a plain peer has no SPIFFE ID that could be in the list. Then the Gateway's word. With the rule
+/// that it comes from.
+fn unmatched_egress(
+    identity: &WorkloadIdentity,
+    gateway: &Gateway,
+    outbound: RuleId,
+    rules: &mut Rules,
+) -> (Unmatched, Option<RuleId>) {
+    let mut said = |holder: &str, said: &Chosen<Unmatched>| {
+        (said.value, Some(rules.add(format!("{holder} spec.unmatchedEgress"), &said.place)))
+    };
+    match (&identity.unmatched_egress, &identity.outbound, &gateway.unmatched_egress) {
+        (Some(own), _, _) => said(&identity.name, own),
+        (None, Some(_), _) => (Unmatched::Refuse, Some(outbound)),
+        (None, None, Some(of_node)) => said(&format!("Gateway {}", gateway.name), of_node),
+        (None, None, None) => (Unmatched::Pass, None),
+    }
 }
 
 fn patterns(list: Option<&AllowList>) -> Option<Vec<snapshot::IdPattern>> {

@@ -54,7 +54,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         .with_context(|| format!("cannot watch the configuration directory {}", directory.display()))?;
     let loaded = load(&directory).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
     let admin = loaded.gateway.admin.clone();
-    let lock = socket::lock(&admin.socket).with_context(|| format!("admin.socket {}", admin.socket.display()))?;
+    let lock = socket::lock(&admin.socket).context("admin.socket")?;
     let (publisher, asked) =
         Publisher::listen(&admin.socket, &lock).context("cannot listen for the dataplane beside admin.socket")?;
     let (ports, ports_out) = watch::channel(port_names(&loaded));

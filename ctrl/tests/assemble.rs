@@ -1,26 +1,23 @@
 //! From files, routes and names to the snapshot: the example on two nodes, and what contradicts itself.
 
+mod counting;
+
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use counting::{NOW, id, identities};
 use ctrl::assemble::{assemble, boot, wanted};
 use ctrl::attest::attest;
-use ctrl::config::{Loaded, SpiffeId, load_files};
+use ctrl::config::{Loaded, load_files};
 use ctrl::resolve::{Resolved, resolve};
-use ctrl::rotate::Identities;
-use ctrl::source::{Error, IssuedSvid, Source};
-use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, KeyId, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
-    Service, Snapshot, SourceAddress, Svid, TlsMode, Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA, Service,
+    Snapshot, SourceAddress, TlsMode, Unmatched, Version, Workload,
 };
 
 const GATEWAY: &str = include_str!("data/gateway.yaml");
 const EXAMPLE: &str = include_str!("data/frontend-backend.yaml");
-const NOW: u64 = 1_800_000_000;
 const MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 
 /// The example with its selectors replaced, as an operator without Kubernetes writes it.
@@ -89,46 +86,8 @@ fn network() -> Network {
     }
 }
 
-/// Counts serials up; fails while told to.
-#[derive(Default)]
-struct Counting {
-    fails: Arc<AtomicBool>,
-    issued: std::sync::atomic::AtomicU64,
-    life: u64,
-}
-
-impl Source for Counting {
-    fn issue(&self, id: &SpiffeId, dns_names: &[String], now: u64) -> Result<IssuedSvid, Error> {
-        if self.fails.load(Ordering::Relaxed) {
-            return Err(Error::Crypto { what: "SVID", reason: "the source is away".into() });
-        }
-        let serial = self.issued.fetch_add(1, Ordering::Relaxed);
-        let key = KeyId([serial as u8; 32]);
-        let chain = vec![format!("{id} {dns_names:?}").into_bytes()];
-        let life = if self.life == 0 { 3_600 } else { self.life };
-        let svid = Svid { chain, key, serial: format!("{serial:02x}"), not_before: now - 30, not_after: now + life };
-        Ok(IssuedSvid { svid, key: PrivateKey::new(vec![0xa5; 8]) })
-    }
-
-    fn bundle(&self) -> Bundle {
-        Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }
-    }
-
-    fn warnings(&self, _now: u64) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-fn identities() -> Identities {
-    Identities::new(Box::new(Counting::default()), 1)
-}
-
 async fn resolved(loaded: &Loaded) -> Resolved {
     resolve(loaded, &Resolved::default(), Duration::from_secs(1), NOW).await
-}
-
-fn id(path: &str) -> SpiffeId {
-    SpiffeId::parse(&format!("spiffe://example.com/{path}")).unwrap()
 }
 
 #[tokio::test]
@@ -158,6 +117,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         outbound_rule: RuleId(1),
         egress: vec![],
         unmatched_egress: Unmatched::Pass,
+        unmatched_rule: None,
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
     let frontend = Workload {
@@ -179,6 +139,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             source: SourceAddress::Preserve,
         }],
         unmatched_egress: Unmatched::Refuse,
+        unmatched_rule: Some(RuleId(3)),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
@@ -308,15 +269,19 @@ fn claims_that_contradict_each_other_are_refused_with_both_names() {
 }
 
 #[test]
-fn an_unmatched_call_gets_the_nearest_word_about_it() {
+fn an_unmatched_call_gets_the_nearest_word_about_it_and_the_word_is_named() {
     use Unmatched::{Pass, Refuse};
-    for (workload, list, node, want) in [
-        ("", "", "", Pass),
-        ("", ", outbound: []", "", Refuse),
-        ("", ", outbound: []", "  unmatchedEgress: pass\n", Refuse),
-        ("", "", "  unmatchedEgress: refuse\n", Refuse),
-        ("unmatchedEgress: pass, ", ", outbound: []", "  unmatchedEgress: refuse\n", Pass),
-        ("unmatchedEgress: refuse, ", "", "", Refuse),
+    let of = |name: &str, field: &str, line: u32| Some(format!("{name} spec.{field} ({line})"));
+    let (own, listed) = (of("default/a", "unmatchedEgress", 4), of("default/a", "allowedSPIFFEIDs.outbound", 4));
+    let node_says = of("Gateway node-a", "unmatchedEgress", 15);
+    for (workload, list, node, want, rule) in [
+        ("", "", "", Pass, None),
+        ("", ", outbound: []", "", Refuse, listed.clone()),
+        ("", ", outbound: []", "  unmatchedEgress: pass\n", Refuse, listed),
+        ("", "", "  unmatchedEgress: refuse\n", Refuse, node_says.clone()),
+        ("", "", "  unmatchedEgress: pass\n", Pass, node_says),
+        ("unmatchedEgress: pass, ", ", outbound: []", "  unmatchedEgress: refuse\n", Pass, own.clone()),
+        ("unmatchedEgress: refuse, ", "", "", Refuse, own),
     ] {
         let policy = format!(
             "apiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: {{ name: a }}\n\
@@ -326,7 +291,12 @@ fn an_unmatched_call_gets_the_nearest_word_about_it() {
         let loaded = load_files(&files).unwrap();
         let (snapshot, ..) =
             assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap();
-        assert_eq!(snapshot.workloads[0].unmatched_egress, want, "{policy}{node}");
+        let said = &snapshot.workloads[0];
+        let named = said.unmatched_rule.map(|id| &snapshot.rules[id.0 as usize]).map(|source| {
+            let (_, line) = source.place.split_once(':').unwrap();
+            format!("{} ({line})", source.name)
+        });
+        assert_eq!((said.unmatched_egress, named), (want, rule), "{policy}{node}");
     }
 }
 
@@ -335,77 +305,6 @@ fn a_dataplane_is_started_with_what_the_gateway_says() {
     let boot = boot(&load(EXAMPLE).gateway);
     assert_eq!((boot.node.as_str(), boot.ports.len(), boot.cores.0.as_slice()), ("node-a", 2, &[0][..]));
     assert_eq!(boot.pin_directory, "/sys/fs/bpf/sluice/node-a");
-}
-
-#[test]
-fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
-    let fails = Arc::new(AtomicBool::new(false));
-    let source = Counting { fails: fails.clone(), life: 600, ..Counting::default() };
-    let mut identities = Identities::new(Box::new(source), 1);
-    let who = id("a");
-    let wanted = [ctrl::rotate::Wanted { id: who.clone(), dns_names: vec![] }];
-    let serial = |identities: &Identities| identities.svid(&who).map(|(svid, _)| svid.serial.clone());
-    assert!(identities.refresh(&wanted, NOW));
-    assert!(!identities.refresh(&wanted, NOW));
-    let due = identities.next_due().unwrap() - NOW;
-    assert!((270..=330).contains(&due), "half of 600 s, give or take a tenth: {due}");
-    assert!(!identities.refresh(&wanted, NOW + due - 1));
-    assert!(identities.refresh(&wanted, NOW + due));
-    assert_eq!(serial(&identities).as_deref(), Some("01"));
-
-    // The source goes away: 1, 2, 4, … 60 s between attempts, the old one stays until its end.
-    fails.store(true, Ordering::Relaxed);
-    let end = NOW + due + 600;
-    let mut now = identities.next_due().unwrap();
-    let began = now;
-    let mut waits = Vec::new();
-    while now < end {
-        assert!(!identities.refresh(&wanted, now));
-        assert_eq!(serial(&identities).as_deref(), Some("01"));
-        let next = identities.next_due().unwrap();
-        waits.push(next - now);
-        now = next;
-    }
-    assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 60]);
-    assert_eq!(now, end, "the expiry itself is due");
-    assert!(identities.refresh(&wanted, now), "its end is a change");
-    assert_eq!(serial(&identities), None);
-    let [failure] = identities.errors().try_into().unwrap();
-    assert_eq!((failure.since, failure.reason.as_str()), (began, "SVID: the source is away"));
-
-    // It comes back, and so does the identity at the next attempt.
-    fails.store(false, Ordering::Relaxed);
-    assert!(identities.refresh(&wanted, failure.retry_at.max(now + 60)));
-    assert!(serial(&identities).is_some() && identities.errors().is_empty());
-}
-
-#[test]
-fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
-    let due = |seed: u64, name: String| {
-        let mut identities = Identities::new(Box::new(Counting::default()), seed);
-        identities.refresh(&[ctrl::rotate::Wanted { id: id(&name), dns_names: vec![] }], NOW);
-        identities.next_due().unwrap() - NOW
-    };
-    let spread: std::collections::BTreeSet<_> = (0..50).map(|n| due(1, format!("w{n}"))).collect();
-    assert!(spread.len() > 20 && spread.iter().all(|due| (1_620..=1_980).contains(due)), "{spread:?}");
-    assert_eq!(due(1, "a".into()), due(1, "a".into()));
-    assert_ne!(due(1, "a".into()), due(2, "a".into()));
-}
-
-#[test]
-fn an_identity_goes_with_its_workload_and_follows_its_names() {
-    let mut identities = identities();
-    let want = |name: &str, dns: &[&str]| ctrl::rotate::Wanted {
-        id: id(name),
-        dns_names: dns.iter().map(|name| (*name).to_owned()).collect(),
-    };
-    assert!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW));
-    assert!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 1), "new names and one gone");
-    assert_eq!(
-        identities.iter().map(|(id, svid)| (id.as_str(), svid.serial.as_str())).collect::<Vec<_>>(),
-        [("spiffe://example.com/a", "02")]
-    );
-    assert!(!identities.refresh(&[want("a", &["a.example.com"])], NOW + 2));
 }
 
 #[test]

@@ -96,12 +96,24 @@ fn answer(query: &Query, in_force: Version) -> Reply {
         Query::Explain { from: Caller::Id(_), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),
             allowed: false,
+            only_with: None,
             passed: false,
             mode: Some(TlsMode::Mutual),
             refused: Some(RefuseReason::NotAllowedOutbound),
             rule: Some("shop/frontend spec.egress[0]".into()),
             version: in_force,
             steps: vec!["the destination is shop/backend-api-svc".into()],
+        }),
+        Query::Explain { from: Caller::Address(from), .. } if from.is_ipv6() => Reply::Explanation(Explanation {
+            direction: Some(Direction::Inbound),
+            allowed: true,
+            only_with: Some("spiffe://example.com/myapp/app/*".into()),
+            passed: false,
+            mode: Some(TlsMode::Mutual),
+            refused: None,
+            rule: None,
+            version: in_force,
+            steps: vec![],
         }),
         Query::Explain { from: Caller::Address(_), .. } => Reply::Failed("no core answers".into()),
     }
@@ -225,9 +237,18 @@ fn the_command_line_shows_what_the_dataplane_says() {
     let text = node.says(0, &["connections", "--refused"]);
     assert!(text.contains("NotAllowedOutbound") && text.contains("22:13:20.500"), "{text}");
     assert!(!text.contains('\x1b'), "no colours but on a terminal");
+    let text = node.says(0, &["connections", "-o", "wide"]);
+    assert!(text.lines().next().unwrap().contains("FROM CLIENT  TO CLIENT"), "{text}");
+    // Seconds, here as in the status.
+    let refused = &node.json(&["connections", "--refused"])[0];
+    assert_eq!((&refused["opened_at"], &refused["ended_at"]), (&1_700_000_000.0.into(), &1_700_000_000.5.into()));
+    assert_eq!(node.json(&["connections"])[0]["ended_at"], serde_json::Value::Null);
+    assert_eq!(node.json(&["status"])["dataplane"]["started_at"], 1_700_000_000);
     let id = "spiffe://example.com/myapp/app/frontend";
     let text = node.says(1, &["explain", "--from", id, "--to", "198.18.2.2:3000"]);
     assert!(text.contains("refused") && text.contains("remedy") && text.contains("refused lately"), "{text}");
+    let text = node.says(0, &["explain", "--from", "2001:db8::9", "--to", "198.18.1.2:3000"]);
+    assert!(text.starts_with("allowed only with a certificate of spiffe://example.com/myapp/app/* (direc"), "{text}");
     let failed = node.sluice(&["explain", "--from", "198.18.1.2", "--to", "198.18.2.2:3000"]);
     assert!(String::from_utf8_lossy(&failed.stderr).contains("no core answers"), "{failed:?}");
     node.says(2, &["explain", "--from", "frontend", "--to", "198.18.2.2:3000"]);

@@ -56,6 +56,22 @@ impl Rig {
         Self { directory, up }
     }
 
+    /// Runs `sluice up` once more on the same configuration, to its end.
+    fn second(&self) -> std::process::Output {
+        let mut up = Command::new(self.path("sluice"));
+        up.args(["up", "--config"]).arg(self.path("config")).stderr(Stdio::piped());
+        let mut up = up.spawn().unwrap();
+        for _ in 0..1500 {
+            if up.try_wait().unwrap().is_some() {
+                return up.wait_with_output().unwrap();
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let _ = up.kill();
+        let _ = up.wait();
+        panic!("a second `sluice up` runs on");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -158,4 +174,38 @@ fn children_do_not_outlive_a_supervisor_that_is_killed() {
     rig.up.kill().unwrap();
     rig.up.wait().unwrap();
     children.iter().for_each(|pid| gone(pid));
+}
+
+#[test]
+fn a_child_that_ends_with_an_error_is_started_again() {
+    // As a dataplane does whose worker panicked.
+    let rig = Rig::with(&SCRIPT.replace("while :;", "[ $name = sluice-dataplane ] && exit 1\nwhile :;"));
+    let first = rig.pid("sluice-dataplane", 1);
+    assert_ne!(rig.pid("sluice-dataplane", 2), first);
+    assert_eq!(rig.lines("sluice-ctrl.starts", 1).len(), 1);
+}
+
+#[test]
+fn a_second_supervisor_says_that_the_gateway_is_running_and_disturbs_nothing() {
+    let mut rig = Rig::new();
+    let children = ["sluice-dataplane", "sluice-ctrl"].map(|name| rig.pid(name, 1));
+    let second = rig.second();
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    let said = String::from_utf8(second.stderr).unwrap();
+    let want = format!("already running: sluice up (pid {}) serves {}", rig.up.id(), rig.path("a.sock").display());
+    assert!(said.contains(&want), "{said}");
+    for name in ["sluice-dataplane", "sluice-ctrl"] {
+        assert_eq!(rig.lines(&format!("{name}.starts"), 1).len(), 1, "{name}");
+    }
+    kill("-TERM", &rig.up.id().to_string());
+    assert!(rig.up.wait().unwrap().success());
+    children.iter().for_each(|pid| gone(pid));
+
+    // Nor beside a control process that somebody runs by itself.
+    let lock = ctrl::publish::socket::lock(&rig.path("a.sock")).unwrap();
+    let third = rig.second();
+    assert_eq!(third.status.code(), Some(1), "{third:?}");
+    let said = String::from_utf8(third.stderr).unwrap();
+    assert!(said.contains(&format!("already running: sluice-ctrl (pid {})", std::process::id())), "{said}");
+    drop(lock);
 }

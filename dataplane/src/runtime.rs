@@ -90,11 +90,7 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     let mut agent =
         Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider::production(), handles, plane);
     agent.run(stop, &died);
-    for thread in threads {
-        if thread.join().is_err() {
-            bail!("a worker panicked; its message is above");
-        }
-    }
+    join(threads)?;
     Ok(if agent.wants_restart() { Ended::Restart } else { Ended::Stopped })
 }
 
@@ -188,15 +184,37 @@ fn spawn(
     mut worker: Worker<XskPorts, SystemClock>,
     died: &Arc<AtomicBool>,
 ) -> Result<std::thread::JoinHandle<()>> {
-    let guard = Guard(died.clone());
-    let body = move || {
-        let _guard = guard;
+    watched(core, died, move || {
         if !core_affinity::set_for_current(core_affinity::CoreId { id: core as usize }) {
             tracing::warn!(core, "this CPU cannot be had: the worker is not pinned");
         }
         worker.run();
+    })
+}
+
+/// A thread whose panic the agent is told of.
+fn watched(
+    core: u32,
+    died: &Arc<AtomicBool>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>> {
+    let guard = Guard(died.clone());
+    let body = move || {
+        let _guard = guard;
+        work();
     };
     std::thread::Builder::new().name(format!("worker-{core}")).spawn(body).context("a worker thread cannot be started")
+}
+
+/// Waits for all of them. One that panicked makes the whole run a failure, with its exit code.
+fn join(threads: Vec<std::thread::JoinHandle<()>>) -> Result<()> {
+    for thread in threads {
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if thread.join().is_err() {
+            bail!("{name} panicked, its message is above; the process ends, since a core without its worker is deaf");
+        }
+    }
+    Ok(())
 }
 
 /// Tells the agent when a worker panics: a gateway with a core missing must not look alive.
@@ -246,5 +264,34 @@ impl Clock for SystemClock {
         let mono =
             Instant::from_micros(self.start.elapsed().as_micros() as i64) + crate::time::Duration::from_secs(3600);
         Now { mono, unix_ms: unix.as_millis() as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_is_told_of_and_makes_the_run_a_failure() {
+        let died = Arc::new(AtomicBool::new(false));
+        let fine = watched(0, &died, || {}).unwrap();
+        join(vec![fine]).unwrap();
+        assert!(!died.load(Relaxed), "an orderly end is no death");
+        // The other one ends when the agent, which looks at the flag, tells it to.
+        let told = Arc::new(AtomicBool::new(false));
+        let stop = told.clone();
+        let other = watched(0, &died, move || {
+            while !stop.load(Relaxed) {
+                std::thread::yield_now();
+            }
+        });
+        let dead = watched(1, &died, || panic!("on purpose")).unwrap();
+        while !dead.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(died.load(Relaxed), "nobody would hear of it while the others run on");
+        told.store(true, Relaxed);
+        let error = join(vec![other.unwrap(), dead]).unwrap_err();
+        assert!(error.to_string().starts_with("worker-1 panicked"), "{error}");
     }
 }

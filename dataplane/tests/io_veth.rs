@@ -13,25 +13,6 @@ const LEFT: PortId = PortId(0);
 const RIGHT: PortId = PortId(1);
 const SECOND: Option<Duration> = Some(Duration::from_secs(1));
 
-/// Turns that spin until `done`, or for so long that it cannot be expected any more.
-fn until(what: &str, done: impl FnMut() -> bool) {
-    within(200_000, what, done);
-}
-
-/// Turns that wait for a second at most each.
-fn awaited(what: &str, done: impl FnMut() -> bool) {
-    within(10, what, done);
-}
-
-fn within(turns: usize, what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..turns {
-        if done() {
-            return;
-        }
-    }
-    panic!("in vain: {what}");
-}
-
 fn forwards_byte_exact(mtu: usize) {
     namespace();
     cable("h0", "p0", mtu);
@@ -345,79 +326,6 @@ fn a_queue_that_stays_taken_is_an_error_that_names_it() {
     assert!(error.contains("p0") && error.contains("queue 0") && error.contains("EBUSY"), "{error}");
     let Err(error) = try_open(&["nothere"]) else { panic!("a port on no interface") };
     assert!(error.to_string().contains("nothere"), "{error}");
-}
-
-#[test]
-fn queues_are_raised_to_the_number_of_cores_and_each_core_has_its_own() {
-    use dataplane::io::link::{ensure_queues, queues};
-    use dataplane::io::xsk::{OpenOptions, PortSpec, RingSize, XskPorts};
-    namespace();
-    ip("link add h0 numrxqueues 4 numtxqueues 4 type veth peer name p0 numrxqueues 4 numtxqueues 4");
-    ip("link set h0 up");
-    ip("link set p0 up");
-    assert_eq!(ensure_queues("p0", 4).unwrap(), 4);
-    assert_eq!((queues("p0").unwrap().rx, queues("p0").unwrap().tx), (4, 4));
-    assert_eq!(ensure_queues("p0", 64).unwrap(), 4, "no more than the driver has");
-    let spec = [PortSpec { interface: "p0".into(), index: LEFT, queues: 4 }];
-    let open = |core_index, cores| {
-        let steer = Box::new(Anything);
-        let ring = RingSize::default();
-        XskPorts::open(OpenOptions { ports: &spec, core_index, cores, frames: FRAMES, ring, steer })
-    };
-    let (even, odd) = (open(0, 2).unwrap(), open(1, 2).unwrap());
-    assert_eq!(even.sockets().map(|(_, queue, _)| queue).collect::<Vec<_>>(), [0, 2]);
-    assert_eq!(odd.sockets().map(|(_, queue, _)| queue).collect::<Vec<_>>(), [1, 3]);
-    assert!(matches!(open(5, 6), Err(OpenError::Queues { queues: 4, cores: 6, .. })));
-}
-
-#[test]
-fn a_core_sends_on_its_own_queue_and_a_core_with_several_hears_them_all() {
-    use dataplane::io::xsk::{OpenOptions, PortSpec, RingSize, XskPorts};
-    namespace();
-    ip("link add a0 numrxqueues 2 numtxqueues 2 type veth peer name b0 numrxqueues 2 numtxqueues 2");
-    ip("link set a0 up");
-    ip("link set b0 up");
-    let open = |name: &str, core_index, cores| {
-        let spec = [PortSpec { interface: name.into(), index: LEFT, queues: 2 }];
-        let (steer, ring) = (Box::new(Anything), RingSize::default());
-        XskPorts::open(OpenOptions { ports: &spec, core_index, cores, frames: FRAMES, ring, steer }).unwrap()
-    };
-    let mut senders = [open("a0", 0, 2), open("a0", 1, 2)];
-    let mut reader = open("b0", 0, 1);
-    let program = Program::attach("b0");
-    // Only what arrives on queue 1 is for the reader's second socket: the other goes to the kernel.
-    let (_, queue, fd) = reader.sockets().nth(1).unwrap();
-    program.register(queue, fd);
-    for (i, sender) in senders.iter_mut().enumerate() {
-        sender.send(LEFT, 100, &mut |bytes| write_packet(i as u32, bytes)).unwrap();
-        assert_eq!(sender.flush(), 0);
-    }
-    awaited("the packet of core 1", || {
-        reader.wait(SECOND);
-        reader.rx_burst(LEFT) == 1 || {
-            reader.release();
-            false
-        }
-    });
-    assert!(reader.bytes(Packet(0)) == packet(1, 100));
-    reader.release();
-    let (_, queue, fd) = reader.sockets().next().unwrap();
-    program.register(queue, fd);
-    for (i, sender) in senders.iter_mut().enumerate() {
-        for _ in 0..50 {
-            sender.send(LEFT, 100, &mut |bytes| write_packet(i as u32, bytes)).unwrap();
-        }
-        sender.flush();
-    }
-    let mut heard = [0; 2];
-    until("fifty of each", || {
-        for i in 0..reader.rx_burst(LEFT) {
-            heard[number(reader.bytes(Packet(i))) as usize] += 1;
-        }
-        reader.release();
-        heard == [50, 50]
-    });
-    assert_conserved(&reader);
 }
 
 #[test]

@@ -175,6 +175,8 @@ pub struct Segment {
     pub seq: u32,
     pub ack: u32,
     pub flags: u8,
+    /// Of the option, which SYNs have.
+    pub mss: Option<u16>,
     pub payload: Vec<u8>,
 }
 
@@ -231,8 +233,21 @@ impl Segment {
             seq: be32(4)?,
             ack: be32(8)?,
             flags: *segment.get(13)?,
+            mss: mss(segment.get(20..usize::from(segment.get(12)? >> 4) * 4)?),
             payload: segment.get(usize::from(segment.get(12)? >> 4) * 4..)?.to_vec(),
         })
+    }
+}
+
+/// The MSS among TCP's options (RFC 9293 §3.1): kind 2, four bytes.
+fn mss(mut options: &[u8]) -> Option<u16> {
+    loop {
+        options = match options {
+            [2, 4, high, low, ..] => return Some(u16::from_be_bytes([*high, *low])),
+            [1, rest @ ..] => rest,
+            [0, ..] | [] | [_] => return None,
+            [_, length, ..] => options.get(usize::from(*length).max(2)..)?,
+        };
     }
 }
 
@@ -290,6 +305,10 @@ mod tests {
             let segment = Segment::parse(&packet.frame()).unwrap_or_else(|| panic!("{name} parses"));
             assert_eq!((segment.source, segment.destination), (packet.source, packet.destination), "{name}");
             assert_eq!((segment.flags, segment.payload), (SYN, packet.payload), "{name}");
+        }
+        for (options, want) in [(vec![1, 1, 8, 2, 2, 4, 5, 0xb4], Some(1460)), (vec![0, 2, 4, 5], None)] {
+            let packet = Packet { tcp_options: options, ..v4() };
+            assert_eq!(Segment::parse(&packet.frame()).unwrap().mss, want);
         }
     }
 

@@ -12,7 +12,7 @@ const TOTAL: u64 = 20_000_000;
 #[test]
 fn bytes_are_exact_when_one_packet_in_a_thousand_is_lost() {
     let pair = Pair::start(&Setup::default()).unwrap();
-    pair.site.wire.lose_one_in(1000).unwrap();
+    pair.site.lose_one_in(1000).unwrap();
     let address = SocketAddr::new(Host::Backend.v4(), 3000);
     let server = Server::start(&pair.site.backend, address).unwrap();
     for connections in [1, 64] {

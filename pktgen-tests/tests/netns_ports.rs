@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pktgen_tests::load::{Exchange, Server, call, exchange};
 use pktgen_tests::netns::pair::{Pair, Setup, policy};
-use pktgen_tests::netns::{End, Host, Namespace, wait_until};
+use pktgen_tests::netns::{End, Host, Namespace, cpu_shares, wait_until};
+use pktgen_tests::rounds::{Rounds, echo};
 
 const INTRUDER: &str = include_str!("../../deploy/demo/intruder.yaml");
 
@@ -79,4 +80,37 @@ fn a_port_that_goes_comes_back_and_the_others_keep_their_rate() {
 fn back(from: &Namespace, address: SocketAddr, when: &str) {
     wait_until(&format!("calls are answered when {when}"), Duration::from_secs(20), || answered(from, address).ok())
         .unwrap();
+}
+
+#[test]
+fn a_gateway_whose_ports_are_all_down_rests_and_takes_them_up_again() {
+    let pair = Pair::start(&Setup::default()).unwrap();
+    let address = SocketAddr::new(Host::Backend.v4(), 3000);
+    echo(&pair.site.backend, address).unwrap();
+    let (frontend, node) = (&pair.site.frontend, &pair.site.node_a);
+    // In the middle of things: what the gateway then wants to send closes the sockets of its ports. The
+    // connection itself is cut, since its workload is attested by routes, which go with the interface.
+    let held = Rounds::start(frontend, address).unwrap();
+    held.go_on(1).unwrap();
+    let set = |state: &str| {
+        for port in ["in0", "in1", "in2", "out0"] {
+            node.ip(&format!("link set {port} {state}")).unwrap();
+        }
+    };
+    set("down");
+    wait_until("all ports are known to be down", Duration::from_secs(10), || {
+        pair.node_a.status().ok()?.ports.iter().all(|port| !port.up).then_some(())
+    })
+    .unwrap();
+    let shares = cpu_shares(&node.pids(), Duration::from_secs(2)).unwrap();
+    println!("with all ports down: {shares:.3?}");
+    let worst = shares.iter().map(|(_, share)| *share).fold(0.0, f64::max);
+    assert!(worst < 0.1, "it spins: {shares:.3?}");
+
+    set("up");
+    node.ip("route replace default via 198.18.10.254").unwrap();
+    let again = || Rounds::start(frontend, address).ok();
+    let new = wait_until("a new connection stands", Duration::from_secs(20), again).unwrap();
+    new.go_on(1).unwrap();
+    new.finish().unwrap();
 }

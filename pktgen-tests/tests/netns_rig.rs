@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use pktgen_tests::packet::{ACK, Packet, RST, SYN, Segment};
 use pktgen_tests::stream::{holds_marker, streams};
 
 const SMALL: Cables = Cables::mtu(1500);
+const PINS: &str = "/sys/fs/bpf/sluice";
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -85,6 +87,8 @@ fn hold_a_rig_if_told_to() {
     }
     let rig = Rig::new().unwrap();
     let namespace = rig.namespace("held").unwrap();
+    // As a gateway's programs are: nothing of theirs ends with a process or a namespace.
+    std::fs::create_dir_all(Path::new(PINS).join(namespace.name())).expect("/sys/fs/bpf is a bpffs");
     let _program = namespace.spawn("tail -f /dev/null", &rig.directory().join("log")).unwrap();
     println!("\nholding {}", namespace.name());
     loop {
@@ -103,12 +107,13 @@ fn an_interrupted_rig_cleans_up_and_a_killed_one_is_swept_by_the_next() {
             .unwrap();
         let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
         let name = lines.map_while(Result::ok).find_map(|l| l.strip_prefix("holding ").map(str::to_owned)).unwrap();
-        let path = std::path::Path::new("/run/netns").join(&name);
+        let path = Path::new("/run/netns").join(&name);
         assert!(path.exists());
         rustix::process::kill_process(rustix::process::Pid::from_child(&holder), signal).unwrap();
         holder.wait().unwrap();
-        assert_eq!(path.exists(), swept, "after {signal:?}");
+        let pins = Path::new(PINS).join(&name);
+        assert_eq!((path.exists(), pins.exists()), (swept, swept), "after {signal:?}");
         drop(Rig::new().unwrap());
-        assert!(!path.exists(), "after {signal:?} and the next rig");
+        assert!(!path.exists() && !pins.exists(), "after {signal:?} and the next rig");
     }
 }

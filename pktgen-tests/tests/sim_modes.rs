@@ -160,13 +160,26 @@ fn a_stock_peer_is_served_and_called_directly_over_mutual_tls() {
 }
 
 #[test]
-fn tls_that_ends_without_close_notify_is_a_truncation_and_aborts_the_other_side() {
-    let mut world = World::new(&Setup::new(17));
-    let scripts = [Script::new(20_000, Begin::AtOnce, Finish::Truncate), Script::new(0, Begin::AtOnce, Finish::Last)];
-    let call = to(&mut world, "peer", "backend", PORT, false, scripts);
-    let id = world.call_tls(0, Call { expect: Expect::AbortedBy(Side::Client), ..call }, Shown::Own);
-    finish(&mut world, "truncated");
-    assert_eq!(report(&world, B, id).closed, Some(CloseReason::Truncated));
+fn tls_that_ends_without_close_notify_is_delivered_to_its_last_byte_and_then_reset_as_a_truncation() {
+    // Far more than one turn, or the window, carries, and a reader that is still at it when the FIN comes.
+    let cut = Script::new(200_000, Begin::AtOnce, Finish::Truncate);
+    let reader = Script::new(0, Begin::AtOnce, Finish::Last).paced(2_000, 1_000);
+    for (name, side, node) in [("a caller", Side::Client, B), ("a server", Side::Server, A)] {
+        let mut world = World::new(&Setup::new(17));
+        let expect = Expect::AbortedBy(side);
+        let id = if side == Side::Client {
+            let call = to(&mut world, "peer", "backend", PORT, false, [cut.clone(), reader.clone()]);
+            world.call_tls(0, Call { expect, ..call }, Shown::Own)
+        } else {
+            let call = to(&mut world, "frontend", "peer", TLS_PORT, false, [reader.clone(), cut.clone()]);
+            world.call(0, Call { expect, ..call })
+        };
+        finish(&mut world, name);
+        let victim = &world.end(id, side.other()).expect("there is a victim").progress;
+        assert_eq!((victim.received, victim.ended, victim.aborted), (200_000, false, true), "{name}");
+        assert_eq!(report(&world, node, id).closed, Some(CloseReason::Truncated), "{name}");
+        assert_eq!(world.gateways[node].mailbox().counters.closed(CloseReason::Truncated), 1, "{name}");
+    }
 }
 
 #[test]

@@ -226,3 +226,21 @@ fn a_handshake_under_way_is_decided_by_the_snapshot_that_came_meanwhile() {
     assert!(matches!(report.refused, Some(PolicyChanged | NotAllowedInbound)), "{report:#?}");
     world.drain().expect("all is free at the end");
 }
+
+#[test]
+fn a_caller_before_the_first_snapshot_is_refused_and_the_next_one_is_served() {
+    let mut world = World::new(&Setup::new(11));
+    let first = world.gateways[B].mailbox().compiled.pop().expect("the first snapshot waits");
+    let early = tls(&mut world, Shown::Own);
+    world.run_until_over(30_000_000).expect("it ends");
+    let said = world.gateways[B].ended.last().expect("it is reported");
+    assert_eq!((said.client, said.refused), (world.calls[early.0].client, Some(NoSnapshot)), "{said:#?}");
+    assert_eq!(world.gateways[B].mailbox().counters.refused(NoSnapshot), 1);
+    world.gateways[B].mailbox().compiled.force_push(first);
+    world.wake(B);
+    let call = call(&mut world, "peer", backend());
+    world.call_tls(0, Call { expect: Expect::Delivered, ..call }, Shown::Own);
+    world.run_until_over(30_000_000).expect("it ends");
+    world.judge().expect("the early one was reset, the next one delivered");
+    world.drain().expect("all is free at the end");
+}

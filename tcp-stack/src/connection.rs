@@ -330,59 +330,13 @@ impl Connection {
 
     /// TIME-WAIT with nothing to acknowledge. The engine would clear the receive ring when the
     /// state expires, so as long as it is not read out, the engine is not asked.
-    fn lingers(&self) -> bool {
+    pub(crate) fn lingers(&self) -> bool {
         self.state() == State::TimeWait && !self.owes_ack() && self.received() > 0
-    }
-
-    /// In the pool, or over and everything said.
-    pub(crate) fn silent(&self) -> bool {
-        match self.life.end {
-            Some(End::Aborted | End::UserTimeout) => !self.rst_is_due(),
-            Some(End::Finished | End::Reset) => true,
-            None => self.life.tuple.is_none(),
-        }
-    }
-
-    fn may_transmit(&self, now: Instant) -> bool {
-        !self.silent() && self.held(now).is_none() && !self.lingers()
-    }
-
-    /// The engine forgets its peer when the RST has left.
-    fn rst_is_due(&self) -> bool {
-        self.socket().local_endpoint().is_some()
-    }
-
-    fn end_with_rst(&mut self, end: End) {
-        if self.life.end.is_some() || self.life.tuple.is_none() {
-            return;
-        }
-        let (state, spoke) = (self.state(), self.life.sent.segments > 0);
-        self.life.end = Some(if state == State::TimeWait { End::Finished } else { end });
-        self.life.hold = None;
-        self.socket_mut().abort();
-        if !spoke {
-            // The peer has never heard of this connection.
-            self.socket_mut().listen(1).expect("a closed socket can listen");
-            self.socket_mut().abort();
-        }
     }
 
     /// The longest packet that the engine can write now.
     fn next_packet(&self, stack: &Stack) -> usize {
         stack.class(self.life.mtu).min(MAX_HEADERS + self.unacked().max(1))
-    }
-
-    fn keep_time(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.end_with_rst(End::UserTimeout);
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match self.life.end {
-            Some(_) => None,
-            None => Some(self.life.asked? + self.config.user_timeout?),
-        }
     }
 
     pub(crate) fn socket(&self) -> &tcp::Socket<'static> {

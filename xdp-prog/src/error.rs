@@ -34,6 +34,11 @@ pub enum Error {
          which ends the connections that it steers, and start again", directory = directory.display()
     )]
     Layout { directory: PathBuf, map: String, what: String },
+    #[error(
+        "{directory}: its programs are on interfaces of another network namespace; run this there: {way} -- ...",
+        directory = directory.display()
+    )]
+    OtherNamespace { directory: PathBuf, way: String },
     #[error("{path}: this is not on a bpffs; mount one with `mount -t bpf bpf DIRECTORY`", path = path.display())]
     NotBpffs { path: PathBuf },
     #[error("{map} has room for {capacity} entries and {wanted} are wanted")]

@@ -18,6 +18,7 @@ mod error;
 mod flows;
 mod guard;
 mod maps;
+mod namespace;
 mod pin;
 mod port;
 mod rules;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::maps::{self, LAYOUT, NAMES};
-use crate::{Error, Options, Result, guard, sys};
+use crate::{Error, Options, Result, guard, namespace, sys};
 
 /// ELF structures are read in place: they want alignment, which bytes alone do not have.
 #[repr(C, align(8))]
@@ -47,6 +47,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
     if !is_bpffs(directory)? {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
+    namespace::is_ours(directory)?;
     // libbpf reports what is none of an operator's business, such as a qdisc that exists already.
     libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| tracing::debug!("libbpf: {}", text.trim_end()))));
     let mut object =
@@ -168,7 +169,8 @@ pub fn unpin(path: &Path) -> Result<()> {
 }
 
 /// Takes a gateway's programs off its interfaces and its maps out of the bpffs, and says what it
-/// took. From then on the kernel sees every packet. Nothing there is nothing to do.
+/// took. From then on the kernel sees every packet. Nothing there is nothing to do. To be called in
+/// the network namespace of the interfaces, unless that one is gone.
 pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     if !pin_directory.exists() {
@@ -178,7 +180,9 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
         return Err(Error::NotBpffs { path: pin_directory.to_owned() });
     }
     let ports = pin_directory.join("ports");
-    if ports.exists()
+    // Guards go with their interfaces: those of a namespace that is gone are gone.
+    if namespace::is_ours(pin_directory)?
+        && ports.exists()
         && let Ok(map) = MapHandle::from_pinned_path(&ports)
     {
         for key in map.keys() {
@@ -201,6 +205,7 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
             removed.push(format!("map {}", path.display()));
         }
     }
+    namespace::forget(pin_directory)?;
     // Another gateway's directory, or an operator's file in it, is not ours to remove.
     if std::fs::remove_dir(pin_directory).is_ok() {
         removed.push(format!("directory {}", pin_directory.display()));

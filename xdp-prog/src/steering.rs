@@ -8,7 +8,7 @@ use std::sync::Arc;
 use libbpf_rs::{MapCore, MapFlags, Object, ProgramMut};
 
 use crate::maps::{self, OUTCOMES, Table};
-use crate::{Error, FlowTuple, Flows, MAX_PORTS, Options, Port, Result, Side, Sockets, guard, pin, port};
+use crate::{Error, FlowTuple, Flows, MAX_PORTS, Options, Port, Result, Side, Sockets, guard, namespace, pin, port};
 
 /// The programs, attached. Dropping it leaves them in force; see [`crate::detach`].
 #[derive(Debug)]
@@ -78,6 +78,7 @@ impl Steering {
         let grace = u64::try_from(options.grace.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
         let settings = pin::table(&self.object, "settings")?;
         settings.put(&[0; 4], &maps::settings(options.on_absent_pass, grace))?;
+        namespace::record(&options.pin_directory)?;
         // All names before anything is attached: a typo should not leave half a gateway.
         for port in &options.ports {
             let interface = port::interface_index(&port.interface)?;

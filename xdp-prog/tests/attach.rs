@@ -206,6 +206,32 @@ fn detach_removes_all_and_says_so() {
 }
 
 #[test]
+fn another_network_namespace_is_refused_and_one_that_is_gone_is_not() {
+    rig::enter();
+    drop(Steering::attach(&rig::options()).unwrap());
+    let here = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let guards = || run("tc filter show dev in1 egress").matches("direct-action").count();
+    // The same names and numbers in the next namespace, with a guard of another gateway's.
+    rig::leave();
+    let other = xdp_prog::Options { pin_directory: "/mnt/bpf/other".into(), ..rig::options() };
+    drop(Steering::attach(&other).unwrap());
+    for error in [xdp_prog::detach(PINNED.as_ref()).unwrap_err(), Steering::attach(&rig::options()).unwrap_err()] {
+        assert!(matches!(error, Error::OtherNamespace { .. }), "{error}");
+        assert!(error.to_string().contains("nsenter --net"), "{error}");
+    }
+    assert_eq!(guards(), 1, "theirs was taken");
+    // The first one goes, and with it whatever stood in the way.
+    drop(here);
+    let removed = (0..1000).find_map(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        xdp_prog::detach(PINNED.as_ref()).ok()
+    });
+    let removed = removed.expect("the namespace is gone");
+    assert!(removed.iter().all(|line| !line.contains("guard on")), "{removed:?}");
+    assert!(!Path::new(PINNED).exists() && guards() == 1);
+}
+
+#[test]
 fn rules_that_contradict_themselves_are_refused() {
     rig::enter();
     let mut steering = Steering::attach(&rig::options()).unwrap();

@@ -62,7 +62,10 @@ fn check_workload(snapshot: &Snapshot, workload: &Workload) -> Result<(), Error>
     if workload.svid.as_ref().is_some_and(|svid| svid.chain.is_empty() || svid.not_after <= svid.not_before) {
         return Err(Error::Svid(workload.name.clone()));
     }
-    let rules = [workload.inbound_rule, workload.outbound_rule].into_iter().chain(workload.egress.iter().map(|e| e.id));
+    let rules = [workload.inbound_rule, workload.outbound_rule]
+        .into_iter()
+        .chain(workload.unmatched_rule)
+        .chain(workload.egress.iter().map(|e| e.id));
     for rule in rules {
         if rule.0 as usize >= snapshot.rules.len() {
             return Err(Error::Rule { holder: workload.name.clone(), index: rule.0, count: snapshot.rules.len() });
@@ -99,6 +102,7 @@ mod tests {
             outbound_rule: RuleId(0),
             egress: vec![],
             unmatched_egress: Unmatched::Refuse,
+            unmatched_rule: None,
         }
     }
 
@@ -123,7 +127,11 @@ mod tests {
         assert!(matches!(check(&snapshot(vec![workload("a"), workload("b")])), Err(Error::Claimed { .. })));
         let foreign = Workload { spiffe_id: "spiffe://example.com.evil/a".into(), ..workload("a") };
         assert!(matches!(check(&snapshot(vec![foreign])), Err(Error::SpiffeId { .. })));
-        let dangling = Workload { inbound_rule: RuleId(1), ..workload("a") };
-        assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
+        for dangling in [
+            Workload { inbound_rule: RuleId(1), ..workload("a") },
+            Workload { unmatched_rule: Some(RuleId(1)), ..workload("a") },
+        ] {
+            assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
+        }
     }
 }

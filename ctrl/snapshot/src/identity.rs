@@ -30,6 +30,8 @@ pub struct Workload {
     pub egress: Vec<EgressRule>,
     /// What happens to calls that no egress rule matches.
     pub unmatched_egress: Unmatched,
+    /// What says so; None where nothing does, and such calls pass.
+    pub unmatched_rule: Option<RuleId>,
 }
 
 /// An address range behind one inside port. Source address, port and MAC must agree.

@@ -46,11 +46,15 @@ pub struct ConnectionReport {
     pub rule: Option<String>,
     /// The snapshot that it was last decided under.
     pub version: Version,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch. People and their programs read seconds, as everywhere.
+    #[serde(with = "seconds")]
     pub opened_at: u64,
+    #[serde(with = "seconds_or_none")]
     pub ended_at: Option<u64>,
     /// Payload bytes from the client to the server, and back.
+    #[serde(rename = "from_client")]
     pub sent: u64,
+    #[serde(rename = "to_client")]
     pub received: u64,
 }
 
@@ -122,6 +126,8 @@ pub struct Status {
 pub struct Explanation {
     pub direction: Option<Direction>,
     pub allowed: bool,
+    /// Allowed under one condition: the caller shows a certificate of one of these.
+    pub only_with: Option<String>,
     /// Not captured at all: the kernel forwards it untouched.
     pub passed: bool,
     pub mode: Option<TlsMode>,
@@ -137,4 +143,37 @@ pub struct Explanation {
 pub enum Caller {
     Id(String),
     Address(IpAddr),
+}
+
+/// Milliseconds that are written as seconds with a fraction wherever people read them, so that JSON
+/// has one unit of time. Between the processes they stay what they are.
+mod seconds {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(millis: &u64, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { (*millis as f64 / 1000.0).serialize(to) } else { millis.serialize(to) }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        if from.is_human_readable() {
+            f64::deserialize(from).map(|seconds| (seconds * 1000.0).round() as u64)
+        } else {
+            u64::deserialize(from)
+        }
+    }
+}
+
+mod seconds_or_none {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Millis(#[serde(with = "super::seconds")] u64);
+
+    pub fn serialize<S: Serializer>(millis: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        millis.map(Millis).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        Ok(Option::<Millis>::deserialize(from)?.map(|Millis(millis)| millis))
+    }
 }

@@ -19,8 +19,10 @@ pub enum Ca {
     ///   sluice ca init --directory ca --trust-domain example.com
     #[command(verbatim_doc_comment)]
     Init {
+        /// Where root.crt and root.key are written; made if it is missing.
         #[arg(long, value_name = "DIR")]
         directory: PathBuf,
+        /// The trust domain of all its identities, such as example.com; each Gateway's spec.trustDomain.
         #[arg(long, value_name = "NAME")]
         trust_domain: String,
     },

@@ -12,6 +12,7 @@ use super::{Cli, Done};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Completion {
+    /// Which shell it is for.
     #[arg(value_enum)]
     shell: Shell,
 }

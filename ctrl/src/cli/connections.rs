@@ -1,5 +1,6 @@
 //! `sluice connections`: live, refused and closed connections, each with its reason.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,10 +8,13 @@ use snapshot::{ConnectionReport, Direction};
 use tokio::time::sleep;
 
 use super::Done;
-use super::output::{Output, age_ms, clock_time, or_dash, red, table};
+use super::output::{Columns, Output, Rows, age_ms, clock_time, or_dash, red};
 use super::place::Place;
 
 /// List connections: live ones, or the last that were refused or closed, with the reason.
+///
+/// FROM CLIENT and TO CLIENT count bytes of payload, each way as the caller sees it. Times in JSON and
+/// YAML are seconds since the epoch.
 ///
 /// Examples:
 ///   sluice connections
@@ -37,24 +41,32 @@ pub struct Connections {
 impl Connections {
     pub async fn run(self) -> Done {
         let client = self.place.client()?;
-        let (which, show): (_, fn(&[ConnectionReport], bool) -> String) = match (self.refused, self.closed) {
+        let (which, rows): (_, fn(&[ConnectionReport], bool) -> Rows) = match (self.refused, self.closed) {
             (true, _) => ("refused", refused),
             (false, true) => ("closed", ended),
             (false, false) => ("live", live),
         };
         let path = format!("/v1/connections?which={which}");
-        let mut seen = None;
+        let mut columns = Columns::default();
+        let mut seen: Option<HashSet<_>> = None;
         loop {
             let all: Vec<ConnectionReport> = client.get(&path).await?;
-            let newest = all.iter().map(|c| c.id).max();
-            let fresh: Vec<_> = all.into_iter().filter(|c| Some(c.id) > seen).collect();
+            // They end in another order than they began; and a new dataplane counts from one again.
+            let name = |c: &ConnectionReport| (c.id, c.opened_at);
+            let now = all.iter().map(name).collect();
+            let fresh: Vec<_> =
+                all.into_iter().filter(|c| seen.as_ref().is_none_or(|seen| !seen.contains(&name(c)))).collect();
             if seen.is_none() || !fresh.is_empty() {
-                self.output.show(&fresh, |wide| show(&fresh, wide))?;
+                let lines = |wide| {
+                    let (header, rows) = rows(&fresh, wide);
+                    columns.lines(header, &rows)
+                };
+                self.output.show(&fresh, lines)?;
             }
             if !self.watch {
                 return Ok(true);
             }
-            seen = seen.max(newest).or(Some(0));
+            seen = Some(now);
             sleep(Duration::from_secs(1)).await;
         }
     }
@@ -76,7 +88,7 @@ fn start(c: &ConnectionReport) -> Vec<String> {
     vec![direction(c.direction).into(), c.client.to_string(), c.server.to_string(), or_dash(c.mode.map(|m| m.name()))]
 }
 
-fn live(connections: &[ConnectionReport], wide: bool) -> String {
+fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
     let row = |c: &ConnectionReport| {
         let mut row = start(c);
         row.extend([or_dash(c.local_id.as_ref()), or_dash(c.peer_id.as_ref()), tls(c), c.state.clone()]);
@@ -87,7 +99,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> String {
         }
         row
     };
-    let header: &[&str] = &[
+    let header: &'static [&'static str] = &[
         "DIRECTION",
         "CLIENT",
         "SERVER",
@@ -97,16 +109,16 @@ fn live(connections: &[ConnectionReport], wide: bool) -> String {
         "TLS",
         "STATE",
         "AGE",
-        "SENT",
-        "RECEIVED",
+        "FROM CLIENT",
+        "TO CLIENT",
         "CORE",
         "RULE",
         "SEEN AS",
     ];
-    table(if wide { header } else { &header[..9] }, connections.iter().map(row))
+    (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
 }
 
-fn ended(connections: &[ConnectionReport], wide: bool) -> String {
+fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
     let row = |c: &ConnectionReport| {
         let mut row = start(c);
         row.extend([or_dash(c.local_id.as_ref()), or_dash(c.peer_id.as_ref()), or_dash(c.closed)]);
@@ -117,7 +129,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> String {
         }
         row
     };
-    let header: &[&str] = &[
+    let header: &'static [&'static str] = &[
         "DIRECTION",
         "CLIENT",
         "SERVER",
@@ -125,18 +137,18 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> String {
         "LOCAL ID",
         "PEER ID",
         "REASON",
-        "SENT",
-        "RECEIVED",
+        "FROM CLIENT",
+        "TO CLIENT",
         "AGO",
         "TLS",
         "DETAIL",
         "RULE",
         "SEEN AS",
     ];
-    table(if wide { header } else { &header[..10] }, connections.iter().map(row))
+    (if wide { header } else { &header[..10] }, connections.iter().map(row).collect())
 }
 
-pub fn refused(connections: &[ConnectionReport], wide: bool) -> String {
+pub fn refused(connections: &[ConnectionReport], wide: bool) -> Rows {
     let row = |c: &ConnectionReport| {
         let reason = c.refused.map_or_else(|| "-".into(), |r| red(r.name()));
         let mut row = vec![clock_time(c.ended_at.unwrap_or(c.opened_at)), c.client.to_string(), c.server.to_string()];
@@ -146,6 +158,7 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> String {
         }
         row
     };
-    let header: &[&str] = &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION"];
-    table(if wide { header } else { &header[..6] }, connections.iter().map(row))
+    let header: &'static [&'static str] =
+        &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION"];
+    (if wide { header } else { &header[..6] }, connections.iter().map(row).collect())
 }

@@ -10,14 +10,19 @@ use crate::supervise;
 
 /// Remove the pinned steering programs and maps of a gateway: traffic is the kernel's again.
 ///
-/// Run it in the gateway's network namespace, after the gateway was stopped: it refuses while one runs.
-/// Until then, captured connections are dropped rather than sent in clear.
+/// Run it in the gateway's network namespace, after the gateway was stopped: it refuses while one runs,
+/// and from any other namespace. Until then, captured connections are dropped rather than sent in clear.
+///
+/// Exit code 0: nothing is attached any more. 1: refused, nothing was changed.
 ///
 /// Examples:
 ///   sluice detach --config /etc/sluice
 ///   sluice detach --pin-directory /sys/fs/bpf/sluice/node-a
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    override_usage = "sluice detach --config <DIR>\n       sluice detach --pin-directory <DIR>"
+)]
 pub struct Detach {
     /// Directory with the configuration; its Gateway names the pin directory.
     #[arg(long, value_name = "DIR", conflicts_with = "pin_directory", required_unless_present = "pin_directory")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use snapshot::report::Caller;
 use snapshot::{ConnectionReport, Explanation};
 
-use super::output::{Output, green, or_dash, red, yellow};
+use super::output::{Output, green, or_dash, red, table, yellow};
 use super::place::Place;
 use super::{Done, Failure, connections};
 use crate::admin;
@@ -15,7 +15,9 @@ use crate::client::escape;
 
 /// Explain what would happen to a call now, step by step, and list its recent refusals.
 ///
-/// Exit code 0: it would be allowed. 1: it would not.
+/// An address on the wire is nobody yet: there it says whose certificate would be admitted.
+///
+/// Exit code 0: it would be allowed, if need be with the certificate that is asked for. 1: it would not.
 ///
 /// Examples:
 ///   sluice explain --from spiffe://example.com/myapp/app/frontend --to 198.18.2.2:3000
@@ -70,10 +72,11 @@ fn is_caller(connection: &ConnectionReport, from: &Caller) -> bool {
 
 fn show(report: &Report, wide: bool) -> String {
     let e = &report.explanation;
-    let verdict = match (e.passed, e.allowed) {
-        (true, _) => yellow("not captured: the kernel forwards it untouched"),
-        (false, true) => green("allowed"),
-        (false, false) => red("refused"),
+    let verdict = match (e.passed, e.allowed, &e.only_with) {
+        (true, _, _) => yellow("not captured: the kernel forwards it untouched"),
+        (false, true, None) => green("allowed"),
+        (false, true, Some(ids)) => yellow(&format!("allowed only with a certificate of {ids}")),
+        (false, false, _) => red("refused"),
     };
     let direction = or_dash(e.direction.map(connections::direction));
     let mode = or_dash(e.mode.map(|m| m.name()));
@@ -87,7 +90,8 @@ fn show(report: &Report, wide: bool) -> String {
     if !report.recent_refusals.is_empty() {
         lines.push(String::new());
         lines.push("refused lately:".into());
-        lines.push(connections::refused(&report.recent_refusals, wide));
+        let (header, rows) = connections::refused(&report.recent_refusals, wide);
+        lines.push(table(header, rows));
     }
     lines.join("\n")
 }

@@ -15,6 +15,7 @@ use crate::view::{GatewayRow, IdentityRow, Resources, ServiceRow};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Get {
+    /// What to list.
     #[arg(value_enum)]
     kind: Kind,
     /// Only this one, by `namespace/name` or name.

@@ -114,3 +114,43 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every command, with the names that lead to it.
+    fn all(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        found.push((path.to_owned(), command.clone()));
+        for sub in command.get_subcommands() {
+            all(sub, &format!("{path} {}", sub.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_every_argument_says_what_it_is() {
+        let mut commands = vec![];
+        all(&Cli::command(), "sluice", &mut commands);
+        for (path, command) in commands {
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn usage_shows_either_way_where_there_are_two() {
+        for (name, ways) in
+            [("validate", ["--config <DIR>", "<FILE>..."]), ("detach", ["--config <DIR>", "--pin-directory <DIR>"])]
+        {
+            let mut cli = Cli::command();
+            let usage = cli.find_subcommand_mut(name).expect("a command").render_usage().to_string();
+            let lines: Vec<_> = usage.lines().collect();
+            assert_eq!(lines.len(), 2, "{usage}");
+            assert!(lines.iter().zip(ways).all(|(line, way)| line.ends_with(way)), "{usage}");
+        }
+    }
+}

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
-use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use super::Failure;
@@ -46,17 +45,49 @@ pub fn put(text: &str) {
     }
 }
 
+/// A header and the rows below it.
+pub type Rows = (&'static [&'static str], Vec<Vec<String>>);
+
 /// Aligned columns without lines, as wide as they need.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(NOTHING).set_header(header.to_vec());
-    for row in rows {
-        table.add_row(row);
+    Columns::default().lines(header, &rows.into_iter().collect::<Vec<_>>())
+}
+
+/// The widths of a table that goes on: columns stay where they are while rows come, and move, under
+/// a new header, only for a cell that is wider than any before.
+#[derive(Debug, Default)]
+pub struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    pub fn lines(&mut self, header: &[&str], rows: &[Vec<String>]) -> String {
+        let before = std::mem::take(&mut self.widths);
+        let fits = |column: usize, name: &str| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
+            cells.fold(name.len().max(before.get(column).copied().unwrap_or(0)), usize::max)
+        };
+        self.widths = header.iter().enumerate().map(|(column, name)| fits(column, name)).collect();
+        let header = (self.widths != before).then(|| self.line(header.iter().copied()));
+        let rows = rows.iter().map(|row| self.line(row.iter().map(String::as_str)));
+        header.into_iter().chain(rows).collect::<Vec<_>>().join("\n")
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+
+    fn line<'a>(&self, cells: impl Iterator<Item = &'a str>) -> String {
+        let padded = cells.zip(&self.widths).map(|(cell, wide)| format!("{cell}{:1$}", "", wide - width(cell)));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// What a cell takes on a terminal: colours take nothing.
+fn width(cell: &str) -> usize {
+    let mut painted = false;
+    let seen = |c: &char| {
+        let shown = !painted && *c != '\x1b';
+        painted = (painted || *c == '\x1b') && *c != 'm';
+        shown
+    };
+    cell.chars().filter(seen).count()
 }
 
 pub fn green(text: &str) -> String {
@@ -124,5 +155,16 @@ mod tests {
     fn a_table_is_aligned_and_has_no_trailing_blanks() {
         let text = table(&["A", "LONGER"], [vec!["value".into(), "x".into()], vec!["v".into(), "y".into()]]);
         assert_eq!(text, "A      LONGER\nvalue  x\nv      y");
+    }
+
+    #[test]
+    fn columns_stay_where_they_are_until_a_cell_is_wider_and_colours_take_no_room() {
+        let mut columns = Columns::default();
+        let mut lines = |a: &str| columns.lines(&["A", "B"], &[vec![a.into(), "y".into()]]);
+        assert_eq!(lines("wide"), "A     B\nwide  y");
+        assert_eq!(lines("w"), "w     y");
+        assert_eq!(lines("\x1b[31mw\x1b[0m"), "\x1b[31mw\x1b[0m     y");
+        assert_eq!(lines("wider"), "A      B\nwider  y");
+        assert_eq!(lines("w"), "w      y");
     }
 }

@@ -17,12 +17,16 @@ use crate::config::{self, Diagnostic};
 ///   sluice validate --config /etc/sluice
 ///   sluice validate policy.yaml services.yaml
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    verbatim_doc_comment,
+    override_usage = "sluice validate [OPTIONS] --config <DIR>\n       sluice validate [OPTIONS] <FILE>..."
+)]
 pub struct Validate {
     /// Directory with a whole configuration.
     #[arg(long, value_name = "DIR", conflicts_with = "files", required_unless_present = "files")]
     config: Option<PathBuf>,
     /// Files on their own; a Gateway need not be among them.
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
     output: Output,

@@ -79,6 +79,21 @@ impl<'t> Faults<'t> {
     }
 }
 
+/// One of a closed set of words, and where it stands, for those who have to name the rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen<T> {
+    pub value: T,
+    pub place: Place,
+}
+
+impl<T: Copy> Chosen<T> {
+    pub fn decode(field: Option<Field<'_>>, words: &[(&'static str, T)], faults: &mut Faults<'_>) -> Option<Self> {
+        let field = field?;
+        let value = field.choice(words, faults)?;
+        Some(Self { value, place: faults.place(field.at()) })
+    }
+}
+
 /// One value and the path that leads to it.
 #[derive(Debug, Clone)]
 pub struct Field<'n> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use snapshot::gateway::Checksum;
 use snapshot::{Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting};
 
-use super::decode::{Faults, Field, Fields};
+use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
@@ -29,7 +29,7 @@ pub struct Gateway {
     pub identity: IdentitySource,
     pub admin: Admin,
     /// What a workload without a word of its own gets; None is `pass`.
-    pub unmatched_egress: Option<Unmatched>,
+    pub unmatched_egress: Option<Chosen<Unmatched>>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     /// A directory of a bpffs.
@@ -69,7 +69,7 @@ impl Gateway {
             Some(field) => decode_admin(&field, &meta.name, faults),
             None => Some(Admin { socket: default_socket(&meta.name), metrics: None }),
         };
-        let unmatched_egress = choice(&mut fields, "unmatchedEgress", UNMATCHED, faults);
+        let unmatched_egress = Chosen::decode(fields.optional("unmatchedEgress"), UNMATCHED, faults);
         let limits = fields.optional("limits").map(|field| decode_limits(&field, faults)).unwrap_or_default();
         let timeouts = fields.optional("timeouts").map(|field| decode_timeouts(&field, faults)).unwrap_or_default();
         let pin_directory = match fields.optional("pinDirectory") {

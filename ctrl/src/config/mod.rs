@@ -20,6 +20,7 @@ pub mod suggest;
 pub mod tree;
 pub mod workload;
 
+pub use decode::Chosen;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use gateway::{Admin, Gateway, IdentitySource};
 pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, parse_files};

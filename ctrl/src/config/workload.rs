@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use snapshot::{IdPattern, Prefix, SourceAddress, TlsMode, Unmatched};
 
-use super::decode::{Faults, Field, allowed};
+use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
 use super::{Place, Service, SpiffeId, TrustDomain};
@@ -26,7 +26,7 @@ pub struct WorkloadIdentity {
     pub inbound: Option<AllowList>,
     pub outbound: Option<AllowList>,
     pub egress: Vec<Egress>,
-    pub unmatched_egress: Option<Unmatched>,
+    pub unmatched_egress: Option<Chosen<Unmatched>>,
 }
 
 impl WorkloadIdentity {
@@ -80,7 +80,7 @@ impl WorkloadIdentity {
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
         let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
         let egress = egress.iter().filter_map(|entry| Egress::decode(entry, faults)).collect();
-        let unmatched_egress = fields.optional("unmatchedEgress").and_then(|field| field.choice(UNMATCHED, faults));
+        let unmatched_egress = Chosen::decode(fields.optional("unmatchedEgress"), UNMATCHED, faults);
         fields.finish(faults);
         Some(Self {
             name: meta.full_name(),

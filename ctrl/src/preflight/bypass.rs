@@ -37,9 +37,45 @@ fn tc(interface: &str) -> Line {
     let (Some(ingress), Some(egress)) = (list("ingress"), list("egress")) else {
         return Line::note(subject, "cannot be listed (tc or the interface is missing)");
     };
-    let filters = ingress.lines().chain(egress.lines()).filter(|l| l.starts_with("filter") && l.contains("handle"));
-    match filters.filter(|l| !l.contains("sluice")).count() {
+    match foreign(&ingress) + foreign(&egress) {
         0 => Line::fine(subject, "no filters but our own"),
         n => Line::note(subject, format!("{n} filters of others: captured connections do not pass them")),
+    }
+}
+
+/// Filters of a listing of tc's that are not our guard. Each has a line with its handle, which u32 writes
+/// as table::item; one without only opens a priority or a table.
+fn foreign(listing: &str) -> usize {
+    let one = |line: &&str| line.contains(" handle ") || (line.contains(" fh ") && line.contains("::"));
+    let filters = listing.lines().filter(|line| line.starts_with("filter")).filter(one);
+    filters.filter(|line| !GUARD.iter().all(|sign| line.contains(sign))).count()
+}
+
+/// What `xdp-prog` gives its guard: priority, handle, and the program's name.
+const GUARD: [&str; 3] = [" pref 81 bpf ", " handle 0x51 ", " name guard "];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "filter protocol all pref 81 bpf chain 0 \n\
+        filter protocol all pref 81 bpf chain 0 handle 0x51 direct-action not_in_hw id 1207 name guard tag 3b185187f1855c4c jited \n";
+
+    #[test]
+    fn our_guard_is_no_foreign_filter_and_everything_else_is() {
+        let theirs = "filter protocol ip pref 7 u32 chain 0 \n\
+            filter protocol ip pref 7 u32 chain 0 fh 800: ht divisor 1 \n\
+            filter protocol ip pref 7 u32 chain 0 fh 800::800 order 2048 key ht 800 bkt 0 terminal flowid not_in_hw \n";
+        let bpf = OURS.replace("pref 81", "pref 1").replace("0x51", "0x1").replace("name guard", "name cil_to_netdev");
+        for (name, listing, want) in [
+            ("nothing", String::new(), 0),
+            ("ours", OURS.into(), 0),
+            ("a program of somebody else", bpf.clone(), 1),
+            ("both", format!("{OURS}{bpf}"), 1),
+            ("a u32 filter", theirs.into(), 1),
+            ("at our priority, of another kind", OURS.replace("bpf", "matchall"), 1),
+        ] {
+            assert_eq!(foreign(&listing), want, "{name}");
+        }
     }
 }

@@ -4,11 +4,11 @@
 //! connect in between. Who may remove a stale socket file is settled by a lock file, not by
 //! guessing whether somebody still answers.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags};
@@ -22,20 +22,55 @@ pub use rustix::net::SocketType;
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock ends when the file is closed")] std::fs::File);
 
-/// Makes the directory of `admin` (0700) if it is missing and takes the lock `<admin>.lock`.
-pub fn lock(admin: &Path) -> io::Result<Lock> {
+/// Why a lock cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("{} is in use by another sluice-ctrl (pid {pid})", admin.display())]
+    Held { admin: PathBuf, pid: String },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Makes the directory of `admin` (0700) if it is missing and takes the lock `<admin>.lock`, for the
+/// one control process that serves there.
+pub fn lock(admin: &Path) -> Result<Lock, LockError> {
+    hold(admin, ".lock")
+}
+
+/// The same for the one `sluice up`: `<admin>.up.lock`. Its children come and go, this stays.
+pub fn lock_up(admin: &Path) -> Result<Lock, LockError> {
+    hold(admin, ".up.lock")
+}
+
+fn hold(admin: &Path, suffix: &str) -> Result<Lock, LockError> {
+    let mut path = admin.as_os_str().to_owned();
+    path.push(suffix);
+    let path = PathBuf::from(path);
+    match take(admin, &path) {
+        Ok(Ok(file)) => Ok(Lock(file)),
+        Ok(Err(pid)) => Err(LockError::Held { admin: admin.to_owned(), pid }),
+        Err(source) => Err(LockError::Io { path, source }),
+    }
+}
+
+/// The file, locked and with our PID in it, or else the PID of the process that holds it.
+fn take(admin: &Path, path: &Path) -> io::Result<Result<std::fs::File, String>> {
     if let Some(directory) = admin.parent().filter(|d| !d.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let mut path = admin.as_os_str().to_owned();
-    path.push(".lock");
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let mut file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!("admin.socket {} is in use by another sluice-ctrl", admin.display()),
-        )),
+        Ok(()) => {
+            file.set_len(0)?;
+            file.write_all(std::process::id().to_string().as_bytes())?;
+            Ok(Ok(file))
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            Ok(Err(pid))
+        }
         Err(e) => Err(e.into()),
     }
 }

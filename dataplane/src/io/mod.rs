@@ -9,9 +9,12 @@
 //!   send(port, len, fill) ─▶ queued ─▶ flush() (one wake-up a port a turn)
 //! ```
 
+mod bulk;
 mod burst;
+mod coalesce;
 pub mod link;
 pub mod mem;
+mod packet;
 mod port;
 pub mod ports;
 pub mod rings;
@@ -69,10 +72,20 @@ pub trait PacketIo {
     /// (rings or frames are full); a port that is down says true, and refuses.
     fn can_send(&mut self, port: PortId, len: usize) -> bool;
 
+    /// Whether packets for `port` are to be given to [`send`](Self::send) with only the pseudo-header's
+    /// sum for a TCP checksum: the rest is done on the way.
+    fn offloads_checksums(&self, _port: PortId) -> bool {
+        false
+    }
+
     /// Queues one packet of `len` bytes, which `fill` writes (all of them). Refused with the reason
     /// when the port is down, its backlog is full, no frame is free, or `len` is over the MTU;
     /// `fill` is then not called.
     fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason>;
+
+    /// Whether more packets are likely to come to be sent in the next turn, for the next
+    /// [`flush`](Self::flush): it may then keep back what would make a larger packet with them.
+    fn expect_more(&mut self, _more: bool) {}
 
     /// Hands what is queued to the kernel: at most one wake-up a port. Also collects completions
     /// and refills the fill rings. Returns how many packets are still queued.

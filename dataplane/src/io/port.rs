@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::bulk::Bulk;
 use super::link::Link;
 use super::ports::PortSpec;
 use super::rings::{Backlog, Holder, RingSize, Window};
@@ -35,6 +36,8 @@ pub struct Port {
     /// Empty while the port is down. The first one, of the lowest queue, sends.
     pub sockets: Vec<Xsk>,
     pub backlog: Backlog<Frame>,
+    /// In copy mode: large packets for the kernel to cut up.
+    pub bulk: Option<Bulk>,
     /// The transmit ring may hold descriptors that no wake-up has covered.
     unsent: bool,
     /// The socket that the next burst begins with.
@@ -54,6 +57,7 @@ impl Port {
             holders,
             link,
             backlog: Backlog::new(0),
+            bulk: None,
             unsent: false,
             turn: 0,
             counters: Counters::default(),
@@ -73,6 +77,7 @@ impl Port {
                 }
             }
         }
+        self.bulk = if mode == Mode::Copy { Bulk::open(self.link.index) } else { None };
         Ok(())
     }
 
@@ -94,7 +99,8 @@ impl Port {
 
     /// Sheds what is queued and gives every frame back.
     pub fn close(&mut self, umem: &mut Umem) {
-        self.counters.shed += self.backlog.packets() as u64;
+        self.counters.shed += (self.backlog.packets() + self.open()) as u64;
+        self.bulk = None;
         while let Some(frame) = self.backlog.pop() {
             umem.give(frame);
         }
@@ -115,6 +121,11 @@ impl Port {
     /// Packets that the next flush goes on with.
     pub fn queued(&self) -> usize {
         self.backlog.packets() + usize::from(self.unsent)
+    }
+
+    /// Segments of the large packet that has not left.
+    pub fn open(&self) -> usize {
+        self.bulk.as_ref().map_or(0, Bulk::waiting)
     }
 
     pub fn flush(&mut self, umem: &mut Umem, ring: RingSize) {

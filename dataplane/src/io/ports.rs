@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use snapshot::DropReason;
 
+use super::bulk::Bulk;
 use super::burst::Burst;
 use super::link::Link;
 use super::port::{Counters, Port};
@@ -66,6 +67,8 @@ pub struct XskPorts {
     /// Where a packet of several frames is written before it is spread.
     large: Box<[u8]>,
     sleeper: Sleeper,
+    /// See [`PacketIo::expect_more`].
+    more: bool,
     steer: Box<dyn SteerMap>,
     /// What [`PacketIo::drops`] has told of each port.
     told: Vec<Counters>,
@@ -110,6 +113,7 @@ impl XskPorts {
             burst: Burst::new(),
             large: vec![0; MAX_CHAIN * FRAME_CAPACITY].into(),
             sleeper: Sleeper::new().map_err(|errno| OpenError::Wait(errno.raw_os_error()))?,
+            more: false,
             steer,
             told: vec![Counters::default(); specs.len()],
         };
@@ -276,10 +280,18 @@ impl PacketIo for XskPorts {
         }
     }
 
+    fn offloads_checksums(&self, port: PortId) -> bool {
+        self.ports[usize::from(port.0)].bulk.is_some()
+    }
+
     fn send(&mut self, port: PortId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), DropReason> {
         let frames = self.room(port, len)?;
         let Self { ports, umem, large, .. } = self;
-        let backlog = &mut ports[usize::from(port.0)].backlog;
+        let port = &mut ports[usize::from(port.0)];
+        if port.bulk.is_some() {
+            return port.send_bulk(umem, self.ring, len, fill);
+        }
+        let backlog = &mut port.backlog;
         if frames == 1 {
             let mut frame = umem.take().ok_or(DropReason::NoFrame)?;
             fill(umem.resize(&mut frame, len));
@@ -297,11 +309,20 @@ impl PacketIo for XskPorts {
         Ok(())
     }
 
+    fn expect_more(&mut self, more: bool) {
+        self.more = more;
+    }
+
     fn flush(&mut self) -> usize {
         let mut queued = 0;
         for port in &mut self.ports {
+            if !port.keeps_open(self.more) {
+                // What finds no frame is lost as on the wire; TCP sends it again.
+                let lost = port.send_open(&mut self.umem, self.ring) == Err(DropReason::NoFrame);
+                port.counters.refused += u64::from(lost);
+            }
             port.flush(&mut self.umem, self.ring);
-            queued += port.queued();
+            queued += port.queued() + port.open();
         }
         self.refill();
         queued
@@ -316,7 +337,7 @@ impl PacketIo for XskPorts {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
-        let pending = self.ports.iter().any(|port| port.queued() > 0);
+        let pending = self.ports.iter().any(|port| port.queued() + port.open() > 0);
         let timeout = if pending { Some(timeout.map_or(RETRY, |timeout| timeout.min(RETRY))) } else { timeout };
         let sockets = self.ports.iter().flat_map(|port| &port.sockets).map(Xsk::fd);
         self.sleeper.sleep(sockets, timeout);
@@ -341,7 +362,7 @@ impl XskPorts {
             return Err(DropReason::TooLarge);
         }
         let frames = frames_for(len);
-        if port.backlog.packets() == BACKLOG {
+        if port.backlog.packets() == BACKLOG || port.bulk.as_ref().is_some_and(Bulk::is_stuck) {
             return Err(DropReason::TransmitBacklogFull);
         }
         if port.sending() + frames > shares.send {

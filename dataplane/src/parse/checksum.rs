@@ -53,20 +53,45 @@ pub fn sum_of_segment(segment: &[u8], source: IpAddr, destination: IpAddr) -> u1
     !fold(sum)
 }
 
-/// Writes the IPv4 header's checksum and the TCP checksum of an IP packet of ours, whose fields for
-/// them are zero.
+/// Writes the IPv4 header's checksum and the TCP checksum of an IP packet of ours.
 pub fn fill(packet: &mut [u8]) {
-    let v4 = packet[0] >> 4 == 4;
-    let (source, destination, transport) = if v4 {
-        let header = usize::from(packet[0] & 0x0f) * 4;
-        let sum = !ones_complement(&packet[..header]);
+    fill_partial(packet);
+    complete(packet);
+}
+
+/// Writes the IPv4 header's checksum, and where the TCP checksum goes the pseudo-header's sum: what is
+/// left to whoever has the bytes in hand last (the kernel's CHECKSUM_PARTIAL).
+pub fn fill_partial(packet: &mut [u8]) {
+    let (source, destination) = if packet[0] >> 4 == 4 {
+        packet[10..12].fill(0);
+        let sum = !ones_complement(&packet[..transport(packet)]);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        (octets4(packet, 12), octets4(packet, 16), header)
+        (octets4(packet, 12), octets4(packet, 16))
     } else {
-        (octets16(packet, 8), octets16(packet, 24), 40)
+        (octets16(packet, 8), octets16(packet, 24))
     };
-    let sum = sum_of_segment(&packet[transport..], source, destination);
+    let transport = transport(packet);
+    let sum = pseudo_header(source, destination, packet.len() - transport);
     packet[transport + 16..transport + 18].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Completes what [`fill_partial`] left. A packet that is no TCP is left alone.
+pub fn complete(packet: &mut [u8]) {
+    let protocol = match packet.first().map(|first| first >> 4) {
+        Some(4) if packet.len() >= 40 => packet[9],
+        Some(6) if packet.len() >= 60 => packet[6],
+        Some(_) | None => return,
+    };
+    let transport = transport(packet);
+    if protocol != TCP || packet.len() < transport + 20 {
+        return;
+    }
+    let sum = !ones_complement(&packet[transport..]);
+    packet[transport + 16..transport + 18].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn transport(packet: &[u8]) -> usize {
+    if packet[0] >> 4 == 4 { usize::from(packet[0] & 0x0f) * 4 } else { 40 }
 }
 
 fn octets4(packet: &[u8], at: usize) -> IpAddr {

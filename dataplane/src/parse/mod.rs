@@ -14,7 +14,9 @@ use std::ops::Range;
 use snapshot::DropReason;
 use snapshot::gateway::Checksum;
 
-pub use checksum::{fill as fill_checksums, sum_of_segment};
+pub use checksum::{
+    complete as complete_checksum, fill as fill_checksums, fill_partial as fill_partial_checksums, sum_of_segment,
+};
 pub use icmp::{IcmpError, Kind as IcmpKind};
 
 /// Length of an Ethernet header without a VLAN tag, which is what we send.
@@ -25,6 +27,7 @@ pub mod flags {
     pub const FIN: u8 = 0x01;
     pub const SYN: u8 = 0x02;
     pub const RST: u8 = 0x04;
+    pub const PSH: u8 = 0x08;
     pub const ACK: u8 = 0x10;
 }
 

@@ -98,6 +98,7 @@ impl<'a> Story<'a> {
         let told = Explanation {
             direction: None,
             allowed: false,
+            only_with: None,
             passed: false,
             mode: None,
             refused: None,
@@ -119,8 +120,9 @@ impl<'a> Story<'a> {
     fn allow(&mut self, rule: Option<RuleId>) {
         self.told.allowed = true;
         self.told.rule = self.name_rule(rule);
+        let with = if self.told.only_with.is_some() { " with such a certificate" } else { "" };
         let by = self.told.rule.clone().map_or(String::new(), |rule| format!(" by {rule}"));
-        self.say(format!("Allowed{by}."));
+        self.say(format!("Allowed{with}{by}."));
     }
 
     fn refuse(&mut self, reason: RefuseReason, rule: Option<RuleId>, detail: Option<String>) {
@@ -208,7 +210,9 @@ impl<'a> Story<'a> {
                 let list = callee.inbound.as_ref();
                 match list.filter(|list| !list.is_empty()) {
                     Some(list) => {
-                        self.say(format!("Admitted are {}.", list.shown(SHOWN)));
+                        let admitted = list.shown(SHOWN);
+                        self.say(format!("Only a certificate of {admitted} is admitted."));
+                        self.told.only_with = Some(admitted);
                         self.allow(Some(callee.inbound_rule));
                     }
                     None if list.is_some() => {
@@ -245,9 +249,10 @@ impl<'a> Story<'a> {
             self.say("No list restricts the server's SPIFFE ID.".into());
             return self.allow(Some(entry.id));
         }
-        for list in &lists {
-            self.say(format!("The server must be one of: {}.", list.shown(SHOWN)));
-        }
+        // Both lists mostly say the same.
+        let mut shown: Vec<_> = lists.iter().map(|list| list.shown(SHOWN)).collect();
+        shown.dedup();
+        self.say(format!("The server must be one of: {}.", shown.join("; and one of: ")));
         let decided = |id: &str| decide(self.compiled, route, Some(&hypothetical(id)));
         let mut named = lists.iter().flat_map(|list| list.exact());
         let open = lists.iter().all(|list| list.has_patterns());

@@ -185,11 +185,11 @@ impl Compiled {
     fn unmatched(&self, workload: usize, server: SocketAddr) -> Route {
         let caller = &self.workloads[workload];
         match caller.unmatched_egress {
-            Unmatched::Pass => Route::plain(Some(workload), Why::UnmatchedEgress, None),
+            Unmatched::Pass => Route::plain(Some(workload), Why::UnmatchedEgress, caller.unmatched_rule),
             Unmatched::Refuse => Route::Refuse {
                 reason: RefuseReason::UnmatchedEgress,
                 workload: Some(workload),
-                rule: None,
+                rule: caller.unmatched_rule,
                 detail: Some(match self.endpoints(server).first() {
                     Some(&id) => format!(
                         "{server} is service {}, which no egress entry of {} selects",

@@ -7,7 +7,7 @@ use tcp_stack::{Connection, End, Output, Stack};
 
 use crate::flow::FlowKey;
 use crate::io::{PacketIo, PortId};
-use crate::parse::{ETHERNET, fill_checksums};
+use crate::parse::{ETHERNET, fill_checksums, fill_partial_checksums};
 use crate::planted::{self, Bug};
 use crate::stats::{CoreCounters, Total};
 use crate::time::Instant;
@@ -218,13 +218,18 @@ pub fn send_frame<P: PacketIo>(
     fill: &mut dyn FnMut(&mut [u8]),
 ) {
     let mut filled = false;
+    let offloads = io.offloads_checksums(port);
     let result = io.send(port, ETHERNET + len, &mut |frame| {
         frame[..6].copy_from_slice(&destination);
         frame[6..12].copy_from_slice(&source);
         let packet = &mut frame[ETHERNET..];
         fill(packet);
         let kind: u16 = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
-        fill_checksums(packet);
+        if offloads {
+            fill_partial_checksums(packet)
+        } else {
+            fill_checksums(packet)
+        }
         frame[12..14].copy_from_slice(&kind.to_be_bytes());
         filled = true;
     });

@@ -59,6 +59,7 @@ pub struct Workload {
     /// The first egress rule that names the service.
     by_service: Map<u32, usize>,
     pub unmatched_egress: Unmatched,
+    pub unmatched_rule: Option<RuleId>,
 }
 
 #[derive(Debug)]
@@ -229,6 +230,7 @@ fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Cre
         egress: workload.egress.iter().map(|rule| compile_egress(rule, workload.mode)).collect(),
         by_service,
         unmatched_egress: workload.unmatched_egress,
+        unmatched_rule: workload.unmatched_rule,
     }
 }
 

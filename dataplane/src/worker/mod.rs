@@ -181,6 +181,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.expire();
         self.upkeep();
         let stepped = self.step_sessions();
+        self.io.expect_more(received > 0);
         let queued = self.io.flush();
         self.gauge();
         received > 0 || stepped || queued > 0 || self.sessions.any_dirty()

@@ -243,3 +243,22 @@ pub fn write_packet(number: u32, bytes: &mut [u8]) {
 pub fn number(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[14..18].try_into().unwrap())
 }
+
+/// Turns that spin until `done`, or for so long that it cannot be expected any more.
+pub fn until(what: &str, done: impl FnMut() -> bool) {
+    within(200_000, what, done);
+}
+
+/// Turns that wait for a second at most each.
+pub fn awaited(what: &str, done: impl FnMut() -> bool) {
+    within(10, what, done);
+}
+
+fn within(turns: usize, what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..turns {
+        if done() {
+            return;
+        }
+    }
+    panic!("in vain: {what}");
+}

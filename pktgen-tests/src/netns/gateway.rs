@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use snapshot::{ConnectionReport, Explanation, Status, Version};
 
+use super::rig::PINS;
 use super::{Namespace, Output, Process, Rig, run, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -23,6 +24,7 @@ pub struct Gateway {
     namespace: Namespace,
     /// The configuration; socket and log stand beside it.
     directory: PathBuf,
+    pins: String,
     /// `sluice up`, or the control process and the dataplane by themselves.
     processes: Vec<Process>,
 }
@@ -84,25 +86,20 @@ impl Gateway {
         let name = settings.name.to_owned();
         let directory = rig.directory().join(&name);
         fs::create_dir(&directory)?;
-        let gateway = Self { name, namespace: namespace.clone(), directory, processes: vec![] };
-        let pins = format!("/sys/fs/bpf/sluice/{}{}", rig.prefix(), gateway.name);
+        // Removed with the rig, by its prefix.
+        let pins = format!("{PINS}/{}{name}", rig.prefix());
+        let gateway = Self { name, namespace: namespace.clone(), directory, pins, processes: vec![] };
         let issue = ["ca", "issue-node", "--root", &text(authority), "--node", &gateway.name, "--out"];
         let out = text(&gateway.directory.join("ca"));
         host_sluice(&[&issue[..], &[&out]].concat())?.ok()?;
-        gateway.write("gateway.yaml", &gateway.resource(settings, &pins))?;
+        gateway.write("gateway.yaml", &gateway.resource(settings))?;
         for (name, content) in files {
             gateway.write(name, content)?;
         }
-        // Pins outlive programs and namespaces by design, so they are removed by name.
-        rig.afterwards(move || {
-            if Path::new(&pins).exists() {
-                let _ = host_sluice(&["detach", "--pin-directory", &pins]);
-            }
-        });
         Ok(gateway)
     }
 
-    fn resource(&self, settings: &Settings<'_>, pins: &str) -> String {
+    fn resource(&self, settings: &Settings<'_>) -> String {
         let inside = settings.inside.iter().map(|port| format!("    - {{ interface: {port}, side: inside }}\n"));
         let cores = settings.cores.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         format!(
@@ -125,6 +122,7 @@ impl Gateway {
             unmatched = settings.unmatched_egress,
             limits = settings.limits,
             socket = self.socket().display(),
+            pins = self.pins,
         )
     }
 
@@ -138,6 +136,11 @@ impl Gateway {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The directory of what is pinned.
+    pub fn pins(&self) -> &str {
+        &self.pins
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -173,6 +176,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// Ends what was launched, in order, and waits until it has ended.
+    pub fn stop(&mut self) -> Result<()> {
+        self.processes.drain(..).try_for_each(|mut process| process.stop().map(drop))
+    }
+
     /// SIGKILL to the control process.
     pub fn kill_control(&self) -> Result<()> {
         let pid = self.report()?.pid;
@@ -195,6 +203,13 @@ impl Gateway {
         let mut command = self.namespace.command(binary("sluice")?);
         command.args(arguments).arg("--socket").arg(self.socket());
         run(command, PATIENCE)
+    }
+
+    /// A command that is about the configuration directory, run from a namespace that need not be ours.
+    pub fn at(&self, namespace: &Namespace, command: &str) -> Result<Output> {
+        let mut program = namespace.command(binary("sluice")?);
+        program.arg(command).arg("--config").arg(&self.directory);
+        run(program, PATIENCE)
     }
 
     fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {

@@ -19,6 +19,11 @@ use super::{Namespace, run, signal, wait_until};
 
 const REGISTRY: &str = "/run/sluice-rig";
 
+/// Where gateways of rigs pin their programs, in directories that begin with the rig's prefix, and
+/// where their processes lock those.
+pub(super) const PINS: &str = "/sys/fs/bpf/sluice";
+const PIN_LOCKS: &str = "/run/lock";
+
 pub struct Rig {
     shared: Arc<Shared>,
     keep: bool,
@@ -30,7 +35,6 @@ pub(super) struct Shared {
     directory: PathBuf,
     /// Held for its lock. Cleaning up drops it last.
     lock: Mutex<Option<File>>,
-    afterwards: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
 /// One end of a cable.
@@ -55,7 +59,7 @@ impl Rig {
         let lock = File::create(&unnamed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).context("lock the rig")?;
         fs::rename(&unnamed, lock_path(&prefix))?;
-        let shared = Arc::new(Shared { prefix, directory, lock: Mutex::new(Some(lock)), afterwards: Mutex::default() });
+        let shared = Arc::new(Shared { prefix, directory, lock: Mutex::new(Some(lock)) });
         signal::clean_up_on_signal(&shared)?;
         Ok(Self { shared, keep: false })
     }
@@ -73,11 +77,6 @@ impl Rig {
     /// Leaves everything up when the rig is dropped. The next rig sweeps it away.
     pub fn keep(&mut self) {
         self.keep = true;
-    }
-
-    /// To be done when everything else has been stopped and removed, in whatever way the run ends.
-    pub fn afterwards(&self, what: impl FnOnce() + Send + 'static) {
-        self.shared.afterwards.lock().expect("no holder panics").push(Box::new(what));
     }
 
     pub fn namespace(&self, name: &str) -> Result<Namespace> {
@@ -136,9 +135,6 @@ impl Shared {
     pub(super) fn clean_up(&self) {
         let Some(lock) = self.lock.lock().expect("no holder panics").take() else { return };
         remove(&self.prefix);
-        for what in self.afterwards.lock().expect("no holder panics").drain(..) {
-            what();
-        }
         drop(lock);
     }
 }
@@ -153,19 +149,36 @@ fn sweep() -> Result<()> {
             remove(prefix);
         }
     }
+    // Pins outlive everything by design, also a rig that was not swept when it should have been.
+    for name in names_in(PINS) {
+        let prefix: String = name.split_inclusive('-').take(3).collect();
+        if prefix.starts_with("sl-") && !lock_path(&prefix).exists() {
+            unpin(&prefix);
+        }
+    }
     Ok(())
 }
 
+fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Removes what gateways of a rig have pinned; their namespaces are gone, and so are the interfaces.
+fn unpin(prefix: &str) {
+    for name in names_in(PINS).iter().filter(|name| name.starts_with(prefix)) {
+        if let Err(error) = fs::remove_dir_all(Path::new(PINS).join(name)) {
+            eprintln!("rig: remove the pins of {name}: {error}");
+        }
+    }
+    let locks = format!("sluice{}-{prefix}", PINS.replace('/', "-"));
+    for name in names_in(PIN_LOCKS).iter().filter(|name| name.starts_with(&locks)) {
+        let _ = fs::remove_file(Path::new(PIN_LOCKS).join(name));
+    }
+}
+
 fn remove(prefix: &str) {
-    let names: Vec<String> = fs::read_dir("/run/netns")
-        .map(|entries| {
-            entries
-                .flatten()
-                .filter_map(|e| e.file_name().into_string().ok())
-                .filter(|n| n.starts_with(prefix))
-                .collect()
-        })
-        .unwrap_or_default();
+    let names: Vec<String> = names_in("/run/netns").into_iter().filter(|name| name.starts_with(prefix)).collect();
     // Asked to end first, so that programs with state outside (pins, sockets) take it away.
     for (signal, patience) in [(rustix::process::Signal::TERM, 3000), (rustix::process::Signal::KILL, 1000)] {
         let pids = || names.iter().flat_map(|name| Namespace::named(name).pids()).collect::<Vec<_>>();
@@ -182,6 +195,7 @@ fn remove(prefix: &str) {
             eprintln!("rig: {error:#}");
         }
     }
+    unpin(prefix);
     let _ = fs::remove_dir_all(Path::new(REGISTRY).join(prefix));
     let _ = fs::remove_file(lock_path(prefix));
 }

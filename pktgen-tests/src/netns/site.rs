@@ -12,6 +12,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{End, Namespace, Rig};
@@ -74,6 +76,15 @@ impl Host {
 }
 
 impl Site {
+    /// Drops each `n`-th TCP packet on the wire, as packets of a real wire: with offload on, what
+    /// crosses the wire's namespace is what a NIC would yet cut up.
+    pub fn lose_one_in(&self, n: u32) -> Result<()> {
+        for node in [&self.node_a, &self.node_b] {
+            node.run("ethtool -K out0 tso off gso off", SHORT)?.ok()?;
+        }
+        self.wire.lose_one_in(n)
+    }
+
     /// Lays everything, with the kernel forwarding plainly.
     pub fn lay(cables: Cables) -> Result<Self> {
         let rig = Rig::new()?;
@@ -145,3 +156,5 @@ impl Site {
         Ok(())
     }
 }
+
+const SHORT: Duration = Duration::from_secs(10);

@@ -245,6 +245,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
             entry(rule("spec.egress[3]"), &[7], Some(TlsMode::Permissive)),
         ],
         unmatched_egress: Unmatched::Refuse,
+        unmatched_rule: Some(rule("spec.unmatchedEgress")),
     }
 }
 

@@ -32,6 +32,18 @@ pub fn enter() {
     run("mount -t tmpfs tmpfs /mnt");
     xdp_prog::ensure_bpffs("/mnt/bpf".as_ref()).expect("a bpffs");
     xdp_prog::ensure_bpffs("/mnt/bpf".as_ref()).expect("it is there already");
+    ports();
+}
+
+/// Goes on in another network namespace, with the same ports and the same mounts.
+pub fn leave() {
+    // SAFETY: it concerns this thread alone; no descriptor becomes invalid by it.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
+    ports();
+}
+
+fn ports() {
     for port in ["in0", "in1", "out0"] {
         add(port);
     }

@@ -120,8 +120,11 @@ fn egress_that_no_entry_matches_passes_or_is_refused_as_configured() {
         assert_eq!(outcome(&world, FROM_FRONTEND, to, None), "Plain UnmatchedEgress");
         world.frontend().unmatched_egress = Unmatched::Refuse;
         assert_eq!(outcome(&world, FROM_FRONTEND, to, None), "Refuse UnmatchedEgress");
-        let Route::Refuse { detail: Some(detail), .. } = route(&world.compile(), FROM_FRONTEND, to) else { panic!() };
+        world.frontend().unmatched_rule = Some(RuleId(1));
+        let refused = route(&world.compile(), FROM_FRONTEND, to);
+        let Route::Refuse { detail: Some(detail), rule, .. } = refused else { panic!() };
         assert!(detail.contains(why), "{detail}");
+        assert_eq!(rule, Some(RuleId(1)), "the word that decided is named");
     }
     world.frontend().egress.remove(0);
     let Route::Refuse { detail: Some(detail), .. } = route(&world.compile(), FROM_FRONTEND, API_AT) else { panic!() };

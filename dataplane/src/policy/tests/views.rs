@@ -151,25 +151,48 @@ fn an_explanation_agrees_with_route_and_verdict() {
         assert_eq!(told.direction, direction, "{name}");
         assert_eq!(told.refused, want.err(), "{name}");
         assert_eq!((told.allowed, told.passed), (want.is_ok(), want == Ok(true)), "{name}");
+        assert_eq!(told.only_with.is_some(), said.contains("certificate decides"), "{name}");
         assert!(told.steps.join("\n").contains(said), "{name}");
         assert_eq!(told.version.0, 7);
     }
-    let seen_as = "The far side sees an address of this node, not the caller's (source: node).".to_owned();
-    let told = explain(&compiled, &id(FRONTEND), at(API_AT), NOW);
-    assert!(!told.steps.contains(&seen_as), "{told:#?}");
-    world.frontend().egress[0].source = SourceAddress::Node;
-    world.frontend().outbound = None;
-    let listed = world.frontend().egress[0].allowed.take();
-    for (mode, want) in [(TlsMode::Mutual, true), (TlsMode::Permissive, true), (TlsMode::Disable, false)] {
-        world.frontend().egress[0].mode = Some(mode);
-        let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
-        assert_eq!((told.allowed, told.steps.contains(&seen_as)), (true, want), "{mode:?}: {told:#?}");
-    }
-    world.frontend().egress[0].mode = Some(TlsMode::Mutual);
-    world.frontend().egress[0].allowed = listed;
+    // The entry's list and the workload's say the same, and so it is said once.
+    world.frontend().egress[0].allowed = Some(vec![exact(API), exact(DATABASE)]);
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+    let lines: Vec<_> = told.steps.iter().filter(|step| step.contains("must be one of")).collect();
+    assert_eq!(lines, [&format!("The server must be one of: {DATABASE}, {API}.")], "{told:#?}");
+    world.frontend().egress[0].allowed = Some(vec![exact(API)]);
+    let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
+    assert!(
+        told.steps.contains(&format!("The server must be one of: {API}; and one of: {DATABASE}, {API}.")),
+        "{told:#?}"
+    );
+    let told = explain(&world.compile(), &address("198.18.9.9"), at(DB_AT), NOW);
+    assert_eq!(
+        told.only_with.as_deref(),
+        Some("spiffe://example.com/myapp/app/frontend, spiffe://partner.org/billing/*")
+    );
+    world.frontend().egress[0].allowed = None;
     world.frontend().outbound = Some(vec![exact(DATABASE)]);
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
     assert_eq!(told.refused, Some(NotAllowedOutbound), "{told:#?}");
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW + 9999);
     assert_eq!(told.refused, Some(NoSvid), "{told:#?}");
+}
+
+#[test]
+fn an_explanation_says_that_the_far_side_sees_another_address_where_it_does() {
+    let mut world = World::new();
+    let seen_as = "The far side sees an address of this node, not the caller's (source: node).".to_owned();
+    world.frontend().outbound = None;
+    world.frontend().egress[0].allowed = None;
+    for (source, mode, want) in [
+        (SourceAddress::Preserve, TlsMode::Mutual, false),
+        (SourceAddress::Node, TlsMode::Mutual, true),
+        (SourceAddress::Node, TlsMode::Permissive, true),
+        (SourceAddress::Node, TlsMode::Disable, false),
+    ] {
+        (world.frontend().egress[0].source, world.frontend().egress[0].mode) = (source, Some(mode));
+        let told = explain(&world.compile(), &Caller::Id(FRONTEND.into()), at(API_AT), NOW);
+        assert_eq!((told.allowed, told.steps.contains(&seen_as)), (true, want), "{source:?} {mode:?}: {told:#?}");
+    }
 }

@@ -130,5 +130,6 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         outbound_rule: RuleId(first_rule + 1),
         egress: vec![],
         unmatched_egress: Unmatched::Pass,
+        unmatched_rule: None,
     }
 }

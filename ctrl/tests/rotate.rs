@@ -1,0 +1,80 @@
+//! When identities are renewed, what becomes of them when their source fails, and when they go.
+
+mod counting;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use counting::{Counting, NOW, id, identities};
+use ctrl::rotate::Identities;
+
+#[test]
+fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let source = Counting { fails: fails.clone(), life: 600, ..Counting::default() };
+    let mut identities = Identities::new(Box::new(source), 1);
+    let who = id("a");
+    let wanted = [ctrl::rotate::Wanted { id: who.clone(), dns_names: vec![] }];
+    let serial = |identities: &Identities| identities.svid(&who).map(|(svid, _)| svid.serial.clone());
+    assert!(identities.refresh(&wanted, NOW));
+    assert!(!identities.refresh(&wanted, NOW));
+    let due = identities.next_due().unwrap() - NOW;
+    assert!((270..=330).contains(&due), "half of 600 s, give or take a tenth: {due}");
+    assert!(!identities.refresh(&wanted, NOW + due - 1));
+    assert!(identities.refresh(&wanted, NOW + due));
+    assert_eq!(serial(&identities).as_deref(), Some("01"));
+
+    // The source goes away: 1, 2, 4, … 60 s between attempts, the old one stays until its end.
+    fails.store(true, Ordering::Relaxed);
+    let end = NOW + due + 600;
+    let mut now = identities.next_due().unwrap();
+    let began = now;
+    let mut waits = Vec::new();
+    while now < end {
+        assert!(!identities.refresh(&wanted, now));
+        assert_eq!(serial(&identities).as_deref(), Some("01"));
+        let next = identities.next_due().unwrap();
+        waits.push(next - now);
+        now = next;
+    }
+    assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 60]);
+    assert_eq!(now, end, "the expiry itself is due");
+    assert!(identities.refresh(&wanted, now), "its end is a change");
+    assert_eq!(serial(&identities), None);
+    let [failure] = identities.errors().try_into().unwrap();
+    assert_eq!((failure.since, failure.reason.as_str()), (began, "SVID: the source is away"));
+
+    // It comes back, and so does the identity at the next attempt.
+    fails.store(false, Ordering::Relaxed);
+    assert!(identities.refresh(&wanted, failure.retry_at.max(now + 60)));
+    assert!(serial(&identities).is_some() && identities.errors().is_empty());
+}
+
+#[test]
+fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
+    let due = |seed: u64, name: String| {
+        let mut identities = Identities::new(Box::new(Counting::default()), seed);
+        identities.refresh(&[ctrl::rotate::Wanted { id: id(&name), dns_names: vec![] }], NOW);
+        identities.next_due().unwrap() - NOW
+    };
+    let spread: std::collections::BTreeSet<_> = (0..50).map(|n| due(1, format!("w{n}"))).collect();
+    assert!(spread.len() > 20 && spread.iter().all(|due| (1_620..=1_980).contains(due)), "{spread:?}");
+    assert_eq!(due(1, "a".into()), due(1, "a".into()));
+    assert_ne!(due(1, "a".into()), due(2, "a".into()));
+}
+
+#[test]
+fn an_identity_goes_with_its_workload_and_follows_its_names() {
+    let mut identities = identities();
+    let want = |name: &str, dns: &[&str]| ctrl::rotate::Wanted {
+        id: id(name),
+        dns_names: dns.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    assert!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW));
+    assert!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 1), "new names and one gone");
+    assert_eq!(
+        identities.iter().map(|(id, svid)| (id.as_str(), svid.serial.as_str())).collect::<Vec<_>>(),
+        [("spiffe://example.com/a", "02")]
+    );
+    assert!(!identities.refresh(&[want("a", &["a.example.com"])], NOW + 2));
+}
