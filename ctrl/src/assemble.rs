@@ -167,6 +167,7 @@ fn egress_rule(
         services: selected.map(|(index, _)| index as u32).collect(),
         mode: entry.mode,
         allowed: patterns(entry.allowed.as_ref()),
+        source: entry.source,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Secrets cannot get in here: nothing in this file has a field for one.
 
 use serde::{Deserialize, Serialize};
-use snapshot::{Version, Workload};
+use snapshot::{SourceAddress, Version, Workload};
 
 use crate::attest::Attestation;
 use crate::config::{AllowList, Egress, Loaded, Selector, Service, Target, WorkloadIdentity};
@@ -204,7 +204,11 @@ fn egress(entry: &Egress) -> String {
     let to = entry.selectors.iter().map(labels).collect::<Vec<_>>().join(" or ");
     let mode = entry.mode.map(|m| format!(" {}", m.name())).unwrap_or_default();
     let allowed = entry.allowed.as_ref().map(|a| format!(" as {}", list(a).join(" or "))).unwrap_or_default();
-    format!("{to}{mode}{allowed}")
+    let source = match entry.source {
+        SourceAddress::Preserve => "",
+        SourceAddress::Node => " from the node's address",
+    };
+    format!("{to}{mode}{allowed}{source}")
 }
 
 /// `POST /v1/apply`: a file by its name, without a directory, and its text.

@@ -13,7 +13,7 @@ use ctrl::resolve::{Resolved, resolve};
 use snapshot::policy::Endpoint;
 use snapshot::{
     Bundle, EgressRule, IdPattern, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA, Service,
-    Snapshot, TlsMode, Unmatched, Version, Workload,
+    Snapshot, SourceAddress, TlsMode, Unmatched, Version, Workload,
 };
 
 const GATEWAY: &str = include_str!("data/gateway.yaml");
@@ -55,9 +55,22 @@ fn prefix(text: &str) -> Prefix {
 
 /// Node a: 198.18.1.0/24 and 2001:db8:1::/64 behind in0, all else over out0.
 fn network() -> Network {
-    let link =
-        |name: &str, index| Link { name: name.into(), index, mac: [2, 0, 0, 0, 0, index as u8], mtu: 1500, up: true };
-    let route = |to: &str, interface| Route { prefix: prefix(to), interface, gateway: None, metric: 0, mtu: None };
+    let link = |name: &str, index| Link {
+        name: name.into(),
+        index,
+        mac: [2, 0, 0, 0, 0, index as u8],
+        mtu: 1500,
+        up: true,
+        addresses: vec![],
+    };
+    let route = |to: &str, interface| Route {
+        prefix: prefix(to),
+        interface,
+        gateway: None,
+        metric: 0,
+        mtu: None,
+        source: None,
+    };
     Network {
         revision: 1,
         links: vec![link("in0", 5), link("out0", 6)],
@@ -123,6 +136,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             services: vec![0],
             mode: Some(TlsMode::Mutual),
             allowed: Some(vec![exact("myapp/app/backend-api")]),
+            source: SourceAddress::Preserve,
         }],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(RuleId(3)),
@@ -155,6 +169,9 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
     assert!(warnings.is_empty(), "{warnings:?}");
     let again = assemble(&loaded, &network(), &resolved, &identities, Version(7), NOW).unwrap();
     assert_eq!(again.0, snapshot);
+    let from_the_node = by_address().replacen("  egress:\n    - ", "  egress:\n    - source: node\n      ", 1);
+    let (changed, ..) = assemble(&load(&from_the_node), &network(), &resolved, &identities, Version(7), NOW).unwrap();
+    assert_eq!(changed.workloads[1].egress[0].source, SourceAddress::Node);
     assert!(!format!("{:?}", (&keys, &identities)).contains("165, 165"), "0xa5 is the private key");
 }
 

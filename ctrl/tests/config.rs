@@ -5,7 +5,7 @@ mod words;
 use std::path::PathBuf;
 
 use ctrl::config::{Diagnostic, IdentitySource, load_dir, load_files, parse_files};
-use snapshot::{IdPattern, TlsMode};
+use snapshot::{IdPattern, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
 #[test]
@@ -187,4 +187,28 @@ fn no_damage_to_a_file_panics() {
         }
     }
     assert!(taken > 0 && refused > 0, "{taken} {refused}");
+}
+
+#[test]
+fn an_egress_entry_says_which_address_the_far_side_sees() {
+    let service = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: x }\n\
+                   spec: { addresses: [{ address: 198.18.2.2, port: 80 }], labels: { app: x } }\n";
+    let entries = "egress:\n- selectors: [{ app: x }]\n- { selectors: [{ app: x }], source: preserve }\n\
+                   - { selectors: [{ app: x }], source: node }\n";
+    let gateway = format!("{GATEWAY}  limits: {{ sourcePorts: 40000-40003 }}\n");
+    let policy = identity(&format!("{HERE}{entries}"));
+    let loaded = load(&[("p.yaml", &policy), ("s.yaml", service), ("g.yaml", &gateway)]).unwrap();
+    let sources: Vec<_> = loaded.identities[0].egress.iter().map(|entry| entry.source).collect();
+    assert_eq!(sources, [SourceAddress::Preserve, SourceAddress::Preserve, SourceAddress::Node]);
+    assert_eq!(Some(loaded.gateway.limits.source_ports), snapshot::PortRange::new(40_000, 40_003));
+    assert_eq!(words(&loaded.warnings), [""; 0]);
+
+    let disabled = policy.replace("source: node", "source: node, connection: { tls: { mode: DISABLE } }");
+    let loaded = load(&[("p.yaml", &disabled), ("s.yaml", service), ("g.yaml", GATEWAY)]).unwrap();
+    assert_eq!(
+        words(&loaded.warnings),
+        [
+            "p.yaml:11:5: warning: spec.egress[2].source: the mode is DISABLE: the call is not touched, and keeps the caller's address [use MUTUAL, SIMPLE or PERMISSIVE, or have the kernel masquerade]",
+        ]
+    );
 }

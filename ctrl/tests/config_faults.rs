@@ -142,6 +142,18 @@ fn each_fault_of_an_identity_is_named_with_its_place_and_what_is_allowed() {
             &["p.yaml:6:15: error: spec.selectors[0]: an empty selector [give at least one key, such as net:ip]"],
         ),
         (
+            "a source that is no word for one",
+            format!("{HERE}egress: [{{ selectors: [{{ app: x }}], source: gateway }}]"),
+            &["p.yaml:8:47: error: spec.egress[0].source: \"gateway\" is not allowed here [allowed: preserve, node]"],
+        ),
+        (
+            "a source of another place",
+            format!("{HERE}source: node"),
+            &[
+                "p.yaml:8:3: error: spec.source: there is no such field [fields here: allowedSPIFFEIDs, connection, egress, scope, selectors, unmatchedEgress, workloadID]",
+            ],
+        ),
+        (
             "an empty egress selector",
             format!("{HERE}egress: [{{ selectors: [{{}}] }}]"),
             &["p.yaml:8:26: error: spec.egress[0].selectors[0]: selects nothing [give at least one label]"],
@@ -268,7 +280,14 @@ fn each_fault_of_a_gateway_is_named() {
             format!("{GATEWAY}  limits: {{ sessions: 0, flow: 5 }}\n"),
             &[
                 "g.yaml:15:23: error: spec.limits.sessions: 0 is out of range [use 1 to 16777216]",
-                "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions]",
+                "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions, sourcePorts]",
+            ],
+        ),
+        (
+            "ports in the wrong order",
+            format!("{GATEWAY}  limits: {{ sourcePorts: 65535-61000 }}\n"),
+            &[
+                "g.yaml:15:26: error: spec.limits.sourcePorts: \"65535-61000\": not a range of ports [the first and the last, such as 61000-65535]",
             ],
         ),
         (

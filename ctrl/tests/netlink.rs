@@ -140,6 +140,27 @@ async fn the_mirror_follows_links_routes_and_neighbours_of_the_ports_only() {
     sh("ip neigh del 198.18.3.2 dev out0; ip link set out0 mtu 9000");
     until(&mut network, |n| mac(n, "198.18.3.2").is_none() && n.links[0].mtu == 9000).await;
 
+    // What the node's own packets leave from: the addresses in the kernel's order, without those of
+    // second choice, and the word of a route.
+    let addresses = |n: &Network| {
+        let link = n.links.iter().find(|l| l.name == "out0").expect("out0 is there");
+        link.addresses.iter().map(|a| format!("{}/{}", a.address, a.length)).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&network.borrow()), ["198.18.3.1/24", "2001:db8:3::1/64"], "no link-local address");
+    sh("ip addr add 198.18.3.99/24 dev out0
+        ip addr add 198.18.8.1/32 dev out0
+        ip addr add 2001:db8:3::9/64 dev out0 nodad preferred_lft 0
+        ip route add 198.18.7.0/24 via 198.18.3.2 src 198.18.8.1");
+    let now = until(&mut network, |n| has(n, "198.18.7.0/24")).await;
+    assert_eq!(addresses(&now), ["198.18.3.1/24", "198.18.8.1/32", "2001:db8:3::1/64"], "none second, none deprecated");
+    let source = |n: &Network, to: &str| n.routes.iter().find(|r| r.prefix.to_string() == to).and_then(|r| r.source);
+    assert_eq!(source(&now, "198.18.7.0/24"), Some("198.18.8.1".parse().unwrap()));
+    assert_eq!(source(&now, "198.18.3.0/24"), Some("198.18.3.1".parse().unwrap()), "as the kernel wrote it");
+    assert_eq!(source(&now, "198.18.2.0/24"), None);
+    sh("ip addr del 198.18.8.1/32 dev out0");
+    let now = until(&mut network, |n| addresses(n) == ["198.18.3.1/24", "2001:db8:3::1/64"]).await;
+    assert!(!has(&now, "198.18.7.0/24"), "the kernel took the route away with its source, and said nothing");
+
     ports.send_replace(vec!["out0".to_owned(), "other0".to_owned()]);
     until(&mut network, |n| n.links.len() == 2 && has(n, "198.18.9.0/24")).await;
     sh("ip link set out0 down");

@@ -24,6 +24,7 @@ fn refusal() -> ConnectionReport {
         direction: Direction::Egress,
         client: "198.18.1.2:4000".parse().unwrap(),
         server: "198.18.2.2:3000".parse().unwrap(),
+        source: None,
         workload: Some("shop/frontend".into()),
         local_id: Some("spiffe://example.com/myapp/app/frontend".into()),
         peer_id: Some("spiffe://example.com/myapp/app/evil".into()),

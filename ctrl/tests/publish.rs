@@ -108,6 +108,7 @@ fn report(id: u64) -> ConnectionReport {
         direction: Direction::Egress,
         client: "198.18.1.2:4000".parse().unwrap(),
         server: "198.18.2.2:3000".parse().unwrap(),
+        source: None,
         workload: None,
         local_id: None,
         peer_id: None,

@@ -88,6 +88,8 @@ pub struct Limits {
     pub history: u32,
     /// How long segments of connections that began before their capture pass untouched.
     pub pre_existing_grace: Duration,
+    /// What calls from the node's own address leave from (`source: node`).
+    pub source_ports: PortRange,
 }
 
 impl Default for Limits {
@@ -100,7 +102,58 @@ impl Default for Limits {
             buffer: 524_288,
             history: 1_024,
             pre_existing_grace: Duration::from_secs(600),
+            source_ports: PortRange { first: 61_000, last: 65_535 },
         }
+    }
+}
+
+/// Ports, both ends of the range included. The default is what Linux leaves above its own ephemeral
+/// ports (`net.ipv4.ip_local_port_range` is 32768 to 60999), so that no socket of the node's has the
+/// same 4-tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// None: it is empty, or begins with port 0.
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first > 0 && first <= last).then_some(Self { first, last })
+    }
+
+    /// How many; never 0.
+    pub fn count(self) -> u32 {
+        u32::from(self.last - self.first) + 1
+    }
+
+    /// The one `steps` after the first, as if the range were a ring.
+    pub fn nth(self, steps: u64) -> u16 {
+        self.first + (steps % u64::from(self.count())) as u16
+    }
+
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    pub fn ports(self) -> std::ops::RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| "not a range of ports");
+        let (first, last) = text.split_once('-').ok_or("not a range of ports")?;
+        Self::new(port(first)?, port(last)?).ok_or("not a range of ports")
     }
 }
 

@@ -25,10 +25,10 @@ pub mod report;
 pub mod state;
 
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
-pub use gateway::{Boot, Cores, Limits, OnAbsent, Port, Side, Timeouts, Waiting};
+pub use gateway::{Boot, Cores, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting};
 pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload};
-pub use network::{Link, Neighbour, Network, Route};
-pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, TlsMode, Unmatched};
+pub use network::{Link, LinkAddress, Neighbour, Network, Route};
+pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
 pub use state::{SCHEMA, Snapshot, Version};

@@ -27,6 +27,22 @@ pub struct Link {
     /// Largest IP packet, in bytes.
     pub mtu: u32,
     pub up: bool,
+    /// The node's own global addresses on it that calls may leave from, as the kernel orders them.
+    pub addresses: Vec<LinkAddress>,
+}
+
+/// An address of an interface, and the length of the prefix that is on the link with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAddress {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl LinkAddress {
+    /// Whether `neighbour` is on the link by this address' prefix.
+    pub fn reaches(self, neighbour: IpAddr) -> bool {
+        Prefix::new(self.address, self.length).contains(neighbour)
+    }
 }
 
 /// A unicast route over one of the ports; the longest prefix wins, then the lowest metric.
@@ -39,6 +55,9 @@ pub struct Route {
     pub metric: u32,
     /// `mtu` metric of the route, if it has one.
     pub mtu: Option<u32>,
+    /// What the route says that the node's own packets leave from (`src`); None: an address of the
+    /// interface.
+    pub source: Option<IpAddr>,
 }
 
 /// A usable neighbour entry (REACHABLE, STALE, DELAY, PROBE, PERMANENT).

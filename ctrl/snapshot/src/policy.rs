@@ -37,6 +37,27 @@ pub enum Unmatched {
     Refuse,
 }
 
+/// Which address the far side of a call sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceAddress {
+    /// The caller's own address and port.
+    #[default]
+    Preserve,
+    /// An address of the node and a port of its choosing, for a far side that cannot route back to the
+    /// caller.
+    Node,
+}
+
+impl SourceAddress {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Preserve => "preserve",
+            Self::Node => "node",
+        }
+    }
+}
+
 /// One entry of an allow list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum IdPattern {
@@ -86,6 +107,7 @@ pub struct EgressRule {
     pub mode: Option<TlsMode>,
     /// `allowedSPIFFEIDs` of this entry; ANDed with the workload's `outbound`.
     pub allowed: Option<Vec<IdPattern>>,
+    pub source: SourceAddress,
 }
 
 /// A `Service` with its addresses resolved.

@@ -88,6 +88,8 @@ reasons! {
         ConnectRefused => "the destination answered with RST", "check that the service listens";
         ConnectTimeout => "the destination did not answer in time", "check the route, and that the far node is up";
         Unreachable => "the network says the destination cannot be reached", "check routes and firewalls on the path";
+        NoNodeAddress => "the call is to leave from the node's own address (source: node), and the outgoing interface has none of the destination's family", "give the interface a global address of that family, or give the route a src";
+        NodePortsFull => "every port of the node towards the destination is in use (source: node)", "raise limits.sourcePorts, or see which calls do not end";
         HandshakeTimeout => "the TLS handshake did not finish in time", "look for loss or an overloaded peer";
         SynReceivedTimeout => "the caller did not finish the TCP handshake", "look for a SYN flood or loss";
         SessionsFull => "the table of sessions is full", "raise limits.sessions or add cores";

@@ -27,6 +27,8 @@ pub struct ConnectionReport {
     pub direction: Direction,
     pub client: SocketAddr,
     pub server: SocketAddr,
+    /// What the far side sees the call come from, where that is not `client` (`source: node`).
+    pub source: Option<SocketAddr>,
     /// `namespace/name` of the local workload, and its SPIFFE ID.
     pub workload: Option<String>,
     pub local_id: Option<String>,

@@ -95,6 +95,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.push(age_ms(c.opened_at));
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
+            row.push(or_dash(c.source));
         }
         row
     };
@@ -112,6 +113,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         "TO CLIENT",
         "CORE",
         "RULE",
+        "SEEN AS",
     ];
     (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
 }
@@ -123,6 +125,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([c.sent.to_string(), c.received.to_string(), or_dash(c.ended_at.map(age_ms))]);
         if wide {
             row.extend([tls(c), or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
+            row.push(or_dash(c.source));
         }
         row
     };
@@ -140,6 +143,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         "TLS",
         "DETAIL",
         "RULE",
+        "SEEN AS",
     ];
     (if wide { header } else { &header[..10] }, connections.iter().map(row).collect())
 }

@@ -217,6 +217,10 @@ fn decode_limits(map: &Field<'_>, faults: &mut Faults<'_>) -> Limits {
         let grace = grace.duration(Duration::ZERO..=DAY, faults);
         limits.pre_existing_grace = grace.unwrap_or(limits.pre_existing_grace);
     }
+    if let Some(ports) = fields.optional("sourcePorts") {
+        let help = "the first and the last, such as 61000-65535";
+        limits.source_ports = ports.parsed(str::parse, help, faults).unwrap_or(limits.source_ports);
+    }
     fields.finish(faults);
     limits
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use snapshot::TlsMode;
+use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
@@ -102,6 +102,13 @@ fn egress(identity: &WorkloadIdentity, resources: &Resources, found: &mut Vec<Di
             found.push(
                 Diagnostic::warning(&rule.place, format!("{path}.allowedSPIFFEIDs"), message)
                     .help("use MUTUAL or SIMPLE"),
+            );
+        }
+        if rule.source == SourceAddress::Node && mode == TlsMode::Disable {
+            let message = "the mode is DISABLE: the call is not touched, and keeps the caller's address";
+            found.push(
+                Diagnostic::warning(&rule.place, format!("{path}.source"), message)
+                    .help("use MUTUAL, SIMPLE or PERMISSIVE, or have the kernel masquerade"),
             );
         }
     }

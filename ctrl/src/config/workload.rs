@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use snapshot::{IdPattern, Prefix, TlsMode, Unmatched};
+use snapshot::{IdPattern, Prefix, SourceAddress, TlsMode, Unmatched};
 
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
@@ -59,6 +59,7 @@ pub struct Egress {
     pub selectors: Vec<BTreeMap<String, String>>,
     pub mode: Option<TlsMode>,
     pub allowed: Option<AllowList>,
+    pub source: SourceAddress,
 }
 
 impl WorkloadIdentity {
@@ -174,10 +175,11 @@ impl Egress {
         }
         let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).0);
         let allowed = fields.optional("allowedSPIFFEIDs").and_then(|list| AllowList::decode(&list, faults));
+        let source = fields.optional("source").and_then(|field| field.choice(SOURCES, faults)).unwrap_or_default();
         let place = faults.place(fields.at);
         fields.finish(faults);
         selectors?;
-        Some(Self { place, selectors: by_label, mode, allowed })
+        Some(Self { place, selectors: by_label, mode, allowed, source })
     }
 }
 
@@ -232,4 +234,6 @@ pub const MODES: &[(&str, TlsMode)] = &[
     (TlsMode::Disable.name(), TlsMode::Disable),
 ];
 pub const UNMATCHED: &[(&str, Unmatched)] = &[("pass", Unmatched::Pass), ("refuse", Unmatched::Refuse)];
+const SOURCES: &[(&str, SourceAddress)] =
+    &[(SourceAddress::Preserve.name(), SourceAddress::Preserve), (SourceAddress::Node.name(), SourceAddress::Node)];
 const SELECTOR_KEYS: &[&str] = &["net:interface", "net:ip", "net:cidr", "k8s:*", "process:*"];

@@ -1,4 +1,4 @@
-//! A mirror of what the kernel knows about the Gateway's ports: links, routes, neighbours.
+//! A mirror of what the kernel knows about the Gateway's ports: links, addresses, routes, neighbours.
 //!
 //! Events only say that something changed; the mirror then dumps that table again. A dump cannot
 //! drift, needs no order between events, and makes an overrun of the event socket (ENOBUFS) the
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
@@ -46,22 +47,29 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Dirty {
     links: bool,
+    addresses: bool,
     routes: bool,
     neighbours: bool,
 }
 
 impl Dirty {
-    const ALL: Self = Self { links: true, routes: true, neighbours: true };
+    const ALL: Self = Self { links: true, addresses: true, routes: true, neighbours: true };
 
     fn any(self) -> bool {
         self != Self::default()
     }
 
     fn add(&mut self, event: &NetlinkPayload<RouteNetlinkMessage>) {
-        use RouteNetlinkMessage::{DelLink, DelNeighbour, DelRoute, NewLink, NewNeighbour, NewRoute};
+        use RouteNetlinkMessage::{
+            DelAddress, DelLink, DelNeighbour, DelRoute, NewAddress, NewLink, NewNeighbour, NewRoute,
+        };
         match event {
             // A link that goes down takes its routes and neighbours with it without a word on each.
             NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_)) => *self = Self::ALL,
+            // IPv4 routes go with the address that they name as source, without a word on each.
+            NetlinkPayload::InnerMessage(NewAddress(_) | DelAddress(_)) => {
+                (self.addresses, self.routes) = (true, true);
+            }
             NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_)) => self.routes = true,
             NetlinkPayload::InnerMessage(NewNeighbour(_) | DelNeighbour(_)) => self.neighbours = true,
             NetlinkPayload::Overrun(_) => *self = Self::ALL,
@@ -74,6 +82,7 @@ impl Dirty {
 #[derive(Debug, Default)]
 struct Tables {
     links: Vec<LinkMessage>,
+    addresses: Vec<AddressMessage>,
     routes: Vec<RouteMessage>,
     neighbours: Vec<NeighbourMessage>,
 }
@@ -82,6 +91,9 @@ impl Tables {
     async fn read(&mut self, handle: &Handle, dirty: Dirty) -> Result<(), Error> {
         if dirty.links {
             self.links = all("links", handle.link().get().execute()).await?;
+        }
+        if dirty.addresses {
+            self.addresses = all("addresses", handle.address().get().execute()).await?;
         }
         if dirty.routes {
             let mut routes = vec![];
@@ -96,6 +108,10 @@ impl Tables {
             self.neighbours = all("neighbours", handle.neighbours().get().execute()).await?;
         }
         Ok(())
+    }
+
+    fn network(&self, ports: &[String]) -> Network {
+        table::network(&self.links, &self.addresses, &self.routes, &self.neighbours, ports)
     }
 }
 
@@ -112,13 +128,20 @@ pub async fn mirror(
 ) -> Result<(watch::Receiver<Arc<Network>>, Handle), Error> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
-    let groups = [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
     // Events have a socket of their own: an overrun there loses no answer here.
     let (connection, _, events) = rtnetlink::new_multicast_connection(&groups)?;
     tokio::spawn(connection);
     let mut tables = Tables::default();
     tables.read(&handle, Dirty::ALL).await?;
-    let mut first = table::network(&tables.links, &tables.routes, &tables.neighbours, &ports.borrow());
+    let mut first = tables.network(&ports.borrow());
     first.revision = revision;
     let (network, out) = watch::channel(Arc::new(first));
     let requests = handle.clone();
@@ -175,7 +198,7 @@ async fn follow(
                 due = Instant::now() + AT_MOST;
             }
         }
-        let mut now = table::network(&tables.links, &tables.routes, &tables.neighbours, &ports.borrow_and_update());
+        let mut now = tables.network(&ports.borrow_and_update());
         network.send_if_modified(|last| {
             now.revision = last.revision;
             if now == **last {

@@ -3,24 +3,30 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType,
     RouteVia,
 };
-use snapshot::{Link, Neighbour, Network, Prefix, Route};
+use snapshot::{Link, LinkAddress, Neighbour, Network, Prefix, Route};
 
 /// The kernel's tables, cut down to `ports` and to what carries packets; sorted, so that equal
 /// tables make equal networks. The revision is left at zero.
 pub fn network(
     links: &[LinkMessage],
+    addresses: &[AddressMessage],
     routes: &[RouteMessage],
     neighbours: &[NeighbourMessage],
     ports: &[String],
 ) -> Network {
     let mut links: Vec<Link> = links.iter().filter_map(link).filter(|l| ports.contains(&l.name)).collect();
     links.sort_by(|a, b| a.name.cmp(&b.name));
+    for (interface, address) in addresses.iter().filter_map(own_address) {
+        // In the kernel's order, which says which one it prefers.
+        links.iter_mut().filter(|link| link.index == interface).for_each(|link| link.addresses.push(address));
+    }
     let known = |index: u32| links.iter().any(|l| l.index == index);
     let mut routes: Vec<Route> = routes.iter().flat_map(route).filter(|r| known(r.interface)).collect();
     routes.sort_by_key(|r| (r.prefix, r.metric, r.interface, r.gateway));
@@ -41,7 +47,30 @@ fn link(message: &LinkMessage) -> Option<Link> {
         }
     }
     let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-    Some(Link { name: name?, index: message.header.index, mac, mtu, up })
+    Some(Link { name: name?, index: message.header.index, mac, mtu, up, addresses: vec![] })
+}
+
+/// A global address that packets may leave from, with its interface. Not one that is being looked for
+/// elsewhere yet (DAD), and none of second choice: RFC 6724 §5 has deprecated and temporary ones last
+/// (a temporary one is flagged as a secondary), and the kernel passes over secondary IPv4 ones.
+fn own_address(message: &AddressMessage) -> Option<(u32, LinkAddress)> {
+    let header = &message.header;
+    let (mut address, mut local) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(a) => address = Some(*a),
+            AddressAttribute::Local(a) => local = Some(*a),
+            AddressAttribute::Flags(all) => flags = *all,
+            _ => {}
+        }
+    }
+    let unfit = AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    if header.scope != AddressScope::Universe || flags.intersects(unfit) {
+        return None;
+    }
+    // Of a link between two points, IFA_ADDRESS is the other end's.
+    Some((header.index, LinkAddress { address: local.or(address)?, length: header.prefix_len }))
 }
 
 /// One route for each usable next hop.
@@ -58,7 +87,7 @@ fn route(message: &RouteMessage) -> Vec<Route> {
     };
     let mut table = u32::from(header.table);
     let mut hop = Hop::default();
-    let (mut destination, mut metric, mut mtu, mut several) = (zero, 0, None, &vec![]);
+    let (mut destination, mut metric, mut mtu, mut source, mut several) = (zero, 0, None, None, &vec![]);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(t) => table = *t,
@@ -66,6 +95,7 @@ fn route(message: &RouteMessage) -> Vec<Route> {
                 Some(to) => destination = to,
                 None => return vec![],
             },
+            RouteAttribute::PrefSource(from) => source = address(from),
             RouteAttribute::Priority(p) => metric = *p,
             RouteAttribute::MultiPath(hops) => several = hops,
             RouteAttribute::Metrics(metrics) => {
@@ -85,7 +115,7 @@ fn route(message: &RouteMessage) -> Vec<Route> {
     }
     let prefix = Prefix::new(destination, header.destination_prefix_length);
     hops.into_iter()
-        .filter_map(|hop| Some(Route { prefix, interface: hop.interface?, gateway: hop.gateway, metric, mtu }))
+        .filter_map(|hop| Some(Route { prefix, interface: hop.interface?, gateway: hop.gateway, metric, mtu, source }))
         .collect()
 }
 

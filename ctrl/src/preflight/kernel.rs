@@ -1,6 +1,7 @@
 //! Kernel, privileges, memory, cores, clock.
 
 use rustix::thread::CapabilitySet;
+use snapshot::PortRange;
 
 use super::{Line, read};
 use crate::config::Gateway;
@@ -11,7 +12,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const OLDEST: (u32, u32) = (6, 6);
 
 pub fn check(gateway: &Gateway) -> Vec<Line> {
-    vec![kernel(), jit(), capabilities(), memlock(gateway), bpffs(gateway), cores(gateway), clock(), ca(gateway)]
+    let own = [memlock(gateway), bpffs(gateway), cores(gateway), source_ports(gateway), clock(), ca(gateway)];
+    [kernel(), jit(), capabilities()].into_iter().chain(own).collect()
 }
 
 fn kernel() -> Line {
@@ -103,6 +105,33 @@ fn ranges(text: &str) -> Vec<u32> {
         .collect()
 }
 
+/// Calls under `source: node` share addresses with the node's own sockets, so not their ports too.
+fn source_ports(gateway: &Gateway) -> Line {
+    let sysctl = |name| read(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+    let ours = gateway.limits.source_ports;
+    shared_ports(ours, &sysctl("ip_local_port_range"), &sysctl("ip_local_reserved_ports"))
+}
+
+/// `local` as the kernel writes its range, `reserved` as it writes the ports it leaves out of it.
+fn shared_ports(ours: PortRange, local: &str, reserved: &str) -> Line {
+    const SUBJECT: &str = "source ports";
+    let mut ends = local.split_whitespace().map_while(|end| end.parse::<u16>().ok());
+    let (Some(first), Some(last)) = (ends.next(), ends.next()) else {
+        return Line::note(SUBJECT, "net.ipv4.ip_local_port_range cannot be told here");
+    };
+    let reserved = ranges(reserved);
+    match ours.ports().any(|port| (first..=last).contains(&port) && !reserved.contains(&port.into())) {
+        false => Line::fine(SUBJECT, format!("{ours} is outside the node's own {first}-{last}")),
+        true => Line::note(
+            SUBJECT,
+            format!(
+                "{ours} overlaps the node's own {first}-{last}: a call under `source: node` could take the packets \
+                 of a socket of the node; sysctl net.ipv4.ip_local_reserved_ports={ours}, or limits.sourcePorts"
+            ),
+        ),
+    }
+}
+
 /// Certificates of minutes need a clock that is right to seconds.
 fn clock() -> Line {
     let running = |names: &[&str]| {
@@ -133,7 +162,25 @@ fn ca(gateway: &Gateway) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Outcome;
     use super::*;
+
+    #[test]
+    fn source_ports_that_the_nodes_sockets_use_too_are_named_unless_they_are_reserved() {
+        let ours: PortRange = "61000-65535".parse().unwrap();
+        for (name, local, reserved, overlaps) in [
+            ("as Linux comes", "32768\t60999", "", false),
+            ("one port of ours", "32768\t61000", "", true),
+            ("that one is reserved", "32768\t61000", "8080,61000", false),
+            ("a range that is common", "1024\t65535", "", true),
+            ("all of ours are reserved", "1024\t65535", "61000-65535", false),
+            ("all but one", "1024\t65535", "61000-65534", true),
+        ] {
+            let line = shared_ports(ours, local, reserved);
+            assert_eq!(line.outcome == Outcome::Note, overlaps, "{name}: {}", line.found);
+        }
+        assert_eq!(shared_ports(ours, "", "").outcome, Outcome::Note);
+    }
 
     #[test]
     fn ranges_of_cpus_are_read_as_the_kernel_writes_them() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::snapshot::RefuseReason::{self, *};
-use ::snapshot::{RuleId, Side, TlsMode};
+use ::snapshot::{RuleId, Side, SourceAddress, TlsMode};
 
 use super::route::{Route, Svids};
 use crate::planted::{self, Bug};
@@ -130,6 +130,7 @@ pub struct Standing {
     /// local).
     pub local_id: Option<Arc<str>>,
     pub wire: Wire,
+    pub source: SourceAddress,
 }
 
 /// How a living connection is on the wire.
@@ -157,12 +158,12 @@ impl Standing {
             }
             Route::Plain { workload, .. } | Route::Refuse { workload, .. } => (workload, Wire::of(route, tls, peer)),
         };
-        Self { local_id: local.map(id), wire }
+        Self { local_id: local.map(id), wire, source: route.source() }
     }
 
     /// Decides again under `newer`, for the same addresses. A call that would now be carried in
-    /// another way (other identity, encrypted instead of plain or plain instead of encrypted) is
-    /// [`PolicyChanged`], like one that is now refused; an SVID that has expired since is not.
+    /// another way (other identity, encrypted instead of plain or plain instead of encrypted, from
+    /// another address) is [`PolicyChanged`], like one that is now refused; an SVID that has expired since is not.
     pub fn decide_again(
         &self,
         newer: &Compiled,
@@ -179,6 +180,11 @@ impl Standing {
         let now = Self::new(newer, &route, self.wire != Wire::Plain, peer);
         if !carried_alike(&route, &self.wire) || now.local_id != self.local_id {
             let detail = "the call would now be carried in another way, or under another identity";
+            return Err(Refusal::new(PolicyChanged, detail));
+        }
+        // A refusal names itself below.
+        if now.source != self.source && !matches!(route, Route::Refuse { .. }) {
+            let detail = format!("the call would now leave with source: {}", now.source.name());
             return Err(Refusal::new(PolicyChanged, detail));
         }
         if let (Wire::Local(then), Wire::Local(now)) = (&self.wire, &now.wire)

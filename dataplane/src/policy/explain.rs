@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Explanation, RefuseReason, RuleId, Side, TlsMode};
+use ::snapshot::{Direction, Explanation, RefuseReason, RuleId, Side, SourceAddress, TlsMode};
 
 use super::{AllowList, Route, Verdict, decide, why_not};
 use crate::snapshot::Compiled;
@@ -159,7 +159,7 @@ impl<'a> Story<'a> {
                 let caller = hypothetical(&from);
                 self.verdict(route, Some(&caller));
             }
-            Route::Plain { why, rule, workload } => {
+            Route::Plain { why, rule, workload, source } => {
                 self.told.allowed = true;
                 self.told.passed = true;
                 self.told.rule = self.name_rule(*rule);
@@ -170,6 +170,7 @@ impl<'a> Story<'a> {
                 };
                 self.told.direction = workload.map(|index| self.direction_of(index, to));
                 self.say(why.meaning().to_owned());
+                self.tell_source(*source);
             }
             Route::Refuse { reason, workload, rule, detail } => {
                 self.told.direction = workload.map(|index| self.direction_of(index, to));
@@ -223,15 +224,26 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// That the caller's own address is kept goes without saying.
+    fn tell_source(&mut self, source: SourceAddress) {
+        match source {
+            SourceAddress::Preserve => {}
+            SourceAddress::Node => {
+                self.say("The far side sees an address of this node, not the caller's (source: node).".into());
+            }
+        }
+    }
+
     /// Who the server is shows in the handshake: the call is allowed if somebody could answer it.
     fn tell_egress(&mut self, route: &Route, to: SocketAddr) {
-        let Route::Egress { workload, endpoint, rule, mode } = *route else { return };
+        let Route::Egress { workload, endpoint, rule, mode, source } = *route else { return };
         let (caller, service) = (&self.compiled.workloads[workload], self.compiled.service_name(endpoint));
         let entry = &caller.egress[rule];
         self.told.direction = Some(Direction::Egress);
         self.told.mode = Some(mode);
         let place = self.name_rule(Some(entry.id)).unwrap_or_default();
         self.say(format!("{to} is service {service}, selected by {place}, mode {}.", mode.name()));
+        self.tell_source(source);
         let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
         if lists.is_empty() {
             self.say("No list restricts the server's SPIFFE ID.".into());

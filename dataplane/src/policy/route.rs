@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 
-use ::snapshot::{RefuseReason, RuleId, Side, TlsMode, Unmatched};
+use ::snapshot::{RefuseReason, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
 use crate::snapshot::{Compiled, EndpointId};
 
@@ -29,6 +29,7 @@ pub enum Route {
         endpoint: EndpointId,
         rule: usize,
         mode: TlsMode,
+        source: SourceAddress,
     },
     /// Between two workloads of this node, both attested here: decided like a wire call, relayed
     /// plain. `rule`: None where no egress rule matched and unmatched calls pass.
@@ -44,6 +45,7 @@ pub enum Route {
         workload: Option<usize>,
         why: Why,
         rule: Option<RuleId>,
+        source: SourceAddress,
     },
     Refuse {
         reason: RefuseReason,
@@ -51,6 +53,21 @@ pub enum Route {
         rule: Option<RuleId>,
         detail: Option<String>,
     },
+}
+
+impl Route {
+    /// Relayed plain, with the caller's own address.
+    const fn plain(workload: Option<usize>, why: Why, rule: Option<RuleId>) -> Self {
+        Self::Plain { workload, why, rule, source: SourceAddress::Preserve }
+    }
+
+    /// Which address the far side sees.
+    pub const fn source(&self) -> SourceAddress {
+        match *self {
+            Self::Egress { source, .. } | Self::Plain { source, .. } => source,
+            Self::Inbound { .. } | Self::Local { .. } | Self::Refuse { .. } => SourceAddress::Preserve,
+        }
+    }
 }
 
 /// Why a call is relayed plain.
@@ -106,7 +123,7 @@ impl Compiled {
         match side {
             Side::Outside => match to {
                 Some(to) => self.inbound(svids, to, server.port()),
-                None => Route::Plain { workload: None, why: Why::NotOurs, rule: None },
+                None => Route::plain(None, Why::NotOurs, None),
             },
             Side::Inside => {
                 let from = self.source(interface, client.ip());
@@ -124,11 +141,9 @@ impl Compiled {
     fn inbound(&self, svids: Svids, workload: usize, port: u16) -> Route {
         let mode = self.workloads[workload].mode_of(port);
         match mode {
-            TlsMode::Disable => Route::Plain {
-                workload: Some(workload),
-                why: Why::Disabled,
-                rule: Some(self.workloads[workload].inbound_rule),
-            },
+            TlsMode::Disable => {
+                Route::plain(Some(workload), Why::Disabled, Some(self.workloads[workload].inbound_rule))
+            }
             // A plain caller needs no SVID of ours; one that offers TLS will find it missing.
             TlsMode::Permissive => Route::Inbound { workload, port, mode },
             TlsMode::Mutual | TlsMode::Simple => match self.lacks_svid(svids, workload) {
@@ -142,13 +157,14 @@ impl Compiled {
         let caller = &self.workloads[workload];
         let Some((rule, endpoint)) = self.egress(workload, server) else { return self.unmatched(workload, server) };
         let entry = &caller.egress[rule];
-        let plain = |why| Route::Plain { workload: Some(workload), why, rule: Some(entry.id) };
+        let source = entry.source;
+        let wire = Route::Egress { workload, endpoint, rule, mode: entry.mode, source };
         match entry.mode {
             TlsMode::Mutual => match self.lacks_svid(svids, workload) {
                 Some(refusal) => refusal,
-                None => Route::Egress { workload, endpoint, rule, mode: entry.mode },
+                None => wire,
             },
-            TlsMode::Simple => Route::Egress { workload, endpoint, rule, mode: entry.mode },
+            TlsMode::Simple => wire,
             TlsMode::Permissive if caller.outbound.is_some() || entry.allowed.is_some() => Route::Refuse {
                 reason: RefuseReason::NotAllowedOutbound,
                 workload: Some(workload),
@@ -158,17 +174,18 @@ impl Compiled {
                         .into(),
                 ),
             },
-            TlsMode::Permissive => plain(Why::PermissiveEgress),
-            TlsMode::Disable => plain(Why::Disabled),
+            TlsMode::Permissive => {
+                Route::Plain { workload: Some(workload), why: Why::PermissiveEgress, rule: Some(entry.id), source }
+            }
+            // Not ours to touch, so its address is not either.
+            TlsMode::Disable => Route::plain(Some(workload), Why::Disabled, Some(entry.id)),
         }
     }
 
     fn unmatched(&self, workload: usize, server: SocketAddr) -> Route {
         let caller = &self.workloads[workload];
         match caller.unmatched_egress {
-            Unmatched::Pass => {
-                Route::Plain { workload: Some(workload), why: Why::UnmatchedEgress, rule: caller.unmatched_rule }
-            }
+            Unmatched::Pass => Route::plain(Some(workload), Why::UnmatchedEgress, caller.unmatched_rule),
             Unmatched::Refuse => Route::Refuse {
                 reason: RefuseReason::UnmatchedEgress,
                 workload: Some(workload),
@@ -241,7 +258,7 @@ impl Compiled {
             }
             (_, Unmatched::Pass | Unmatched::Refuse) => {
                 let why = if untouched { Why::Disabled } else { Why::NoIdentity };
-                Route::Plain { workload: None, why, rule: None }
+                Route::plain(None, why, None)
             }
         }
     }

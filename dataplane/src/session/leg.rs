@@ -18,7 +18,7 @@ const SEGMENTS_PER_TURN: usize = 128;
 
 pub struct Leg {
     pub port: PortId,
-    /// The address we speak as, which is the other side's real one (D1).
+    /// The address we speak as: the other side's real one (D1), or the node's (`source: node`).
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub conn: Box<Connection>,

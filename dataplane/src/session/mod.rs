@@ -10,6 +10,8 @@
 
 mod close;
 mod leg;
+mod open;
+mod origin;
 mod plan;
 mod relay;
 mod report;
@@ -19,7 +21,7 @@ mod syn;
 
 use std::sync::Arc;
 
-use snapshot::{CloseReason, Port, RefuseReason, RuleId, Timeouts, Version};
+use snapshot::{CloseReason, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
 pub use leg::{Leg, Reply, send_frame};
@@ -36,6 +38,7 @@ use crate::snapshot::Compiled;
 use crate::stats::CoreCounters;
 use crate::time::{Instant, Now};
 use crate::tls::Peer;
+use crate::worker::handoff::Handoff;
 use crate::worker::{Mailbox, Pool};
 
 /// What a session needs of its worker for one call.
@@ -48,6 +51,9 @@ pub struct Context<'a, P: PacketIo> {
     pub compiled: &'a Arc<Compiled>,
     pub ports: &'a [Port],
     pub timeouts: &'a Timeouts,
+    pub source_ports: PortRange,
+    /// Which flows are this core's.
+    pub handoff: &'a Handoff,
     pub mailbox: &'a Mailbox,
     pub now: Now,
     /// Handshake steps that this turn may still do.

@@ -1,7 +1,7 @@
 //! What a session is to do, read off the policy's [`Route`]: which leg speaks what, and who is
 //! connected first (D12).
 
-use snapshot::{Direction, Side, TlsMode};
+use snapshot::{Direction, Side, SourceAddress, TlsMode};
 
 use crate::policy::Route;
 
@@ -29,6 +29,8 @@ pub struct Plan {
     pub order: Order,
     pub down: Speech,
     pub up: Speech,
+    /// Where the up leg calls from.
+    pub source: SourceAddress,
     /// What the views show.
     pub mode: Option<TlsMode>,
 }
@@ -36,7 +38,8 @@ pub struct Plan {
 impl Plan {
     /// None: the route refuses.
     pub fn of(route: &Route, side: Side) -> Option<Self> {
-        let plan = |direction, order, down, up, mode| Some(Self { direction, order, down, up, mode });
+        let plan =
+            |direction, order, down, up, mode| Some(Self { direction, order, down, up, source: route.source(), mode });
         match *route {
             Route::Inbound { mode, .. } => {
                 let down = match mode {

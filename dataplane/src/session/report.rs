@@ -24,6 +24,7 @@ impl Session {
             direction: self.plan.direction,
             client: self.down.remote,
             server: self.down.local,
+            source: self.up.as_ref().map(|up| up.local).filter(|local| *local != self.down.remote),
             workload: self.workload.as_deref().map(str::to_owned),
             local_id: self.local_id.as_deref().map(str::to_owned),
             peer_id: self
@@ -110,6 +111,7 @@ pub fn refused_at_once(
         direction: direction_of(side),
         client,
         server,
+        source: None,
         workload: compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string()),
         local_id: compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string()),
         peer_id: None,

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Place, Prefix, RuleId, RuleSource, Snapshot, Svid, TlsMode, Unmatched, Version,
-    channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Place, Prefix, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode, Unmatched,
+    Version, channel::PrivateKey,
 };
 
 use super::addresses::{AddressTable, Map};
@@ -69,6 +69,7 @@ pub struct Egress {
     /// The entry's own mode, or else the workload's.
     pub mode: TlsMode,
     pub allowed: Option<AllowList>,
+    pub source: SourceAddress,
 }
 
 #[derive(Debug)]
@@ -244,6 +245,7 @@ fn compile_egress(rule: &EgressRule, mode: TlsMode) -> Egress {
         services: rule.services.clone(),
         mode: rule.mode.unwrap_or(mode),
         allowed: rule.allowed.as_deref().map(AllowList::new),
+        source: rule.source,
     }
 }
 

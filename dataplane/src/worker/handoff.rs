@@ -1,8 +1,8 @@
 //! Frames that arrive on another core's queue, handed to the core that owns their flow.
 //!
 //! The network card spreads packets over queues by a hash of its own, and two legs of a session may
-//! differ in it. Each flow has one owner ([`crate::flow::owner`]: the same for both directions and
-//! both legs); whoever receives a frame of another's flow copies it into one of a fixed number of
+//! differ in it. Each flow has one owner ([`crate::flow::owner`]: the same for both directions, and for
+//! both legs, since they have one 4-tuple or else a port that is chosen so); whoever receives a frame of another's flow copies it into one of a fixed number of
 //! parcels. A full ring drops the frame (`HandoffFull`), and TCP repairs it.
 //!
 //! ```text

@@ -185,6 +185,8 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             compiled,
             ports: &self.settings.ports,
             timeouts: &self.settings.timeouts,
+            source_ports: self.settings.limits.source_ports,
+            handoff: &self.handoff,
             mailbox: &self.mailbox,
             now: self.now,
             handshakes,

@@ -2,6 +2,7 @@
 //! stock rustls, and notes what it sees.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 
 use rustls::Connection;
 use smoltcp::iface::SocketHandle;
@@ -16,6 +17,8 @@ pub struct End {
     pub call: CallId,
     pub side: Side,
     pub handle: SocketHandle,
+    /// The other end, as this one sees it.
+    pub peer: SocketAddr,
     pub tls: Option<Box<Connection>>,
     pub progress: Progress,
     /// When a paced script may go on.
@@ -25,11 +28,12 @@ pub struct End {
 }
 
 impl End {
-    pub fn new(call: CallId, side: Side, handle: SocketHandle, tls: Option<Connection>) -> Self {
+    pub fn new(call: CallId, side: Side, handle: SocketHandle, peer: SocketAddr, tls: Option<Connection>) -> Self {
         Self {
             call,
             side,
             handle,
+            peer,
             tls: tls.map(Box::new),
             progress: Progress::default(),
             next: None,

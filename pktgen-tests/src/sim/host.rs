@@ -80,6 +80,11 @@ pub struct Host {
     listeners: Vec<Listener>,
     pub ends: Vec<End>,
     payload: Payload,
+    /// Nodes that call on behalf of their workloads (`source: node`): whose call it is shows in its
+    /// first bytes, or else it is the first that still waits for its service.
+    pub nodes: Vec<IpAddr>,
+    /// Calls of `nodes` that have said nothing yet, by listener.
+    unnamed: Vec<(usize, SocketHandle)>,
     /// Callers that reached a service and are in no list of calls.
     pub strangers: Vec<(SocketAddr, SocketAddr)>,
     /// It vanished: hears nothing and says nothing.
@@ -122,6 +127,8 @@ impl Host {
             listeners: Vec::new(),
             ends: Vec::new(),
             payload,
+            nodes: Vec::new(),
+            unnamed: Vec::new(),
             strangers: Vec::new(),
             unplugged: false,
         }
@@ -140,7 +147,7 @@ impl Host {
             let name = config.1.clone().try_into().expect("a host name");
             ClientConnection::new(config.0.clone(), name).expect("a client configuration that works").into()
         });
-        self.ends.push(End::new(id, Side::Client, handle, tls));
+        self.ends.push(End::new(id, Side::Client, handle, call.server, tls));
     }
 
     /// A frame for us, if it is: the network card looks at the address, TCP at the rest.
@@ -223,6 +230,9 @@ impl Host {
             self.listeners[at].handles = waiting;
             greeted.into_iter().for_each(|handle| self.greet(at, handle, calls));
         }
+        for (at, handle) in std::mem::take(&mut self.unnamed) {
+            self.greet(at, handle, calls);
+        }
     }
 
     fn greet(&mut self, listener: usize, handle: SocketHandle, calls: &[Call]) {
@@ -232,6 +242,14 @@ impl Host {
             return;
         };
         let (client, server) = (address(remote), address(local));
+        let exactly = calls.iter().rposition(|call| call.client == client && call.server == server);
+        let call = match exactly {
+            None if self.nodes.contains(&client.ip()) => match self.call_behind(listener, handle, server, calls) {
+                Some(call) => Some(call),
+                None => return self.unnamed.push((listener, handle)),
+            },
+            call => call,
+        };
         let tls = match &self.listeners[listener].service {
             Service::Mute => return,
             Service::Plain => None,
@@ -239,9 +257,30 @@ impl Host {
                 Some(ServerConnection::new(config.clone()).expect("a server configuration that works").into())
             }
         };
-        match calls.iter().rposition(|call| call.client == client && call.server == server) {
-            Some(call) => self.ends.push(End::new(CallId(call), Side::Server, handle, tls)),
+        match call {
+            Some(call) => self.ends.push(End::new(CallId(call), Side::Server, handle, client, tls)),
             None => self.strangers.push((client, server)),
+        }
+    }
+
+    /// The call to `server` that a node makes in its own name. None: its first bytes have yet to come.
+    fn call_behind(
+        &mut self,
+        listener: usize,
+        handle: SocketHandle,
+        server: SocketAddr,
+        calls: &[Call],
+    ) -> Option<usize> {
+        const ENOUGH: usize = 64;
+        let served = |call: usize| self.ends.iter().any(|end| end.call.0 == call && end.side == Side::Server);
+        let mut waiting = (0..calls.len()).filter(|&call| calls[call].server == server && !served(call));
+        match self.listeners[listener].service {
+            Service::Plain => {
+                let first = self.sockets.get_mut::<tcp::Socket<'_>>(handle).peek(ENOUGH).unwrap_or_default();
+                let said = |call: &usize| self.payload.from(CallId(*call), Side::Client, 0, ENOUGH) == first;
+                waiting.find(|call| first.len() == ENOUGH && said(call))
+            }
+            Service::Tls(_) | Service::Mute => waiting.next(),
         }
     }
 

@@ -16,6 +16,10 @@ pub struct Oracle {
     by_tuple: Map<(SocketAddr, SocketAddr), CallId>,
     /// Calls that the version in force does not allow (any more).
     forbidden: HashSet<CallId, FixedState>,
+    /// Servers that nodes call plainly in their own names, so that no tuple says whose call it is.
+    in_clear: HashSet<SocketAddr, FixedState>,
+    /// The sequence number of the last SYN of each 4-tuple.
+    pub syns: Map<(SocketAddr, SocketAddr), u32>,
     /// Payload bytes in frames towards services.
     pub carried: u64,
 }
@@ -33,12 +37,21 @@ impl Oracle {
         self.forbidden.insert(id);
     }
 
+    /// Whatever goes to `server` and back may be in clear on the outside link.
+    pub fn in_clear(&mut self, server: SocketAddr) {
+        self.in_clear.insert(server);
+    }
+
     /// A frame that `segment` is about to carry; `gateway`: a gateway sends it.
     pub fn sent(&mut self, segment: Segment, gateway: bool, frame: &[u8], calls: &[Call]) -> Result<(), String> {
         let Some(seen) = see(frame) else { return Ok(()) };
+        if seen.syn {
+            self.syns.insert((seen.source, seen.destination), seen.sequence);
+        }
         let from_client = self.by_tuple.get(&(seen.source, seen.destination)).copied();
         let call = from_client.or_else(|| self.by_tuple.get(&(seen.destination, seen.source)).copied());
-        let plain = call.is_some_and(|id| calls[id.0].plain);
+        let plain = call.is_some_and(|id| calls[id.0].plain)
+            || [seen.source, seen.destination].iter().any(|end| self.in_clear.contains(end));
         if segment == Segment::Wire && !plain {
             self.wire.sealed(&seen)?;
         }

@@ -32,6 +32,7 @@ impl Setup {
             buffer: 64 << 10,
             history: 64,
             pre_existing_grace: std::time::Duration::ZERO,
+            ..Limits::default()
         };
         let timeouts = Timeouts { keep_alive: std::time::Duration::from_secs(20), ..Timeouts::default() };
         Self {

@@ -10,8 +10,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use snapshot::{
-    EgressRule, IdPattern, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA, Service,
-    Snapshot, TlsMode, Unmatched, Version, Workload, policy::Endpoint,
+    EgressRule, IdPattern, Link, LinkAddress, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
+    Service, Snapshot, SourceAddress, TlsMode, Unmatched, Version, Workload, policy::Endpoint,
 };
 
 use super::clock::EPOCH;
@@ -101,6 +101,11 @@ pub fn subnet(segment: Segment, v6: bool) -> Prefix {
     Prefix::new(address_of(segment, 0, v6), if v6 { 64 } else { 24 })
 }
 
+/// Of a gateway's port on the wire.
+pub fn node_address(node: usize, v6: bool) -> IpAddr {
+    address_of(Segment::Wire, node as u8 + 1, v6)
+}
+
 /// Everywhere: what is not on the link goes to a gateway.
 pub fn next_hops(segment: Segment) -> Vec<(Prefix, [u8; 6])> {
     let mut hops = Vec::new();
@@ -109,6 +114,9 @@ pub fn next_hops(segment: Segment) -> Vec<(Prefix, [u8; 6])> {
             Segment::InsideA => hops.push((Prefix::new(address_of(segment, 0, v6), 0), gateway_mac(0, true))),
             Segment::InsideB => hops.push((Prefix::new(address_of(segment, 0, v6), 0), gateway_mac(1, true))),
             Segment::Wire => {
+                for node in 0..2 {
+                    hops.push((Prefix::host(node_address(node, v6)), gateway_mac(node, false)));
+                }
                 hops.push((subnet(Segment::InsideA, v6), gateway_mac(0, false)));
                 hops.push((subnet(Segment::InsideB, v6), gateway_mac(1, false)));
             }
@@ -127,6 +135,12 @@ pub fn network(node: usize, mtus: [usize; 2]) -> Network {
         mac: gateway_mac(node, inside),
         mtu,
         up: true,
+        addresses: [false, true]
+            .map(|v6| match inside {
+                true => LinkAddress { address: address_of(own, 1, v6), length: subnet(own, v6).length },
+                false => LinkAddress { address: node_address(node, v6), length: subnet(Segment::Wire, v6).length },
+            })
+            .into(),
     };
     let mut network = Network {
         revision: 1,
@@ -135,7 +149,8 @@ pub fn network(node: usize, mtus: [usize; 2]) -> Network {
     };
     for v6 in [false, true] {
         let gateway = address_of(Segment::Wire, 2 - node as u8, v6);
-        let route = |prefix, interface, gateway| Route { prefix, interface, gateway, metric: 0, mtu: None };
+        let route =
+            |prefix, interface, gateway| Route { prefix, interface, gateway, metric: 0, mtu: None, source: None };
         network.routes.push(route(subnet(own, v6), 10, None));
         network.routes.push(route(subnet(Segment::Wire, v6), 11, None));
         network.routes.push(route(subnet(other, v6), 11, Some(gateway)));
@@ -205,6 +220,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         services: services.iter().map(|&at| at as u32).collect(),
         mode,
         allowed: None,
+        source: SourceAddress::Preserve,
     };
     let v4_and_v6 = [false, true].map(|v6| Place {
         interface: "in0".into(),

@@ -1,6 +1,6 @@
 //! Living connections under a newer snapshot: what stays allowed goes on, what does not ends.
 
-use ::snapshot::{RefuseReason::PolicyChanged, TlsMode, Unmatched};
+use ::snapshot::{RefuseReason::PolicyChanged, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, OUTSIDE, Way, peer, route};
 use crate::policy::Standing;
@@ -50,7 +50,7 @@ fn a_living_connection_ends_when_its_permission_does() {
     type Change = fn(&mut World);
     type Case = (&'static str, Way, &'static str, bool, Option<&'static str>, Change);
     let inbound: Change = |w| w.database().inbound = Some(vec![exact(API)]);
-    let cases: [Case; 11] = [
+    let cases: [Case; 12] = [
         ("taken off the list", OUTSIDE, DB_AT, true, Some(FRONTEND), inbound),
         ("taken off, local", FROM_FRONTEND, DB_AT, false, None, inbound),
         ("taken off, outbound", FROM_FRONTEND, API_AT, true, Some(API), |w| w.frontend().outbound = Some(vec![])),
@@ -66,6 +66,9 @@ fn a_living_connection_ends_when_its_permission_does() {
         }),
         ("no bundle any more", OUTSIDE, DB_AT, true, Some("spiffe://partner.org/billing/x"), |w| {
             w.snapshot.bundles.pop();
+        }),
+        ("the far side would see another address", FROM_FRONTEND, API_AT, true, Some(API), |w| {
+            w.frontend().egress[0].source = SourceAddress::Node;
         }),
         ("the address is another's", OUTSIDE, DB_AT, true, Some(FRONTEND), |w| {
             let places = std::mem::take(&mut w.database().places);

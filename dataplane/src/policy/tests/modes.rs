@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::snapshot::{Prefix, RefuseReason::*, RuleId, Side, TlsMode, Unmatched};
+use ::snapshot::{Prefix, RefuseReason::*, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, OUTSIDE, Way, peer, route};
 use crate::policy::{Route, Verdict, Why, decide};
@@ -265,5 +265,8 @@ fn one_address_leads_to_one_workload_also_over_two_interfaces() {
 fn why_plain_is_named() {
     let compiled: Arc<Compiled> = World::new().compile();
     let plain = route(&compiled, FROM_FRONTEND, "203.0.113.1:80");
-    assert_eq!(plain, Route::Plain { workload: Some(0), why: Why::UnmatchedEgress, rule: None });
+    assert_eq!(
+        plain,
+        Route::Plain { workload: Some(0), why: Why::UnmatchedEgress, rule: None, source: SourceAddress::Preserve }
+    );
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, TlsMode, Unmatched};
+use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, route};
 use crate::io::PortId;
@@ -167,14 +167,28 @@ fn an_explanation_agrees_with_route_and_verdict() {
         "{told:#?}"
     );
     let told = explain(&world.compile(), &address("198.18.9.9"), at(DB_AT), NOW);
-    assert_eq!(
-        told.only_with.as_deref(),
-        Some("spiffe://example.com/myapp/app/frontend, spiffe://partner.org/billing/*")
-    );
-    world.frontend().egress[0].allowed = None;
+    assert_eq!(told.only_with.as_deref(), Some(format!("{FRONTEND}, spiffe://partner.org/billing/*").as_str()));
     world.frontend().outbound = Some(vec![exact(DATABASE)]);
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW);
     assert_eq!(told.refused, Some(NotAllowedOutbound), "{told:#?}");
     let told = explain(&world.compile(), &id(FRONTEND), at(API_AT), NOW + 9999);
     assert_eq!(told.refused, Some(NoSvid), "{told:#?}");
+}
+
+#[test]
+fn an_explanation_says_that_the_far_side_sees_another_address_where_it_does() {
+    let mut world = World::new();
+    let seen_as = "The far side sees an address of this node, not the caller's (source: node).".to_owned();
+    world.frontend().outbound = None;
+    world.frontend().egress[0].allowed = None;
+    for (source, mode, want) in [
+        (SourceAddress::Preserve, TlsMode::Mutual, false),
+        (SourceAddress::Node, TlsMode::Mutual, true),
+        (SourceAddress::Node, TlsMode::Permissive, true),
+        (SourceAddress::Node, TlsMode::Disable, false),
+    ] {
+        (world.frontend().egress[0].source, world.frontend().egress[0].mode) = (source, Some(mode));
+        let told = explain(&world.compile(), &Caller::Id(FRONTEND.into()), at(API_AT), NOW);
+        assert_eq!((told.allowed, told.steps.contains(&seen_as)), (true, want), "{source:?} {mode:?}: {told:#?}");
+    }
 }

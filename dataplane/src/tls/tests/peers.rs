@@ -1,6 +1,6 @@
 //! Peers good and bad, in both roles: each ends with one reason here and one alert there.
 
-use ::snapshot::{RefuseReason, RefuseReason::*, RuleId, TlsMode};
+use ::snapshot::{RefuseReason, RefuseReason::*, RuleId, SourceAddress, TlsMode};
 use rcgen::{ExtendedKeyUsagePurpose as Eku, KeyUsagePurpose as Use};
 use rustls::AlertDescription as Alert;
 use rustls::server::danger::ClientCertVerifier;
@@ -25,7 +25,13 @@ const FROM: usize = 0;
 const TO: usize = 1;
 
 fn to_api(mode: TlsMode) -> Route {
-    Route::Egress { workload: FROM, endpoint: EndpointId { service: 0, endpoint: 0 }, rule: 0, mode }
+    Route::Egress {
+        workload: FROM,
+        endpoint: EndpointId { service: 0, endpoint: 0 },
+        rule: 0,
+        mode,
+        source: SourceAddress::Preserve,
+    }
 }
 
 fn alert_of(error: Option<rustls::Error>) -> Option<Alert> {
@@ -297,7 +303,13 @@ fn the_host_name_goes_out_as_sni_and_an_address_does_not() {
     let compiled = world.compile();
     for (service, want) in [(0, Some("api.example.com")), (1, None)] {
         let endpoint = EndpointId { service, endpoint: 0 };
-        let route = Route::Egress { workload: FROM, endpoint, rule: service as usize, mode: TlsMode::Mutual };
+        let route = Route::Egress {
+            workload: FROM,
+            endpoint,
+            rule: service as usize,
+            mode: TlsMode::Mutual,
+            source: SourceAddress::Preserve,
+        };
         let mut leg = TlsLeg::originate(&compiled, &route, at(API_AT), NOW).unwrap();
         let mut server = stock::server(&world.ca.svid(API), true, &[&TLS13]);
         assert_eq!(stock::carry(&mut leg, &mut server), (None, None));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::snapshot::{CloseReason, RefuseReason, TlsMode};
+use ::snapshot::{CloseReason, RefuseReason, SourceAddress, TlsMode};
 
 use super::certs::{Ca, NOW};
 use super::stock::{self, ALL};
@@ -29,7 +29,8 @@ pub fn pair(algorithm: Option<&'static rcgen::SignatureAlgorithm>) -> (Arc<Compi
 
 fn legs((near, far): &(Arc<Compiled>, Arc<Compiled>)) -> (TlsLeg, TlsLeg) {
     let endpoint = EndpointId { service: 0, endpoint: 0 };
-    let route = Route::Egress { workload: 0, endpoint, rule: 0, mode: TlsMode::Mutual };
+    let route =
+        Route::Egress { workload: 0, endpoint, rule: 0, mode: TlsMode::Mutual, source: SourceAddress::Preserve };
     let client = TlsLeg::originate(near, &route, at(API_AT), NOW).unwrap();
     (client, TlsLeg::accept(far, 1, 3000, TlsMode::Mutual, NOW).unwrap())
 }

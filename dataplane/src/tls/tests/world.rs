@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ::snapshot::policy::Endpoint;
 use ::snapshot::{
-    EgressRule, IdPattern, Place, Prefix, RuleId, RuleSource, SCHEMA, Service, Snapshot, TlsMode, Unmatched, Version,
-    Workload,
+    EgressRule, IdPattern, Place, Prefix, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
+    Unmatched, Version, Workload,
 };
 
 use super::certs::Ca;
@@ -109,7 +109,7 @@ pub fn service(name: &str, address: &str, host: Option<&str>) -> Service {
 }
 
 pub fn rule(id: u32, service: u32, mode: Option<TlsMode>, allowed: Option<Vec<IdPattern>>) -> EgressRule {
-    EgressRule { id: RuleId(id), services: vec![service], mode, allowed }
+    EgressRule { id: RuleId(id), services: vec![service], mode, allowed, source: SourceAddress::Preserve }
 }
 
 fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u32) -> Workload {
