@@ -70,11 +70,11 @@ mod tests {
     use super::*;
 
     fn network(index: u32, routes: &[&str]) -> Network {
-        let link = Link { name: "in0".into(), index, mac: [2; 6], mtu: 1500, up: true };
+        let link = Link { name: "in0".into(), index, mac: [2; 6], mtu: 1500, up: true, addresses: vec![] };
         let route = |text: &&str| {
             let (address, length) = text.split_once('/').unwrap();
             let prefix = snapshot::Prefix::new(address.parse().unwrap(), length.parse().unwrap());
-            Route { prefix, interface: index, gateway: None, metric: 0, mtu: None }
+            Route { prefix, interface: index, gateway: None, metric: 0, mtu: None, source: None }
         };
         Network { links: vec![link], routes: routes.iter().map(route).collect(), ..Network::default() }
     }
