@@ -151,9 +151,9 @@ fn random_bytes_never_panic() {
 fn the_sum_is_that_of_the_rfc_whatever_the_length() {
     let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
     assert_eq!(super::checksum::ones_complement(&example), 0xddf2, "RFC 1071 §3");
-    let bytes: Vec<u8> = (0..70_000u32).map(|i| (i * 31 >> 3) as u8 | 0x80).collect();
+    let bytes: Vec<u8> = (0..70_000u32).map(|i| ((i * 31) >> 3) as u8 | 0x80).collect();
     for length in (0..200).chain([1447, 1448, 65_535, 70_000]) {
-        let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+        let word = |pair: &[u8]| (u32::from(pair[0]) << 8) | u32::from(pair.get(1).copied().unwrap_or(0));
         let one_by_one = bytes[..length].chunks(2).map(word).fold(0, |sum, word| {
             let sum = sum + word;
             (sum & 0xffff) + (sum >> 16)
