@@ -334,6 +334,19 @@ fn each_fault_of_a_gateway_is_named() {
             &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded]"],
         ),
         (
+            "a key exchange that is unknown, and one twice",
+            format!("{GATEWAY}  tls: {{ groups: [x25519, X25519, X25519] }}\n"),
+            &[
+                "g.yaml:15:18: error: spec.tls.groups[0]: \"x25519\" is not allowed here [did you mean X25519? allowed: X25519MLKEM768, X25519, secp256r1]",
+                "g.yaml:15:34: error: spec.tls.groups[2]: is in the list already [each group once]",
+            ],
+        ),
+        (
+            "no key exchange at all",
+            format!("{GATEWAY}  tls: {{ groups: [] }}\n"),
+            &["g.yaml:15:18: error: spec.tls.groups: an empty list [name at least one group, such as [X25519]]"],
+        ),
+        (
             "a limit of zero",
             format!("{GATEWAY}  limits: {{ sessions: 0, flow: 5 }}\n"),
             &[
@@ -566,6 +579,7 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     let defaults = load(&[("gateway.yaml", GATEWAY)]).unwrap().gateway;
     // The reference shows the defaults, so that it cannot drift from them.
     assert_eq!(loaded.gateway.limits, defaults.limits);
+    assert_eq!(loaded.gateway.groups, defaults.groups);
     assert_eq!(loaded.gateway.timeouts, defaults.timeouts);
     assert_eq!(loaded.gateway.pin_directory, defaults.pin_directory);
     let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
@@ -607,4 +621,11 @@ fn no_damage_to_a_file_panics() {
         }
     }
     assert!(taken > 0 && refused > 0, "{taken} {refused}");
+}
+
+#[test]
+fn key_exchanges_are_taken_in_the_order_that_they_are_named() {
+    let gateway = format!("{GATEWAY}  tls: {{ groups: [secp256r1, X25519] }}\n");
+    let groups = load(&[("g.yaml", &gateway)]).unwrap().gateway.groups;
+    assert_eq!(groups, [snapshot::Group::Secp256r1, snapshot::Group::X25519]);
 }
