@@ -10,7 +10,7 @@ use pktgen_tests::netns::{Host, pair, run};
 use serde::{Deserialize, Serialize};
 
 use crate::peers::{self, Proxy, Setting, envoy, haproxy, nginx};
-use crate::plan::{Cpus, Layout, Tls};
+use crate::plan::{Cpus, Layout, Tls, Work};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +61,24 @@ impl Contender {
             Self::Envoy => true,
             // Takes no session up again: policy is asked for each connection.
             Self::Sluice => layout.tls != Tls::Resumed,
+        }
+    }
+
+    pub fn does(self, work: Work) -> bool {
+        match (self, work) {
+            // Does no handshakes that a storm could be of.
+            (Self::None, Work::Isolation(_)) => false,
+            // The others are no part of a way that leads past them.
+            (Self::Haproxy | Self::Nginx | Self::Envoy, Work::Bystander { .. }) => false,
+            (
+                _,
+                Work::Bulk(_)
+                | Work::Connections { .. }
+                | Work::RoundTrip { .. }
+                | Work::Idle { .. }
+                | Work::Isolation(_)
+                | Work::Bystander { .. },
+            ) => true,
         }
     }
 

@@ -18,11 +18,16 @@ pub const FRAME: &str = "frame";
 pub const MEMORY: &str = "memory of A+B";
 pub const MACHINE: &str = "memory of machine";
 pub const BASE: &str = "memory before";
+/// ClientHellos of a storm, and how many were answered by a server's flight.
+pub const SENT: &str = "hellos sent";
+pub const ANSWERED: &str = "hellos answered";
 pub const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 /// In the order of columns.
-pub const ORDER: [&str; 13] =
-    [THROUGHPUT, RATE, ABOVE, BUSY, PROCESSES, "p50", "p99", "p99.9", "p99.99", FRAME, MEMORY, MACHINE, BASE];
+pub const ORDER: [&str; 15] = [
+    THROUGHPUT, RATE, ABOVE, BUSY, PROCESSES, "p50", "p99", "p99.9", "p99.99", FRAME, SENT, ANSWERED, MEMORY, MACHINE,
+    BASE,
+];
 
 pub fn of(work: Work, outcome: &Outcome) -> BTreeMap<String, Figure> {
     let (measured, spent) = (&outcome.measured, outcome.measured.spent);
@@ -36,7 +41,12 @@ pub fn of(work: Work, outcome: &Outcome) -> BTreeMap<String, Figure> {
             all.push((PROCESSES, spent.processes / gib, "s/GiB"));
             all.push((FRAME, outcome.frame, "B"));
         }
-        Work::Connections { .. } | Work::RoundTrip { .. } => {
+        // Its frames do not pass gateway B.
+        Work::Bystander { .. } => {
+            all.push((THROUGHPUT, measured.bytes as f64 * 8.0 / 1e9 / spent.seconds, "Gbit/s"));
+            all.push((BUSY, spent.own() / gib, "s/GiB"));
+        }
+        Work::Connections { .. } | Work::RoundTrip { .. } | Work::Isolation(_) => {
             all.push((RATE, per_second, "1/s"));
             all.push((BUSY, spent.own() / thousands, "s/1000"));
             all.push((PROCESSES, spent.processes / thousands, "s/1000"));
@@ -45,6 +55,10 @@ pub fn of(work: Work, outcome: &Outcome) -> BTreeMap<String, Figure> {
     }
     if let Some(latency) = &measured.latency {
         all.extend(QUANTILES.iter().filter_map(|(name, quantile)| Some((*name, latency.at(*quantile)?, "µs"))));
+    }
+    if let Some(reached) = outcome.storm {
+        all.push((SENT, reached.sent_per_second(), "1/s"));
+        all.push((ANSWERED, reached.answered_per_second(), "1/s"));
     }
     if let Some(memory) = measured.memory {
         let count = measured.count as f64;

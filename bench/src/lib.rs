@@ -9,6 +9,7 @@
 //! processes of their own inside them and measures, with [`cpu`]; [`run`] writes each of the
 //! [`samples`] down, and [`summary`], [`goals`], [`report`] and [`plot`] say what came of them.
 
+mod beside;
 pub mod cli;
 pub mod contender;
 pub mod cpu;
@@ -27,6 +28,7 @@ pub mod report;
 pub mod run;
 pub mod samples;
 pub mod stage;
+pub mod storm;
 pub mod summary;
 pub mod svg;
 pub mod wire;

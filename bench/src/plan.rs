@@ -37,6 +37,12 @@ pub enum Work {
     Idle {
         connections: u32,
     },
+    /// Round trips on connections that stand, while this goes on beside them.
+    Isolation(Noise),
+    /// A stream on a way that no gateway captures.
+    Bystander {
+        megabits: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,6 +52,17 @@ pub struct Flow {
     pub down: bool,
     /// Of all streams together. None: as fast as it goes.
     pub megabits: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// Handshakes, as many times what the gateway can do.
+    Storm(u32),
+    /// The same frames, to a port that is dropped before the gateway.
+    Dropped(u32),
+    /// One stream, as fast as it goes.
+    Elephant,
 }
 
 /// What the contenders stand on, and how they are set up.
@@ -92,7 +109,7 @@ pub const BASE: Layout = Layout { outside: 1500, inside: 1500, offload: true, cp
 /// Offered by the fixed-rate cases: what every contender can carry, so that all do the same work.
 const MEGABITS: u32 = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 400;
-const REQUESTS_PER_SECOND: u32 = 2000;
+pub const REQUESTS_PER_SECOND: u32 = 2000;
 const MANY_REQUESTS_PER_SECOND: u32 = 4000;
 
 /// The turns of one round.
@@ -100,7 +117,7 @@ pub fn turns(scope: Scope, contenders: &[Contender], chosen: &dyn Fn(&str) -> bo
     let mut turns = Vec::new();
     for (layout, works) in cases(scope) {
         for contender in contenders.iter().filter(|contender| contender.fits(&layout)) {
-            let wanted = |work: &&Work| chosen(&case(**work, &layout));
+            let wanted = |work: &&Work| chosen(&case(**work, &layout)) && contender.does(**work);
             let works: Vec<Work> = works.iter().filter(wanted).copied().collect();
             if !works.is_empty() {
                 turns.push(Turn { layout, contender: *contender, works });
@@ -135,6 +152,8 @@ pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
         (Layout { cpus: Cpus::One, ..BASE }, one_trip.clone()),
         // Laid for themselves: pools that other work has filled would serve these connections.
         (BASE, vec![Work::Idle { connections: 1000 }]),
+        (BASE, [Noise::Dropped(10), Noise::Storm(10)].map(Work::Isolation).to_vec()),
+        (BASE, vec![Work::Bystander { megabits: None }]),
     ];
     if scope == Scope::Full {
         let down = Work::Bulk(Flow { streams: 1, down: true, megabits: None });
@@ -143,6 +162,8 @@ pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
             (mtu(9000, 9000, false), bulk.clone()),
             (mtu(9000, 65535, false), bulk.clone()),
             (BASE, vec![down]),
+            (BASE, [Noise::Dropped(1), Noise::Storm(1), Noise::Elephant].map(Work::Isolation).to_vec()),
+            (BASE, vec![Work::Bystander { megabits: Some(MEGABITS) }]),
             // In a proxy each takes two descriptors, of which many a machine gives 20,000.
             (BASE, vec![Work::Idle { connections: 9000 }]),
             (Layout { cpus: Cpus::One, ..BASE }, vec![stream(1, Some(MEGABITS)), connections[0]]),
@@ -168,7 +189,8 @@ impl Work {
     pub fn seconds(self, seconds: f64) -> f64 {
         match self {
             Self::Bulk(_) => seconds,
-            Self::Connections { .. } | Self::RoundTrip { .. } => seconds * 1.25,
+            Self::Bystander { .. } => seconds,
+            Self::Connections { .. } | Self::RoundTrip { .. } | Self::Isolation(_) => seconds * 1.25,
             // Takes as long as opening takes; this is the time limit's share.
             Self::Idle { connections } => f64::from(connections) / 500.0,
         }
@@ -179,6 +201,8 @@ impl Work {
         match self {
             Self::Bulk(flow) => flow.megabits,
             Self::Connections { rate } | Self::RoundTrip { rate, .. } => rate,
+            Self::Bystander { megabits } => megabits,
+            Self::Isolation(_) => Some(REQUESTS_PER_SECOND),
             Self::Idle { .. } => None,
         }
     }
@@ -202,6 +226,13 @@ impl fmt::Display for Work {
                 }
             }
             Self::Idle { connections } => write!(f, "memory, {connections} idle connections"),
+            Self::Isolation(Noise::Storm(times)) => write!(f, "isolation, storm {times}x"),
+            Self::Isolation(Noise::Dropped(times)) => write!(f, "isolation, dropped {times}x"),
+            Self::Isolation(Noise::Elephant) => write!(f, "isolation, elephant"),
+            Self::Bystander { megabits } => {
+                write!(f, "uncaptured stream")?;
+                megabits.map_or(Ok(()), |megabits| write!(f, " at {:.1} Gbit/s", f64::from(megabits) / 1000.0))
+            }
         }
     }
 }
@@ -250,7 +281,7 @@ mod tests {
             for turn in &turns {
                 for work in &turn.works {
                     let wanted = baseline(*work, &turn.layout);
-                    let alone = matches!(work, Work::Idle { .. });
+                    let alone = matches!(work, Work::Idle { .. } | Work::Isolation(_));
                     assert!(alone || none.contains(&wanted), "{wanted}");
                 }
             }

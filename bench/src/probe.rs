@@ -54,10 +54,12 @@ fn call(gateway: SocketAddr, certificate: Option<&Certificate>) -> Result<Outcom
     }
 }
 
-fn configuration(certificate: Option<&Certificate>) -> Result<ClientConfig> {
-    let provider = Arc::new(lc::default_provider());
+/// A client of anybody's, with TLS 1.3 and X25519.
+pub fn configuration(certificate: Option<&Certificate>) -> Result<ClientConfig> {
+    let kx_groups = vec![lc::kx_group::X25519, lc::kx_group::X25519MLKEM768];
+    let provider = Arc::new(CryptoProvider { kx_groups, ..lc::default_provider() });
     let anyone = Arc::new(Anyone(provider.signature_verification_algorithms));
-    let builder = ClientConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(anyone);

@@ -19,6 +19,7 @@ use crate::load::{Job, MARKER, Measured, server::READY};
 use crate::peers::{Setting, certificate::Certificate};
 use crate::plan::{Cpus, Layout, Tls, Work};
 use crate::probe;
+use crate::storm::Reached;
 use crate::wire::{Seen, seen};
 
 /// Arguments that make this program one end of the load.
@@ -29,10 +30,14 @@ pub struct Stage {
     running: Running,
     layout: Layout,
     target: SocketAddr,
+    /// Where gateway B hears TLS.
+    pub(crate) sealed: SocketAddr,
+    /// Handshakes that it begins in a second, once that is measured.
+    pub(crate) capacity: Option<f64>,
     pub facts: Facts,
     _server: Process,
     /// Programs are stopped before their namespaces go.
-    site: Site,
+    pub(crate) site: Site,
     /// Last: until here, this thread and all it starts stay where they were put.
     _pinned: Option<Pinned>,
 }
@@ -51,6 +56,8 @@ pub struct Outcome {
     pub measured: Measured,
     /// Mean length of the frames that went over the wire towards gateway B.
     pub frame: f64,
+    /// Calls of a storm in a second, and how many of these got a server's flight.
+    pub storm: Option<Reached>,
 }
 
 impl Stage {
@@ -65,13 +72,22 @@ impl Stage {
         }
         let authority = site.rig.directory().join("root-ca");
         gateway::authority(&authority)?;
-        let server_process = serve(&site)?;
+        let server_process = serve(&site, &site.backend, server())?;
         let verify_clients = sabotage.verify_clients;
         let setting = Setting { site: &site, authority: &authority, server: server(), tls: layout.tls, verify_clients };
         let running = contender.start(&setting, &layout)?;
         let target = contender.target(server())?;
-        let mut stage =
-            Self { running, layout, target, facts: Facts::default(), _server: server_process, site, _pinned: pinned };
+        let mut stage = Self {
+            running,
+            layout,
+            target,
+            sealed: contender.sealed(server())?,
+            capacity: None,
+            facts: Facts::default(),
+            _server: server_process,
+            site,
+            _pinned: pinned,
+        };
         let checked = stage.check(contender, &authority);
         checked.with_context(|| format!("{contender} does not come up as it should; its log:\n{}", stage.logs()))?;
         Ok(stage)
@@ -80,9 +96,16 @@ impl Stage {
     /// Also an error: what it carried does not add up, the contender ended, something was refused.
     pub fn measure(&mut self, work: Work, seconds: f64) -> Result<Outcome> {
         self.running.ensure_alive()?;
-        let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
         let before = facts::sent(&self.site.wire, "b0")?;
-        let measured = call(&self.site, &job).map_err(|error| match self.running.ensure_alive() {
+        let done = match work {
+            Work::Isolation(noise) => self.beside(noise, work.seconds(seconds)),
+            Work::Bystander { megabits } => self.past(megabits, seconds).map(|measured| (measured, None)),
+            Work::Bulk(_) | Work::Connections { .. } | Work::RoundTrip { .. } | Work::Idle { .. } => {
+                let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
+                call(&self.site.frontend, &job).map(|measured| (measured, None))
+            }
+        };
+        let (measured, storm) = done.map_err(|error| match self.running.ensure_alive() {
             Ok(()) => error,
             Err(why) => error.context(format!("{why:#}")),
         })?;
@@ -95,7 +118,7 @@ impl Stage {
             self.layout.offload || frame <= limit,
             "frames on the wire have {frame:.0} bytes in the mean: segments longer than the MTU cross it"
         );
-        Ok(Outcome { measured, frame })
+        Ok(Outcome { measured, frame, storm })
     }
 
     /// The gateways' processes.
@@ -108,9 +131,9 @@ impl Stage {
         self.running.logs()
     }
 
-    fn job(&self) -> Job {
+    pub(crate) fn job(&self) -> Job {
         let root = std::process::id();
-        Job { work: None, server: self.target, seconds: 0.0, gateways: self.gateways(), root }
+        Job { work: None, server: self.target, seconds: 0.0, ready: None, gateways: self.gateways(), root }
     }
 
     fn check(&mut self, contender: Contender, authority: &std::path::Path) -> Result<()> {
@@ -119,10 +142,10 @@ impl Stage {
             let frontend = self.site.rig.directory().join("probe");
             let id = "spiffe://example.com/myapp/app/frontend";
             let certificate = Certificate::issue(authority, &frontend, "probe", id)?;
-            probe::verifies_clients(&self.site.legacy, contender.sealed(server())?, &certificate)?;
+            probe::verifies_clients(&self.site.legacy, self.sealed, &certificate)?;
         }
         let capture = Capture::start(&self.site.wire, "b0")?;
-        let probed = call(&self.site, &self.job())?;
+        let probed = call(&self.site.frontend, &self.job())?;
         let wire = seen(&capture.finish()?, MARKER)?;
         let wire = self.as_agreed(contender, &wire)?;
         self.facts = Facts::read(&self.site, &self.running, wire, probed.seen_as.context("the server tells it")?)?;
@@ -137,7 +160,7 @@ impl Stage {
             if let Err(error) = running.ensure_alive() {
                 return Some(Err(error));
             }
-            call(site, &job).map_err(|error| last = Some(error)).ok().map(Ok)
+            call(&site.frontend, &job).map_err(|error| last = Some(error)).ok().map(Ok)
         });
         match first {
             Ok(answered) => answered.map(drop),
@@ -190,10 +213,12 @@ fn ports(namespace: &Namespace) -> Result<()> {
     run(command, facts::SHORT)?.ok().map(drop)
 }
 
-fn serve(site: &Site) -> Result<Process> {
-    let log = site.rig.directory().join("server.log");
-    let mut command = site.backend.command(program()?);
-    command.arg(SERVER).arg(server().to_string());
+pub(crate) fn serve(site: &Site, namespace: &Namespace, address: SocketAddr) -> Result<Process> {
+    let log = site.rig.directory().join(format!("server-{address}.log"));
+    // Its predecessor there may have said that it was ready.
+    let _ = fs::remove_file(&log);
+    let mut command = namespace.command(program()?);
+    command.arg(SERVER).arg(address.to_string());
     let mut process = Process::start(command, &log)?;
     let text = || fs::read_to_string(&log).unwrap_or_default();
     wait_until("the server listens", facts::SHORT, || {
@@ -204,8 +229,8 @@ fn serve(site: &Site) -> Result<Process> {
 }
 
 /// A job for the client's process.
-fn call(site: &Site, job: &Job) -> Result<Measured> {
-    let mut command = site.frontend.command(program()?);
+pub(crate) fn call(from: &Namespace, job: &Job) -> Result<Measured> {
+    let mut command = from.command(program()?);
     command.arg(CLIENT).arg(serde_json::to_string(job)?);
     let output = run(command, Duration::from_secs_f64(job.seconds * 2.0 + 40.0))?;
     ensure!(output.status.success(), "the load: {}", output.stderr.trim());

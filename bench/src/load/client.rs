@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::wire::{Message, PROBE, connect};
 use super::{Job, Measured, bulk, connections, idle, round_trip};
@@ -33,6 +33,7 @@ fn work_for(job: &Job, work: Work, span: Duration) -> Result<Measured> {
         }
         Work::RoundTrip { connections, rate } => round_trip::run(job, connections, rate, span),
         Work::Idle { connections } => idle::run(job, connections),
+        Work::Isolation(_) | Work::Bystander { .. } => bail!("{work} is put together of other work"),
     }
 }
 

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::{Reading, Spent};
 use crate::plan::Work;
 
+pub use pace::sleep_until;
 pub use wire::{MARKER, MESSAGE, echo};
 
 /// What the client is told to do.
@@ -35,6 +36,8 @@ pub struct Job {
     pub work: Option<Work>,
     pub server: SocketAddr,
     pub seconds: f64,
+    /// A file to make when its connections stand; for round trips.
+    pub ready: Option<std::path::PathBuf>,
     /// The gateways' processes.
     pub gateways: Vec<u32>,
     /// The bench itself: all that does not descend from it is foreign.

@@ -20,6 +20,9 @@ use super::{Job, Measured, histogram};
 pub fn run(job: &Job, connections: u32, rate: Option<u32>, span: Duration) -> Result<Measured> {
     sharp_timers()?;
     let mut pool = Pool::open(job, connections)?;
+    if let Some(file) = &job.ready {
+        std::fs::write(file, "").context("say that the connections stand")?;
+    }
     // On the same connections, so that what is measured is what has settled.
     pool.drive(rate, span.min(WARM_UP)).context("while warming up")?;
     pool.times = histogram()?;
@@ -88,11 +91,26 @@ impl Pool {
             if next.is_none() && self.open == 0 && now >= began + span {
                 return Ok(());
             }
+            if rate.is_some() && now >= began + span + LATE {
+                return self.give_up(now);
+            }
             let repeat = rate.is_none() && now < began + span;
             // After the last request there is nothing to wait for but answers, or the end.
-            let until = next.unwrap_or(if self.open == 0 { began + span } else { now + PATIENCE });
+            let until = next.unwrap_or(match (self.open, rate) {
+                (0, _) => began + span,
+                (_, Some(_)) => began + span + LATE,
+                (_, None) => now + PATIENCE,
+            });
             self.listen(until.saturating_duration_since(Instant::now()), repeat)?;
         }
+    }
+
+    /// What is unanswered counts with the time that it has waited: left out, the worst would be missing.
+    fn give_up(&mut self, now: Instant) -> Result<()> {
+        for due in self.connections.iter().flat_map(|connection| &connection.due) {
+            self.times.record(u64::try_from(now.duration_since(*due).as_nanos())?)?;
+        }
+        Ok(())
     }
 
     fn ask(&mut self, at: usize, due: Instant) -> Result<()> {
@@ -155,4 +173,6 @@ impl Connection {
     }
 }
 
+/// How long after its end a schedule's answers are waited for.
+const LATE: Duration = Duration::from_secs(5);
 const WARM_UP: Duration = Duration::from_millis(500);

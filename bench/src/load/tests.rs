@@ -26,7 +26,14 @@ fn works() -> Vec<(&'static str, Work)> {
 }
 
 fn job(work: Work, server: SocketAddr) -> Job {
-    Job { work: Some(work), server, seconds: 0.1, gateways: vec![std::process::id()], root: std::process::id() }
+    Job {
+        work: Some(work),
+        server,
+        seconds: 0.1,
+        ready: None,
+        gateways: vec![std::process::id()],
+        root: std::process::id(),
+    }
 }
 
 fn listener() -> (TcpListener, SocketAddr) {

@@ -26,7 +26,7 @@ fn configuration(setting: &Setting<'_>, end: End, certificate: &Certificate) -> 
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off;\nworker_processes 1;\nerror_log stderr warn;\n\
          pid {directory}/nginx-{}.pid;\n\
-         events {{ worker_connections 65536; }}\n\
+         events {{ worker_connections 19000; }}\n\
          stream {{\n  proxy_timeout 1h;\n  server {{\n{server}  }}\n}}\n",
         end.name()
     )
