@@ -23,6 +23,8 @@ Usage: bench/run [OPTIONS]           make bench, QUICK=1 make bench, FULL=1 make
   --seconds S         how long a stream is timed; connections and requests take 5/4 of it [3]
   --foreign PERCENT   share of the machine that others may use during a sample [5; quick: 100]
   --fresh             forgets an interrupted run
+  --round N           only this one of the rounds
+  --as NAME           writes Sluice's samples under this name: for bench/compare
   --list              the names of the cases, and how long the run takes
   --out DIRECTORY     for samples.jsonl, summary.json, report.md and plots [target/bench]
   -h, --help          this text
@@ -50,6 +52,9 @@ pub struct Options {
     pub foreign: f64,
     pub fresh: bool,
     pub list: bool,
+    pub round: Option<u32>,
+    /// What Sluice is called in the samples.
+    pub sluice: String,
     pub out: String,
 }
 
@@ -64,6 +69,8 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         foreign: 0.05,
         fresh: false,
         list: false,
+        round: None,
+        sluice: "sluice".into(),
         out: "target/bench".into(),
     };
     let mut rest = arguments.iter();
@@ -84,6 +91,8 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
             "--rounds" => options.rounds = number(name, &value()?, 1.0, 100.0)? as u32,
             "--seconds" => options.seconds = number(name, &value()?, 0.2, 60.0)?,
             "--foreign" => options.foreign = number(name, &value()?, 0.0, 100.0)? / 100.0,
+            "--round" => options.round = Some(number(name, &value()?, 1.0, 100.0)? as u32),
+            "--as" => options.sluice = value()?,
             "--fresh" => options.fresh = true,
             "--list" => options.list = true,
             "--out" => options.out = value()?,

@@ -101,6 +101,8 @@ pub enum Tls {
 pub struct Turn {
     pub layout: Layout,
     pub contender: Contender,
+    /// What the contender is called in the samples.
+    pub subject: String,
     pub works: Vec<Work>,
 }
 
@@ -120,7 +122,7 @@ pub fn turns(scope: Scope, contenders: &[Contender], chosen: &dyn Fn(&str) -> bo
             let wanted = |work: &&Work| chosen(&case(**work, &layout)) && contender.does(**work);
             let works: Vec<Work> = works.iter().filter(wanted).copied().collect();
             if !works.is_empty() {
-                turns.push(Turn { layout, contender: *contender, works });
+                turns.push(Turn { layout, contender: *contender, subject: contender.name().into(), works });
             }
         }
     }

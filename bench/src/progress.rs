@@ -49,7 +49,7 @@ impl Progress {
             self.turns,
             clock(self.began.elapsed()),
             clock(self.left()),
-            turn.contender,
+            turn.subject,
             turn.layout
         );
     }

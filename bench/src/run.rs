@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::cli::Options;
+use crate::contender::Contender;
 use crate::environment::Environment;
 use crate::goals::{Goal, goals};
 use crate::plan::{Scope, Turn, Work, baseline, case, turns};
@@ -40,8 +41,12 @@ pub fn run(options: &Options) -> Result<bool> {
 
 fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
     let chosen = |name: &str| options.cases.is_empty() || options.cases.iter().any(|part| name.contains(part));
-    let all = turns(options.scope, &options.contenders, &chosen);
-    let rounds: Vec<Vec<Turn>> = (1..=terms.rounds).map(|round| left(&all, round, log)).collect();
+    let mut all = turns(options.scope, &options.contenders, &chosen);
+    let sluices = all.iter_mut().filter(|turn| turn.contender == Contender::Sluice);
+    sluices.for_each(|turn| turn.subject.clone_from(&options.sluice));
+    let wanted = |round: &u32| options.round.is_none_or(|only| only == *round);
+    let open = |round: u32| if wanted(&round) { left(&all, round, log) } else { vec![] };
+    let rounds: Vec<Vec<Turn>> = (1..=terms.rounds).map(open).collect();
     let mut progress = Progress::new(&rounds.concat(), terms.seconds);
     for (round, turns) in (1..).zip(&rounds) {
         for turn in turns {
@@ -63,7 +68,7 @@ fn left(all: &[Turn], round: u32, log: &Log) -> Vec<Turn> {
 }
 
 fn place(turn: &Turn, work: Work, round: u32) -> Place {
-    Place { round, case: case(work, &turn.layout), subject: turn.contender.name().into() }
+    Place { round, case: case(work, &turn.layout), subject: turn.subject.clone() }
 }
 
 /// What fails is in the log by its reason, and the other contenders go on. An error: the log itself.
@@ -76,7 +81,7 @@ pub fn take(turn: &Turn, round: u32, terms: &Terms, log: &mut Log, sabotage: Sab
             return turn.works.iter().try_for_each(|work| log.add(fail(work)));
         }
     };
-    let (layout, subject) = (turn.layout.to_string(), turn.contender.name().to_owned());
+    let (layout, subject) = (turn.layout.to_string(), turn.subject.clone());
     log.add(Entry::Found { layout, subject, facts: stage.facts.clone() })?;
     for work in &turn.works {
         measure(&mut stage, turn, *work, round, terms, log)?;

@@ -23,7 +23,7 @@ fn terms(foreign: f64) -> Terms {
 }
 
 fn turn(contender: Contender) -> Turn {
-    Turn { layout: BASE, contender, works: vec![STREAM] }
+    Turn { layout: BASE, contender, subject: contender.name().into(), works: vec![STREAM] }
 }
 
 fn log(name: &str, terms: &Terms) -> (Log, PathBuf) {
