@@ -73,6 +73,10 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         sluice: "sluice".into(),
         out: "target/bench".into(),
     };
+    // First, wherever it stands: what is said beside it has the last word.
+    if arguments.iter().any(|argument| argument == "--quick") {
+        (options.scope, options.rounds, options.seconds, options.foreign) = (Scope::Quick, 1, 0.6, 1.0);
+    }
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -82,9 +86,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         let mut value =
             || inline.clone().or_else(|| rest.next().cloned()).with_context(|| format!("{name} needs a value"));
         match name {
-            "--quick" => {
-                (options.scope, options.rounds, options.seconds, options.foreign) = (Scope::Quick, 1, 0.6, 1.0);
-            }
+            "--quick" => {}
             "--full" => options.scope = Scope::Full,
             "--case" => options.cases.push(value()?),
             "--contenders" => options.contenders = contenders(&value()?)?,
@@ -134,6 +136,12 @@ mod tests {
         assert_eq!(options.contenders, [Contender::None, Contender::Sluice]);
         assert_eq!(parsed("--quick --help").unwrap(), None);
         assert_eq!(parsed("--quick --foreign 7").unwrap().unwrap().foreign, 0.07);
+    }
+
+    #[test]
+    fn quick_takes_nothing_back_that_is_said_beside_it() {
+        let options = parsed("--rounds 2 --quick").unwrap().unwrap();
+        assert_eq!((options.rounds, options.scope), (2, Scope::Quick));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod facts;
 pub mod figures;
 pub mod files;
 pub mod goals;
+pub mod limits;
 pub mod load;
 pub mod peers;
 pub mod plan;

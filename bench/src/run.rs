@@ -16,7 +16,7 @@ use crate::report::{Report, goal_table};
 use crate::samples::{Entry, Log, Place, Sample, Terms};
 use crate::stage::{NO_SABOTAGE, Sabotage, Stage};
 use crate::summary::{Row, rows};
-use crate::{figures, files, plot};
+use crate::{figures, files, limits, plot};
 
 /// How often a sample is taken again that strangers disturbed.
 const TRIES: u32 = 3;
@@ -49,6 +49,9 @@ fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
     let rounds: Vec<Vec<Turn>> = (1..=terms.rounds).map(open).collect();
     let mut progress = Progress::new(&rounds.concat(), terms.seconds);
     for (round, turns) in (1..).zip(&rounds) {
+        if wanted(&round) && chosen(limits::CASE) {
+            take_limits(round, log)?;
+        }
         for turn in turns {
             progress.say(round, terms.rounds, turn);
             take(turn, round, terms, log, NO_SABOTAGE)?;
@@ -56,6 +59,16 @@ fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn take_limits(round: u32, log: &mut Log) -> Result<()> {
+    let place = Place { round, case: limits::CASE.into(), subject: limits::SUBJECT.into() };
+    if log.has(&place) {
+        return Ok(());
+    }
+    // In the thread's own CPU time, of which strangers have none.
+    let figures = limits::measure()?;
+    log.add(Entry::Sample(Sample { place, baseline: None, figures, curve: vec![], foreign: 0.0 }))
 }
 
 /// What is still to be done of a round.

@@ -24,6 +24,8 @@ use crate::probe;
 pub struct Reached {
     pub seconds: f64,
     pub sent: u64,
+    /// Frames that the sender's own kernel had no room for.
+    pub lost: u64,
     /// SYNs that were answered.
     pub opened: u64,
     /// Handshakes whose server's flight came.
@@ -34,7 +36,8 @@ pub struct Reached {
 
 impl Reached {
     pub fn sent_per_second(&self) -> f64 {
-        self.sent as f64 / self.seconds
+        // Each call is three frames; those that were lost are taken off as calls.
+        (self.sent as f64 - self.lost as f64 / 3.0) / self.seconds
     }
 
     pub fn answered_per_second(&self) -> f64 {
@@ -113,7 +116,7 @@ impl Storm {
             };
             // Bounded, so that a rate beyond what goes does not keep answers from being heard.
             for number in reached.sent..due.min(reached.sent + 32) {
-                self.open(number)?;
+                self.open(number, &mut reached)?;
                 hellos.push_back((now + TO_HELLO, number));
                 reached.sent += 1;
             }
@@ -121,7 +124,7 @@ impl Storm {
                 && at <= now
             {
                 hellos.pop_front();
-                self.greet(number)?;
+                self.greet(number, &mut reached)?;
                 resets.push_back((now + TO_RESET, number));
             }
             while let Some(&(at, number)) = resets.front()
@@ -159,25 +162,33 @@ impl Storm {
         }
     }
 
-    fn open(&mut self, number: u64) -> Result<()> {
+    fn send(&self, packet: &Packet, reached: &mut Reached) -> Result<()> {
+        match self.socket.send(&packet.frame()) {
+            Err(error) if is_full(&error) => reached.lost += 1,
+            sent => sent?,
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, number: u64, reached: &mut Reached) -> Result<()> {
         let place = Self::place(number);
         // Above what the port used before, as a kernel chooses it.
         self.calls[place] = Call { seq: (number as u32).wrapping_mul(64), ack: 0, answered: false };
-        self.socket.send(&self.packet(place, SYN).frame())
+        self.send(&self.packet(place, SYN), reached)
     }
 
-    fn greet(&mut self, number: u64) -> Result<()> {
+    fn greet(&mut self, number: u64, reached: &mut Reached) -> Result<()> {
         let place = Self::place(number);
         self.calls[place].seq = self.calls[place].seq.wrapping_add(1);
         let packet = self.packet(place, ACK | PSH);
-        self.socket.send(&Packet { payload: self.hello.clone(), tcp_options: vec![], ..packet }.frame())
+        self.send(&Packet { payload: self.hello.clone(), tcp_options: vec![], ..packet }, reached)
     }
 
     fn leave(&mut self, number: u64, reached: &mut Reached) -> Result<()> {
         let place = Self::place(number);
         reached.given_up += u64::from(!self.calls[place].answered);
         self.calls[place].seq = self.calls[place].seq.wrapping_add(self.hello.len() as u32);
-        self.socket.send(&Packet { tcp_options: vec![], ..self.packet(place, RST | ACK) }.frame())
+        self.send(&Packet { tcp_options: vec![], ..self.packet(place, RST | ACK) }, reached)
     }
 
     /// Takes what has come.
@@ -200,6 +211,12 @@ impl Storm {
         }
         Ok(())
     }
+}
+
+/// A rate beyond what the cable takes: that is what is to be found out, and no fault.
+fn is_full(error: &anyhow::Error) -> bool {
+    let full = rustix::io::Errno::NOBUFS.raw_os_error();
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(full))
 }
 
 /// As a caller with TLS 1.3 and X25519 sends it.
