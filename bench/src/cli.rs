@@ -20,7 +20,7 @@ Usage: bench/run [OPTIONS]           make bench, QUICK=1 make bench, FULL=1 make
   --case PART         only cases whose name contains this; may be given several times
   --contenders NAMES  none, haproxy, nginx, envoy, sluice, divided by commas [all of them]
   --rounds N          how often all of it is done; the report shows medians [3]
-  --seconds S         how long a stream is timed; connections and requests take 5/4 of it [3]
+  --seconds S         how long a stream is timed; connections and requests take 5/4 of it [2.5; full: 5]
   --foreign PERCENT   share of the machine that others may use during a sample [5; quick: 100]
   --fresh             forgets an interrupted run
   --round N           only this one of the rounds
@@ -65,7 +65,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         cases: vec![],
         contenders: Contender::ALL.to_vec(),
         rounds: 3,
-        seconds: 3.0,
+        seconds: 2.5,
         foreign: 0.05,
         fresh: false,
         list: false,
@@ -73,7 +73,10 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         sluice: "sluice".into(),
         out: "target/bench".into(),
     };
-    // First, wherever it stands: what is said beside it has the last word.
+    // First, wherever they stand: what is said beside them has the last word.
+    if arguments.iter().any(|argument| argument == "--full") {
+        options.seconds = 5.0;
+    }
     if arguments.iter().any(|argument| argument == "--quick") {
         (options.scope, options.rounds, options.seconds, options.foreign) = (Scope::Quick, 1, 0.6, 1.0);
     }

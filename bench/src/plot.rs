@@ -32,10 +32,38 @@ pub fn write(out: &Path, log: &Log, rows: &[Row]) -> Result<Vec<String>> {
             save(out, name, &bars.draw(), &mut names)?;
         }
     }
+    let growth = growth(&out.join("instructions.json"))?;
+    if !growth.groups.is_empty() {
+        save(out, "instructions.svg", &growth.draw(), &mut names)?;
+    }
     for (number, (case, lines)) in curves(log).into_iter().enumerate() {
         save(out, &format!("latency-{}.svg", number + 1), &Curves { title: case, lines }.draw(), &mut names)?;
     }
     Ok(names)
+}
+
+/// How instructions grow, from what `bench/instructions` has left there: names are
+/// `flow table, 100 flows, per packet`.
+fn growth(results: &Path) -> Result<Bars> {
+    let mut bars = Bars { title: "Instructions (less is better)".into(), groups: vec![] };
+    if !results.exists() {
+        return Ok(bars);
+    }
+    let text = fs::read_to_string(results).with_context(|| format!("read {}", results.display()))?;
+    let mut all: Vec<(String, f64)> = serde_json::from_str::<BTreeMap<String, f64>>(&text)?.into_iter().collect();
+    let size = |name: &str| name.split(' ').find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    all.sort_by_key(|(name, _)| size(name));
+    for (name, value) in all {
+        let [path, what, unit] = name.split(", ").collect::<Vec<_>>()[..] else { continue };
+        let kind = what.split_once(' ').map_or("", |(_, kind)| kind);
+        let (case, bar) = (format!("{path}, by {kind}, {unit}"), (size(what).to_string(), [value; 3]));
+        match bars.groups.iter_mut().find(|group| group.case == case) {
+            Some(group) => group.bars.push(bar),
+            None => bars.groups.push(Group { case, bars: vec![bar] }),
+        }
+    }
+    bars.groups.sort_by(|a, b| a.case.cmp(&b.case));
+    Ok(bars)
 }
 
 fn save(out: &Path, name: &str, picture: &str, names: &mut Vec<String>) -> Result<()> {

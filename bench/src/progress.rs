@@ -15,7 +15,7 @@ pub struct Progress {
 }
 
 /// Seconds for laying a turn's namespaces, starting and probing its contender.
-const SETTING: f64 = 5.0;
+const SETTING: f64 = 2.5;
 /// For a piece of work beside its timed part.
 const AROUND: f64 = 1.2;
 
