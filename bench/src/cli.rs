@@ -1,56 +1,85 @@
-//! The command line of `compare`.
+//! The command line of `bench/run`.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::contender::Contender;
-use crate::plan::Case;
+use crate::plan::Scope;
 
 pub const HELP: &str = "\
-compare: measures Sluice beside HAProxy and plain forwarding, in one run on this machine.
+bench/run: measures Sluice beside HAProxy, nginx, Envoy and plain forwarding, in one run, here.
 
 Lays client, gateway A, wire, gateway B and server as network namespaces, once for each turn of a
-contender, and removes them at the end, also on Ctrl-C or failure. Needs root, and Debian's haproxy,
-iproute2, ethtool and openssl. Sluice's programs are taken from the directory that SLUICE_BIN_DIR
-names, or else from beside this one. Let nothing else run on the machine meanwhile.
+contender, and removes them at the end, also on Ctrl-C or failure. A run that was interrupted goes
+on where it was. Needs root, and what `deploy/setup.sh bench` installs. Let nothing else run on the
+machine meanwhile: samples with foreign load are thrown away and taken again.
 
-Usage: compare [OPTIONS]
+Usage: bench/run [OPTIONS]           make bench, QUICK=1 make bench, FULL=1 make bench
 
-  --case NAMES        bulk, connections, roundtrip, divided by commas [all of them]
-  --contenders NAMES  none, haproxy, sluice, divided by commas [all of them]
-  --runs N            how often all of it is done; the table shows medians [3]
-  --seconds S         how long each task is timed; connections take 5/4 of it [4]
-  --quick             one run of 1 second: shows that all works, proves nothing
-  --out DIRECTORY     where compare.json and compare.md go [target/bench]
+  --quick             one short round of the core cases: shows that all works, proves nothing
+  --full              every case
+  --case PART         only cases whose name contains this; may be given several times
+  --contenders NAMES  none, haproxy, nginx, envoy, sluice, divided by commas [all of them]
+  --rounds N          how often all of it is done; the report shows medians [3]
+  --seconds S         how long a stream is timed; connections and requests take 5/4 of it [2.5; full: 5]
+  --foreign PERCENT   share of the machine that others may use during a sample [5; quick: 100]
+  --fresh             forgets an interrupted run
+  --round N           only this one of the rounds
+  --as NAME           writes Sluice's samples under this name: for bench/compare
+  --list              the names of the cases, and how long the run takes
+  --out DIRECTORY     for samples.jsonl, summary.json, report.md and plots [target/bench]
   -h, --help          this text
 
 Examples:
-  sudo target/release/compare
-  sudo target/release/compare --quick
-  sudo target/release/compare --case roundtrip --runs 9
-  sudo target/release/compare --case bulk --contenders haproxy,sluice --seconds 10
-  sudo SLUICE_BIN_DIR=/usr/lib/sluice target/release/compare --case connections
+  bench/run
+  bench/run --case 'new connections' --contenders none,envoy,sluice --rounds 5
+  bench/run --case 'memory' --seconds 1
+  SLUICE_BIN_DIR=/usr/lib/sluice bench/run --quick      # programs of another build
+  BENCH_ENVOY=/usr/bin/envoy bench/run                  # another Envoy
 
-Exits with 0 if every turn of every contender came up and everything it carried added up.
+Exits with 0 if every sample was taken: every contender came up, verified its clients, and carried
+what it was asked to.
 ";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    pub cases: Vec<Case>,
+    pub scope: Scope,
+    /// Parts of names. Empty: all.
+    pub cases: Vec<String>,
     pub contenders: Vec<Contender>,
-    pub runs: u32,
+    pub rounds: u32,
     pub seconds: f64,
+    /// As a share.
+    pub foreign: f64,
+    pub fresh: bool,
+    pub list: bool,
+    pub round: Option<u32>,
+    /// What Sluice is called in the samples.
+    pub sluice: String,
     pub out: String,
 }
 
 /// None: help was asked for.
 pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
     let mut options = Options {
-        cases: Case::ALL.to_vec(),
+        scope: Scope::Core,
+        cases: vec![],
         contenders: Contender::ALL.to_vec(),
-        runs: 3,
-        seconds: 4.0,
+        rounds: 3,
+        seconds: 2.5,
+        foreign: 0.05,
+        fresh: false,
+        list: false,
+        round: None,
+        sluice: "sluice".into(),
         out: "target/bench".into(),
     };
+    // First, wherever they stand: what is said beside them has the last word.
+    if arguments.iter().any(|argument| argument == "--full") {
+        options.seconds = 5.0;
+    }
+    if arguments.iter().any(|argument| argument == "--quick") {
+        (options.scope, options.rounds, options.seconds, options.foreign) = (Scope::Quick, 1, 0.6, 1.0);
+    }
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let (name, inline) = match argument.split_once('=') {
@@ -60,41 +89,39 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         let mut value =
             || inline.clone().or_else(|| rest.next().cloned()).with_context(|| format!("{name} needs a value"));
         match name {
-            "--case" => options.cases = chosen(name, &value()?, &Case::ALL, Case::name)?,
-            "--contenders" => options.contenders = chosen(name, &value()?, &Contender::ALL, Contender::name)?,
-            "--runs" => {
-                let text = value()?;
-                options.runs = text
-                    .parse()
-                    .ok()
-                    .filter(|runs| (1..=100).contains(runs))
-                    .with_context(|| format!("--runs is {text}: use a number from 1 to 100"))?;
-            }
-            "--seconds" => {
-                let text = value()?;
-                options.seconds = text
-                    .parse()
-                    .ok()
-                    .filter(|s| (0.2..=60.0).contains(s))
-                    .with_context(|| format!("--seconds is {text}: use a number from 0.2 to 60"))?;
-            }
-            "--quick" => (options.runs, options.seconds) = (1, 1.0),
+            "--quick" => {}
+            "--full" => options.scope = Scope::Full,
+            "--case" => options.cases.push(value()?),
+            "--contenders" => options.contenders = contenders(&value()?)?,
+            "--rounds" => options.rounds = number(name, &value()?, 1.0, 100.0)? as u32,
+            "--seconds" => options.seconds = number(name, &value()?, 0.2, 60.0)?,
+            "--foreign" => options.foreign = number(name, &value()?, 0.0, 100.0)? / 100.0,
+            "--round" => options.round = Some(number(name, &value()?, 1.0, 100.0)? as u32),
+            "--as" => options.sluice = value()?,
+            "--fresh" => options.fresh = true,
+            "--list" => options.list = true,
             "--out" => options.out = value()?,
             "-h" | "--help" => return Ok(None),
-            other => bail!("{other} is no option: see compare --help"),
+            other => bail!("{other} is no option: see bench/run --help"),
         }
     }
     Ok(Some(options))
 }
 
-/// In the order of `all`, each once.
-fn chosen<T: Copy>(option: &str, text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<Vec<T>> {
+fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.with_context(|| format!("{name} is {text}: use a number from {least} to {most}"))
+}
+
+/// In their own order, each once.
+fn contenders(text: &str) -> Result<Vec<Contender>> {
     let names: Vec<&str> = text.split(',').map(str::trim).collect();
     for wanted in &names {
-        let known = || all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
-        ensure!(all.iter().any(|one| name(*one) == *wanted), "{option} is {wanted}: there are {}", known());
+        let known = || Contender::ALL.map(Contender::name).join(", ");
+        let found = Contender::ALL.iter().any(|one| one.name() == *wanted);
+        ensure!(found, "--contenders is {wanted}: there are {}", known());
     }
-    Ok(all.iter().filter(|one| names.contains(&name(**one))).copied().collect())
+    Ok(Contender::ALL.into_iter().filter(|one| names.contains(&one.name())).collect())
 }
 
 #[cfg(test)]
@@ -107,21 +134,27 @@ mod tests {
 
     #[test]
     fn options_are_taken_with_a_blank_or_an_equals_sign() {
-        let options = parsed("--case=roundtrip,bulk --runs 9 --seconds=0.5 --contenders sluice").unwrap().unwrap();
-        assert_eq!(options.cases, [Case::Bulk, Case::RoundTrip]);
-        assert_eq!(options.contenders, [Contender::Sluice]);
-        assert_eq!((options.runs, options.seconds), (9, 0.5));
+        let options = parsed("--case=round --rounds 9 --seconds=0.5 --contenders sluice,none").unwrap().unwrap();
+        assert_eq!((options.cases, options.rounds, options.seconds), (vec!["round".to_owned()], 9, 0.5));
+        assert_eq!(options.contenders, [Contender::None, Contender::Sluice]);
         assert_eq!(parsed("--quick --help").unwrap(), None);
+        assert_eq!(parsed("--quick --foreign 7").unwrap().unwrap().foreign, 0.07);
+    }
+
+    #[test]
+    fn quick_takes_nothing_back_that_is_said_beside_it() {
+        let options = parsed("--rounds 2 --quick").unwrap().unwrap();
+        assert_eq!((options.rounds, options.scope), (2, Scope::Quick));
     }
 
     #[test]
     fn what_is_wrong_is_named_with_what_would_be_right() {
         for (line, want) in [
-            ("--case latency", "--case is latency: there are bulk, connections, roundtrip"),
-            ("--runs 0", "--runs is 0: use a number from 1 to 100"),
+            ("--contenders traefik", "--contenders is traefik: there are none, haproxy, nginx, envoy, sluice"),
+            ("--rounds 0", "--rounds is 0: use a number from 1 to 100"),
             ("--seconds x", "--seconds is x: use a number from 0.2 to 60"),
-            ("--runs", "--runs needs a value"),
-            ("--fast", "--fast is no option: see compare --help"),
+            ("--rounds", "--rounds needs a value"),
+            ("--fast", "--fast is no option: see bench/run --help"),
         ] {
             assert_eq!(parsed(line).unwrap_err().to_string(), want, "{line}");
         }

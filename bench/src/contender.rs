@@ -5,73 +5,142 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use pktgen_tests::netns::gateway::{Gateway, Settings};
-use pktgen_tests::netns::{Host, Site, pair};
-use serde::Serialize;
+use pktgen_tests::netns::gateway::{Gateway, Settings, binary};
+use pktgen_tests::netns::{Host, pair, run};
+use serde::{Deserialize, Serialize};
 
-use crate::haproxy::{self, Proxy};
+use crate::peers::{self, Proxy, Setting, envoy, haproxy, nginx};
+use crate::plan::{Cpus, Layout, Tls, Work};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Contender {
     /// The kernel forwards, in clear.
     None,
     Haproxy,
+    Nginx,
+    Envoy,
     Sluice,
 }
 
 /// A contender at work; dropping it stops it.
 pub enum Running {
     None,
-    Haproxy([Proxy; 2]),
+    Peer(Contender, [Proxy; 2]),
     Sluice([Gateway; 2]),
 }
 
 impl Contender {
-    pub const ALL: [Self; 3] = [Self::None, Self::Haproxy, Self::Sluice];
+    pub const ALL: [Self; 5] = [Self::None, Self::Haproxy, Self::Nginx, Self::Envoy, Self::Sluice];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
             Self::Sluice => "sluice",
         }
     }
 
-    /// Whether it ends TCP, so that the MTU inside need not be the one outside.
-    pub fn ends_tcp(self) -> bool {
+    /// Whether it is what a user could install in Sluice's place.
+    pub fn is_peer(self) -> bool {
         match self {
-            Self::None => false,
-            Self::Haproxy | Self::Sluice => true,
+            Self::None | Self::Sluice => false,
+            Self::Haproxy | Self::Nginx | Self::Envoy => true,
+        }
+    }
+
+    /// Whether it can stand there.
+    pub fn fits(self, layout: &Layout) -> bool {
+        match self {
+            // Ends no TCP: the MTU inside has to be the one outside. And knows no TLS.
+            Self::None => layout.inside == layout.outside && layout.tls == Tls::Full,
+            // Their OpenSSL knows no ML-KEM.
+            Self::Haproxy | Self::Nginx => layout.tls != Tls::PostQuantum,
+            Self::Envoy => true,
+            // Takes no session up again: policy is asked for each connection.
+            Self::Sluice => layout.tls != Tls::Resumed,
+        }
+    }
+
+    pub fn does(self, work: Work) -> bool {
+        match (self, work) {
+            // Does no handshakes that a storm could be of.
+            (Self::None, Work::Isolation(_)) => false,
+            // The others are no part of a way that leads past them.
+            (Self::Haproxy | Self::Nginx | Self::Envoy, Work::Bystander { .. }) => false,
+            (
+                _,
+                Work::Bulk(_)
+                | Work::Connections { .. }
+                | Work::RoundTrip { .. }
+                | Work::Idle { .. }
+                | Work::Isolation(_)
+                | Work::Bystander { .. },
+            ) => true,
         }
     }
 
     /// What the client calls, to reach the server.
     pub fn target(self, server: SocketAddr) -> Result<SocketAddr> {
-        match self {
-            Self::None | Self::Sluice => Ok(server),
-            Self::Haproxy => Ok(haproxy::PLAIN.parse()?),
-        }
+        Ok(if self.is_peer() { peers::PLAIN.parse()? } else { server })
     }
 
-    pub fn start(self, site: &Site, authority: &Path, server: SocketAddr) -> Result<Running> {
-        match self {
-            Self::None => Ok(Running::None),
-            Self::Haproxy => Ok(Running::Haproxy(haproxy::start(site, authority, server)?)),
-            Self::Sluice => sluice(site, authority),
-        }
+    /// Where gateway B hears TLS.
+    pub fn sealed(self, server: SocketAddr) -> Result<SocketAddr> {
+        Ok(if self.is_peer() { peers::SEALED.parse()? } else { server })
+    }
+
+    pub fn start(self, setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
+        let proxies = match self {
+            Self::None => return Ok(Running::None),
+            Self::Sluice => return sluice(setting, layout),
+            Self::Haproxy => haproxy::start(setting)?,
+            Self::Nginx => nginx::start(setting)?,
+            Self::Envoy => envoy::start(setting)?,
+        };
+        Ok(Running::Peer(self, proxies))
+    }
+
+    pub fn version(self) -> Result<Option<String>> {
+        Ok(Some(match self {
+            Self::None => return Ok(None),
+            Self::Haproxy => haproxy::version()?,
+            Self::Nginx => nginx::version()?,
+            Self::Envoy => envoy::version()?,
+            Self::Sluice => {
+                let mut command = std::process::Command::new(binary("sluice")?);
+                command.arg("--version");
+                run(command, std::time::Duration::from_secs(10))?.ok()?.trim().to_owned()
+            }
+        }))
     }
 }
 
-/// One worker each, on the first and on the last CPU.
-fn sluice(site: &Site, authority: &Path) -> Result<Running> {
-    let last = u32::try_from(std::thread::available_parallelism()?.get() - 1)?;
+/// One worker each, on the first and on the last CPU, or both on the first.
+fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
+    let last = match layout.cpus {
+        Cpus::Free => u32::try_from(std::thread::available_parallelism()?.get() - 1)?,
+        Cpus::One => 0,
+    };
+    let site = setting.site;
     let policy = pair::policy();
     let files = [("policy.yaml", policy.as_str())];
-    let configure = |namespace, name, core: &[u32]| {
-        let settings =
-            Settings { name, inside: &["in0"], cores: core, ttl: "1h", unmatched_egress: "refuse", limits: "{}" };
-        Gateway::configure(&site.rig, namespace, authority, &settings, &files)
+    let configure = |namespace, name, core: &[u32]| -> Result<Gateway> {
+        let settings = Settings {
+            name,
+            inside: &["in0"],
+            cores: core,
+            ttl: "1h",
+            unmatched_egress: "refuse",
+            // Room for the cases with many connections that all come at once.
+            limits: "{ sessions: 131072, flows: 524288 }",
+        };
+        let gateway = Gateway::configure(&site.rig, namespace, setting.authority, &settings, &files)?;
+        let group = if layout.tls == Tls::PostQuantum { "X25519MLKEM768" } else { "X25519" };
+        append(&gateway.directory().join("gateway.yaml"), &format!("  tls: {{ groups: [{group}] }}\n"))?;
+        Ok(gateway)
     };
     let mut gateways = [configure(&site.node_a, "node-a", &[0])?, configure(&site.node_b, "node-b", &[last])?];
     for gateway in &mut gateways {
@@ -83,15 +152,20 @@ fn sluice(site: &Site, authority: &Path) -> Result<Running> {
     Ok(Running::Sluice(gateways))
 }
 
+fn append(file: &Path, text: &str) -> Result<()> {
+    let before = std::fs::read_to_string(file)?;
+    std::fs::write(file, before + text).with_context(|| format!("write {}", file.display()))
+}
+
 impl Running {
     /// Why it cannot be at work, if a process of it has ended.
     pub fn ensure_alive(&mut self) -> Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Haproxy(proxies) => {
+            Self::Peer(contender, proxies) => {
                 for proxy in proxies {
                     if let Some(status) = proxy.process.ended()? {
-                        bail!("haproxy has ended ({status}):\n{}", tail(&proxy.log));
+                        bail!("{contender} has ended ({status}):\n{}", tail(&proxy.log));
                     }
                 }
                 Ok(())
@@ -104,7 +178,7 @@ impl Running {
     pub fn logs(&self) -> String {
         match self {
             Self::None => String::new(),
-            Self::Haproxy(proxies) => proxies.iter().map(|proxy| tail(&proxy.log)).collect::<Vec<_>>().join("\n"),
+            Self::Peer(_, proxies) => proxies.iter().map(|proxy| tail(&proxy.log)).collect::<Vec<_>>().join("\n"),
             Self::Sluice(gateways) => gateways.iter().map(|g| g.tail() + &live(g)).collect::<Vec<_>>().join("\n"),
         }
     }
@@ -121,13 +195,14 @@ impl Running {
         Ok(Some(modes.join("; ")))
     }
 
-    /// Nothing refused: a refused call is an error of the rig, not a figure.
+    /// No call of the client's refused: that is an error of the rig, not a figure. The probes come
+    /// from elsewhere, and one of them is refused on purpose.
     pub fn ensure_nothing_refused(&self) -> Result<()> {
         let Self::Sluice(gateways) = self else { return Ok(()) };
         for gateway in gateways {
-            let refused = gateway.refused()?;
-            if let Some(last) = refused.last() {
-                bail!("{} refused {} connections, the last: {last:?}", gateway.name(), refused.len());
+            let mut refused = gateway.refused()?.into_iter().filter(|call| call.client.ip() == Host::Frontend.v4());
+            if let Some(last) = refused.next_back() {
+                bail!("{} refused calls, the last: {last:?}", gateway.name());
             }
         }
         Ok(())

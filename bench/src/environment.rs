@@ -5,14 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use pktgen_tests::netns::gateway::binary;
 use pktgen_tests::netns::run;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
-use crate::haproxy;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     pub kernel: String,
     pub cpu: String,
@@ -25,34 +23,23 @@ pub struct Environment {
 impl Environment {
     /// Also says whether the contenders are installed.
     pub fn read(contenders: &[Contender]) -> Result<Self> {
-        let mut versions = Vec::new();
-        for contender in contenders {
-            match contender {
-                Contender::None => {}
-                Contender::Haproxy => versions.push(haproxy::version()?),
-                Contender::Sluice => versions.push(said(&mut Command::new(binary("sluice")?), &["--version"])?),
-            }
-        }
+        let versions = contenders.iter().filter_map(|contender| contender.version().transpose());
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
             cpu: model.map_or("of no known model", |(_, name)| name).into(),
             cpus: std::thread::available_parallelism()?.get(),
-            versions,
-            commit: commit(),
+            versions: versions.collect::<Result<_>>()?,
+            commit: commit().ok(),
         })
     }
 }
 
 /// As `git describe` has it, with `-dirty` if the tree is not what the commit says.
-fn commit() -> Option<String> {
-    said(&mut Command::new("git"), &["describe", "--always", "--dirty", "--abbrev=12"]).ok()
-}
-
-fn said(command: &mut Command, arguments: &[&str]) -> Result<String> {
-    let mut own = Command::new(command.get_program());
-    own.args(arguments);
-    let output = run(own, Duration::from_secs(10))?;
+fn commit() -> Result<String> {
+    let mut command = Command::new("git");
+    command.args(["describe", "--always", "--dirty", "--abbrev=12"]);
+    let output = run(command, Duration::from_secs(10))?;
     output.ok()?.lines().next().map(str::to_owned).context("it printed nothing")
 }

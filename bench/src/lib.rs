@@ -2,19 +2,34 @@
 //!
 //! ```text
 //!   client ── gateway A ── wire ── gateway B ── server
-//!   (load)    sluice, haproxy or none: in turn        (load)
+//!   (load)    sluice, a peer or none: in turn         (load)
 //! ```
-//! [`stage`] lays the namespaces and puts a [`contender`] in its place; [`load`] runs as processes
-//! of their own inside them and measures, with [`cpu`]; [`wire`] reads what the probe's handshake
-//! settled on; [`plan`] says what is measured in which order, and [`report`] what came of it.
+//! [`plan`] says what is measured in which order; [`stage`] lays the namespaces, puts a
+//! [`contender`] in its place and checks it ([`probe`], [`wire`], [`facts`]); [`load`] runs as
+//! processes of their own inside them and measures, with [`cpu`]; [`run`] writes each of the
+//! [`samples`] down, and [`summary`], [`goals`], [`report`] and [`plot`] say what came of them.
 
+mod beside;
 pub mod cli;
 pub mod contender;
 pub mod cpu;
 pub mod environment;
-pub mod haproxy;
+pub mod facts;
+pub mod figures;
+pub mod files;
+pub mod goals;
+pub mod limits;
 pub mod load;
+pub mod peers;
 pub mod plan;
+pub mod plot;
+pub mod probe;
+pub mod progress;
 pub mod report;
+pub mod run;
+pub mod samples;
 pub mod stage;
+pub mod storm;
+pub mod summary;
+pub mod svg;
 pub mod wire;

@@ -9,105 +9,249 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
 
-/// What a user may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Case {
-    Bulk,
-    Connections,
-    RoundTrip,
+pub enum Scope {
+    /// Shows that all works; proves nothing.
+    Quick,
+    Core,
+    Full,
 }
 
 /// What the load generator does in one go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Task {
-    /// One stream from the client to the server, nothing back.
-    Upload,
-    /// One stream from the server to the client.
-    Download,
-    /// One request and one answer on each of many connections.
-    Connections,
-    /// Requests and answers in turn on one connection.
-    RoundTrip,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    Bulk(Flow),
+    /// Each with one request and answer. Without a rate: 16 clients, each as fast as it goes.
+    Connections {
+        rate: Option<u32>,
+    },
+    /// Requests and answers of 64 bytes on connections that stay.
+    RoundTrip {
+        connections: u32,
+        rate: Option<u32>,
+    },
+    /// Connections that do nothing.
+    Idle {
+        connections: u32,
+    },
+    /// Round trips on connections that stand, while this goes on beside them.
+    Isolation(Noise),
+    /// A stream on a way that no gateway captures.
+    Bystander {
+        megabits: Option<u32>,
+    },
 }
 
-/// MTUs of the cables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    pub streams: u32,
+    /// From the server to the client.
+    pub down: bool,
+    /// Of all streams together. None: as fast as it goes.
+    pub megabits: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// Handshakes, as many times what the gateway can do.
+    Storm(u32),
+    /// The same frames, to a port that is dropped before the gateway.
+    Dropped(u32),
+    /// One stream, as fast as it goes.
+    Elephant,
+}
+
+/// What the contenders stand on, and how they are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Layout {
     pub outside: u32,
     pub inside: u32,
+    /// Segmentation offload of the cables, and merging on receipt: on as the kernel has it, or off.
+    pub offload: bool,
+    pub cpus: Cpus,
+    pub tls: Tls,
 }
 
-/// One contender in its place, and the tasks that it then does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cpus {
+    /// The scheduler places all but what pins itself.
+    Free,
+    /// Everything on the first CPU.
+    One,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// A full handshake for each connection, X25519.
+    Full,
+    /// The same with X25519MLKEM768.
+    PostQuantum,
+    /// X25519, and tickets are taken up again.
+    Resumed,
+}
+
+/// One contender in its place, and the work that it then does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     pub layout: Layout,
     pub contender: Contender,
-    pub tasks: Vec<Task>,
+    /// What the contender is called in the samples.
+    pub subject: String,
+    pub works: Vec<Work>,
 }
 
-/// Where everything is measured; the others are about bulk only.
-pub const BASE: Layout = Layout { outside: 1500, inside: 1500 };
+pub const BASE: Layout = Layout { outside: 1500, inside: 1500, offload: true, cpus: Cpus::Free, tls: Tls::Full };
 
-const LAYOUTS: [Layout; 4] = [
-    BASE,
-    Layout { outside: 1500, inside: 65535 },
-    Layout { outside: 9000, inside: 9000 },
-    Layout { outside: 9000, inside: 65535 },
-];
+/// Offered by the fixed-rate cases: what every contender can carry, so that all do the same work.
+const MEGABITS: u32 = 1000;
+const CONNECTIONS_PER_SECOND: u32 = 400;
+pub const REQUESTS_PER_SECOND: u32 = 2000;
+const MANY_REQUESTS_PER_SECOND: u32 = 4000;
 
-/// The turns of one run.
-pub fn turns(cases: &[Case], contenders: &[Contender]) -> Vec<Turn> {
+/// The turns of one round.
+pub fn turns(scope: Scope, contenders: &[Contender], chosen: &dyn Fn(&str) -> bool) -> Vec<Turn> {
     let mut turns = Vec::new();
-    for layout in LAYOUTS {
-        let here = |case: &&Case| layout == BASE || **case == Case::Bulk;
-        let tasks: Vec<Task> = cases.iter().filter(here).flat_map(|case| case.tasks()).copied().collect();
-        for contender in contenders {
-            if !tasks.is_empty() && (contender.ends_tcp() || layout.inside == layout.outside) {
-                turns.push(Turn { layout, contender: *contender, tasks: tasks.clone() });
+    for (layout, works) in cases(scope) {
+        for contender in contenders.iter().filter(|contender| contender.fits(&layout)) {
+            let wanted = |work: &&Work| chosen(&case(**work, &layout)) && contender.does(**work);
+            let works: Vec<Work> = works.iter().filter(wanted).copied().collect();
+            if !works.is_empty() {
+                turns.push(Turn { layout, contender: *contender, subject: contender.name().into(), works });
             }
         }
     }
     turns
 }
 
-impl Case {
-    pub const ALL: [Self; 3] = [Self::Bulk, Self::Connections, Self::RoundTrip];
+/// Layouts with their work.
+pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
+    let stream = |streams, megabits| Work::Bulk(Flow { streams, down: false, megabits });
+    let bulk = vec![stream(1, Some(MEGABITS)), stream(1, None), stream(8, None)];
+    let few = bulk[..2].to_vec();
+    let trips = |connections, rate| Work::RoundTrip { connections, rate };
+    let connections = vec![Work::Connections { rate: Some(CONNECTIONS_PER_SECOND) }, Work::Connections { rate: None }];
+    let one_trip = vec![trips(1, Some(REQUESTS_PER_SECOND))];
+    let small = [
+        &connections[..],
+        &one_trip,
+        &[trips(64, Some(MANY_REQUESTS_PER_SECOND)), trips(1000, Some(MANY_REQUESTS_PER_SECOND)), trips(64, None)],
+    ]
+    .concat();
+    let mtu = |outside, inside, offload| Layout { outside, inside, offload, ..BASE };
+    let mut cases = vec![
+        (mtu(1500, 1500, false), bulk.clone()),
+        (BASE, [bulk.clone(), small].concat()),
+        (mtu(1500, 65535, true), few.clone()),
+        (mtu(9000, 65535, true), few.clone()),
+        // The work that the one before is compared with: without a proxy the MTUs are one.
+        (mtu(9000, 9000, true), few.clone()),
+        (Layout { cpus: Cpus::One, ..BASE }, one_trip.clone()),
+        // Laid for themselves: pools that other work has filled would serve these connections.
+        (BASE, vec![Work::Idle { connections: 1000 }]),
+        (BASE, [Noise::Dropped(10), Noise::Storm(10)].map(Work::Isolation).to_vec()),
+        (BASE, vec![Work::Bystander { megabits: None }]),
+    ];
+    if scope == Scope::Full {
+        let down = Work::Bulk(Flow { streams: 1, down: true, megabits: None });
+        cases.extend([
+            (mtu(1500, 65535, false), bulk.clone()),
+            (mtu(9000, 9000, false), bulk.clone()),
+            (mtu(9000, 65535, false), bulk.clone()),
+            (BASE, vec![down]),
+            (BASE, [Noise::Dropped(1), Noise::Storm(1), Noise::Elephant].map(Work::Isolation).to_vec()),
+            (BASE, vec![Work::Bystander { megabits: Some(MEGABITS) }]),
+            // In a proxy each takes two descriptors, of which many a machine gives 20,000.
+            (BASE, vec![Work::Idle { connections: 9000 }]),
+            (Layout { cpus: Cpus::One, ..BASE }, vec![stream(1, Some(MEGABITS)), connections[0]]),
+            (Layout { tls: Tls::PostQuantum, ..BASE }, connections.clone()),
+            (Layout { tls: Tls::Resumed, ..BASE }, connections.clone()),
+        ]);
+    }
+    cases
+}
 
-    pub fn name(self) -> &'static str {
+/// Names a case in every output.
+pub fn case(work: Work, layout: &Layout) -> String {
+    format!("{work}, {layout}")
+}
+
+/// The case that shows what the same work costs without a proxy, which has one MTU and no TLS.
+pub fn baseline(work: Work, layout: &Layout) -> String {
+    case(work, &Layout { inside: layout.outside, tls: Tls::Full, ..*layout })
+}
+
+impl Work {
+    /// How long it is timed, beside `seconds` for a stream; and roughly takes with all around it.
+    pub fn seconds(self, seconds: f64) -> f64 {
         match self {
-            Self::Bulk => "bulk",
-            Self::Connections => "connections",
-            Self::RoundTrip => "roundtrip",
+            Self::Bulk(_) => seconds,
+            Self::Bystander { .. } => seconds,
+            Self::Connections { .. } | Self::RoundTrip { .. } | Self::Isolation(_) => seconds * 1.25,
+            // Takes as long as opening takes; this is the time limit's share.
+            Self::Idle { connections } => f64::from(connections) / 500.0,
         }
     }
 
-    pub fn tasks(self) -> &'static [Task] {
+    /// What was asked for in a second: Mbit, connections or requests.
+    pub fn rate(self) -> Option<u32> {
         match self {
-            Self::Bulk => &[Task::Upload, Task::Download],
-            Self::Connections => &[Task::Connections],
-            Self::RoundTrip => &[Task::RoundTrip],
+            Self::Bulk(flow) => flow.megabits,
+            Self::Connections { rate } | Self::RoundTrip { rate, .. } => rate,
+            Self::Bystander { megabits } => megabits,
+            Self::Isolation(_) => Some(REQUESTS_PER_SECOND),
+            Self::Idle { .. } => None,
         }
     }
 }
 
-impl Task {
-    pub const ALL: [Self; 4] = [Self::Upload, Self::Download, Self::Connections, Self::RoundTrip];
-
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Upload => "bulk, one stream, client to server",
-            Self::Download => "bulk, one stream, server to client",
-            Self::Connections => "new connections, 16 clients at once, each connection one request of 64 bytes",
-            Self::RoundTrip => "round trip of 64 bytes on one connection",
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: u32| if count == 1 { "" } else { "s" };
+        match *self {
+            Self::Bulk(Flow { streams, down, megabits }) => {
+                write!(f, "bulk, {streams} stream{}{}", plural(streams), if down { " down" } else { "" })?;
+                megabits.map_or(Ok(()), |megabits| write!(f, " at {:.1} Gbit/s", f64::from(megabits) / 1000.0))
+            }
+            Self::Connections { rate: None } => write!(f, "new connections, 16 clients"),
+            Self::Connections { rate: Some(rate) } => write!(f, "new connections, {rate}/s"),
+            Self::RoundTrip { connections, rate } => {
+                write!(f, "round trip, {connections} connection{}", plural(connections))?;
+                match rate {
+                    Some(rate) => write!(f, ", {rate}/s"),
+                    None => write!(f, ", closed loop"),
+                }
+            }
+            Self::Idle { connections } => write!(f, "memory, {connections} idle connections"),
+            Self::Isolation(Noise::Storm(times)) => write!(f, "isolation, storm {times}x"),
+            Self::Isolation(Noise::Dropped(times)) => write!(f, "isolation, dropped {times}x"),
+            Self::Isolation(Noise::Elephant) => write!(f, "isolation, elephant"),
+            Self::Bystander { megabits } => {
+                write!(f, "uncaptured stream")?;
+                megabits.map_or(Ok(()), |megabits| write!(f, " at {:.1} Gbit/s", f64::from(megabits) / 1000.0))
+            }
         }
     }
 }
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MTU {} outside, {} inside", self.outside, self.inside)
+        let Self { outside, inside, offload, cpus, tls } = *self;
+        write!(f, "MTU {outside}/{inside}, offload {}", if offload { "on" } else { "off" })?;
+        match cpus {
+            Cpus::Free => {}
+            Cpus::One => write!(f, ", one CPU")?,
+        }
+        match tls {
+            Tls::Full => Ok(()),
+            Tls::PostQuantum => write!(f, ", ML-KEM"),
+            Tls::Resumed => write!(f, ", resumed"),
+        }
     }
 }
 
@@ -115,32 +259,49 @@ impl fmt::Display for Layout {
 mod tests {
     use super::*;
 
-    #[test]
-    fn contenders_take_turns_in_each_layout_and_none_is_left_out() {
-        let turns = turns(&Case::ALL, &Contender::ALL);
-        let order: Vec<_> =
-            turns.iter().map(|turn| (turn.layout.outside, turn.layout.inside, turn.contender)).collect();
-        use Contender::{Haproxy, None, Sluice};
-        let want = [
-            (1500, 1500, None),
-            (1500, 1500, Haproxy),
-            (1500, 1500, Sluice),
-            // The kernel alone cannot make small segments of large ones on the way.
-            (1500, 65535, Haproxy),
-            (1500, 65535, Sluice),
-            (9000, 9000, None),
-            (9000, 9000, Haproxy),
-            (9000, 9000, Sluice),
-            (9000, 65535, Haproxy),
-            (9000, 65535, Sluice),
-        ];
-        assert_eq!(order, want);
-        assert_eq!(turns[0].tasks, Task::ALL);
-        assert!(turns[3..].iter().all(|turn| turn.tasks == [Task::Upload, Task::Download]));
+    fn all(scope: Scope) -> Vec<Turn> {
+        turns(scope, &Contender::ALL, &|_| true)
     }
 
     #[test]
-    fn a_case_of_the_base_layout_is_not_laid_elsewhere() {
-        assert_eq!(turns(&[Case::RoundTrip], &Contender::ALL).len(), 3);
+    fn contenders_take_turns_in_each_layout() {
+        let turns = all(Scope::Core);
+        let order: Vec<_> = turns[..5].iter().map(|turn| turn.contender).collect();
+        assert_eq!(order, Contender::ALL);
+        assert!(turns[..5].iter().all(|turn| turn.layout == turns[0].layout));
+        // The kernel alone cannot make small segments of large ones on the way.
+        assert!(turns.iter().all(|t| t.contender != Contender::None || t.layout.inside == t.layout.outside));
+    }
+
+    #[test]
+    fn every_case_of_a_proxy_has_its_work_done_without_one() {
+        for scope in [Scope::Quick, Scope::Core, Scope::Full] {
+            let turns = all(scope);
+            let cases = |turn: &Turn| turn.works.iter().map(|w| case(*w, &turn.layout)).collect::<Vec<_>>();
+            let none: Vec<String> =
+                turns.iter().filter(|turn| turn.contender == Contender::None).flat_map(cases).collect();
+            for turn in &turns {
+                for work in &turn.works {
+                    let wanted = baseline(*work, &turn.layout);
+                    let alone = matches!(work, Work::Idle { .. } | Work::Isolation(_));
+                    assert!(alone || none.contains(&wanted), "{wanted}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_cases_differ() {
+        let cases = cases(Scope::Full);
+        let names: Vec<_> = cases.iter().flat_map(|(l, works)| works.iter().map(|w| case(*w, l))).collect();
+        let distinct: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:#?}");
+    }
+
+    #[test]
+    fn cases_are_chosen_by_part_of_their_name() {
+        let turns = turns(Scope::Core, &[Contender::Sluice], &|name| name.contains("memory"));
+        assert_eq!(turns.len(), 1);
+        assert_eq!(turns[0].works, [Work::Idle { connections: 1000 }]);
     }
 }

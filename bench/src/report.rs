@@ -1,327 +1,216 @@
-//! What came of it: medians in a table for people, every run in JSON.
+//! The report for people: goals, a table for each case, and what the figures stand on.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use crate::figures::{ABOVE, BUSY, ORDER, more_is_better};
+use crate::goals::{Goal, best_peer};
+use crate::samples::{Entry, Log, Terms};
+use crate::summary::{Row, find};
 
-use crate::contender::Contender;
-use crate::environment::Environment;
-use crate::load::Measured;
-use crate::plan::{Layout, Task};
-use crate::stage::Facts;
-
-#[derive(Debug, Serialize)]
-pub struct Report {
-    pub environment: Environment,
-    pub runs: u32,
-    pub seconds: f64,
-    pub rows: Vec<Row>,
-    pub facts: Vec<(Contender, Layout, Facts)>,
-    /// Why these figures may be worth less.
-    pub warnings: Vec<String>,
+pub struct Report<'a> {
+    pub terms: &'a Terms,
+    pub log: &'a Log,
+    pub rows: &'a [Row],
+    pub goals: &'a [Goal],
+    /// File names, beside the report.
+    pub plots: &'a [String],
 }
 
-/// One contender's results in one task and layout.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    pub task: Task,
-    pub layout: Layout,
-    pub contender: Contender,
-    pub figures: Vec<Figure>,
-    /// Runs that failed; they have no figures.
-    pub errors: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Figure {
-    pub name: &'static str,
-    pub median: f64,
-    pub runs: Vec<f64>,
-}
-
-/// A table: its title, its header, its rows.
-struct Table {
-    title: &'static str,
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Report {
-    pub fn new(environment: Environment, runs: u32, seconds: f64) -> Self {
-        Self { environment, runs, seconds, rows: vec![], facts: vec![], warnings: vec![] }
+impl Report<'_> {
+    pub fn markdown(&self) -> String {
+        let mut out = String::from("# Sluice beside its peers\n\n");
+        out += &self.machine();
+        out += "\n## Goals\n\n";
+        out += &table(&goal_cells(self.goals));
+        for plot in self.plots {
+            out += &format!("\n![{plot}]({plot})\n");
+        }
+        for case in self.cases() {
+            out += &format!("\n## {case}\n\n");
+            out += &table(&self.cells(case));
+        }
+        out += "\n## What stood where\n\n";
+        out += &self.facts();
+        out += &self.faults();
+        out
     }
 
-    fn row(&mut self, task: Task, layout: Layout, contender: Contender) -> &mut Row {
-        let same = |row: &Row| row.task == task && row.layout == layout && row.contender == contender;
-        let at = self.rows.iter().position(same).unwrap_or_else(|| {
-            self.rows.push(Row { task, layout, contender, figures: vec![], errors: vec![] });
-            self.rows.len() - 1
-        });
-        &mut self.rows[at]
+    /// What the figures belong to.
+    fn machine(&self) -> String {
+        let Terms { environment, scope, rounds, seconds, foreign } = self.terms;
+        let commit = environment.commit.as_deref().unwrap_or("unknown");
+        let quick = match scope {
+            crate::plan::Scope::Quick => {
+                "\n**A smoke of one short round: it shows that all works, and proves nothing.**\n"
+            }
+            crate::plan::Scope::Core | crate::plan::Scope::Full => "",
+        };
+        let worst = self.log.samples().map(|sample| sample.foreign).fold(0.0, f64::max);
+        format!(
+            "{} × {}, kernel {}; commit {commit}; {}.\n{quick}\n\
+             Medians of {rounds} rounds of {seconds} s, contenders in turn; in brackets, least and most. \
+             CPU above none: busy time of the whole machine less that of the same work without a proxy. \
+             CPU of A+B: user and system time of the gateways' processes; on a veth, not all of it is theirs. \
+             Latency: from the moment that the schedule names. How it is measured, and what the figures do not say: \
+             bench/BENCHMARKING.md.\n\n\
+             Foreign load was at most {:.1} % of the machine in a sample that counts; {} samples with more than \
+             {:.0} % were thrown away.\n",
+            environment.cpus,
+            environment.cpu,
+            environment.kernel,
+            environment.versions.join("; "),
+            worst * 100.0,
+            self.log.thrown_away(),
+            foreign * 100.0,
+        )
     }
 
-    /// `idle` is how many CPUs were busy before the contender started.
-    pub fn add(&mut self, task: Task, layout: Layout, contender: Contender, measured: &Measured, idle: f64) {
-        let cpus = self.environment.cpus as f64;
-        let place = format!("{contender}, {layout}, {}", task.title());
-        if idle / cpus > BUSY {
-            let share = idle / cpus * 100.0;
-            self.warnings.push(format!("{place}: the machine was {share:.0} % busy before it began"));
-        }
-        let stolen = measured.spent.stolen / measured.spent.seconds / cpus * 100.0;
-        if stolen > 2.0 {
-            self.warnings.push(format!("{place}: the hypervisor took {stolen:.0} % of the CPU time"));
-        }
-        let row = self.row(task, layout, contender);
-        for (name, value) in figures(task, measured, idle, cpus) {
-            match row.figures.iter_mut().find(|figure| figure.name == name) {
-                Some(figure) => figure.runs.push(value),
-                None => row.figures.push(Figure { name, median: 0.0, runs: vec![value] }),
+    /// In the order in which they were measured.
+    fn cases(&self) -> Vec<&str> {
+        let mut cases: Vec<&str> = Vec::new();
+        for row in self.rows {
+            if !cases.contains(&row.case.as_str()) {
+                cases.push(&row.case);
             }
         }
-        row.figures.iter_mut().for_each(|figure| figure.median = median(&figure.runs));
+        cases
     }
 
-    pub fn fail(&mut self, task: Task, layout: Layout, contender: Contender, error: &anyhow::Error) {
-        self.row(task, layout, contender).errors.push(format!("{error:#}"));
-    }
-
-    pub fn found(&mut self, contender: Contender, layout: Layout, facts: &Facts) {
-        let entry = (contender, layout, facts.clone());
-        if !self.facts.contains(&entry) {
-            self.facts.push(entry);
+    fn cells(&self, case: &str) -> Vec<Vec<String>> {
+        let here: Vec<&Row> = self.rows.iter().filter(|row| row.case == case).collect();
+        let mut figures: Vec<(&str, &str)> = Vec::new();
+        for row in &here {
+            if !figures.contains(&(&row.figure, &row.unit)) {
+                figures.push((&row.figure, &row.unit));
+            }
         }
-    }
-
-    pub fn failed(&self) -> bool {
-        self.rows.iter().any(|row| !row.errors.is_empty())
-    }
-
-    fn tables(&self) -> Vec<Table> {
-        Task::ALL.iter().filter_map(|task| self.table(*task)).collect()
-    }
-
-    fn table(&self, task: Task) -> Option<Table> {
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.task == task).collect();
-        let names: Vec<&str> = rows
-            .iter()
-            .find(|row| !row.figures.is_empty())
-            .map_or(vec![], |row| row.figures.iter().map(|figure| figure.name).collect());
-        let header = ["contender", "outside", "inside"].into_iter().chain(names).map(str::to_owned);
-        let header = header.chain(["spread".to_owned(), "beside haproxy".to_owned()]).collect();
-        let rows: Vec<_> = rows.iter().map(|row| self.cells(row)).collect();
-        (!rows.is_empty()).then(|| Table { title: task.title(), header, rows })
-    }
-
-    fn cells(&self, row: &Row) -> Vec<String> {
-        let layout = [row.layout.outside, row.layout.inside].map(|mtu| mtu.to_string());
-        let mut cells = vec![row.contender.to_string()];
-        cells.extend(layout);
-        cells.extend(row.figures.iter().map(|figure| rounded(figure.median)));
-        if let Some(first) = row.figures.first() {
-            let low = first.runs.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = first.runs.iter().copied().fold(0.0, f64::max);
-            cells.push(format!("{}–{}", rounded(low), rounded(high)));
-            cells.push(self.beside(row).unwrap_or_default());
+        figures.sort_by_key(|(figure, _)| ORDER.iter().position(|known| known == figure));
+        let mut subjects: Vec<&str> = Vec::new();
+        for row in &here {
+            if !subjects.contains(&row.subject.as_str()) {
+                subjects.push(&row.subject);
+            }
         }
-        if !row.errors.is_empty() {
-            cells.push(format!("{} of {} runs FAILED", row.errors.len(), self.runs));
+        let mut header = vec![String::new()];
+        header.extend(figures.iter().map(|(figure, unit)| format!("{figure}, {unit}")));
+        header.push("sluice / best peer".into());
+        let mut cells = vec![header];
+        for subject in subjects {
+            let cell = |figure: &str| find(self.rows, case, subject, figure).map_or("–".into(), shown);
+            let mut line = vec![subject.to_owned()];
+            line.extend(figures.iter().map(|(figure, _)| cell(figure)));
+            line.push(if subject == "sluice" { self.ratios(case, &figures) } else { String::new() });
+            cells.push(line);
         }
         cells
     }
 
-    /// Ratios to HAProxy's row of the same task and layout: the first figure, and the machine's CPU.
-    fn beside(&self, row: &Row) -> Option<String> {
-        let peer = self.rows.iter().find(|other| {
-            other.contender == Contender::Haproxy && other.task == row.task && other.layout == row.layout
-        })?;
-        let ratio = |at: usize| Some(row.figures.get(at)?.median / peer.figures.get(at)?.median);
-        let cpu = row.figures.iter().position(|figure| figure.name.starts_with(CPU))?;
-        (row.contender != Contender::Haproxy).then_some(())?;
-        Some(format!("{} ×, CPU {} ×", rounded(ratio(0)?), rounded(ratio(cpu)?)))
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let environment = &self.environment;
-        let mut notes = vec![
-            format!("Machine: {} × {}, kernel {}.", environment.cpus, environment.cpu, environment.kernel),
-            format!(
-                "Versions: {}; commit {}.",
-                environment.versions.join("; "),
-                environment.commit.as_deref().unwrap_or("unknown")
-            ),
-            format!(
-                "Medians of {} runs of {} s; contenders in turn, each in newly laid namespaces.",
-                self.runs, self.seconds
-            ),
-        ];
-        notes.extend(METHOD.iter().map(|line| (*line).to_owned()));
-        let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (contender, layout, facts) in &self.facts {
-            seen.entry(facts_line(*contender, facts))
-                .or_default()
-                .push(format!("{}/{}", layout.outside, layout.inside));
-        }
-        notes.extend(seen.into_iter().map(|(line, layouts)| format!("{line} (MTU {}).", layouts.join(", "))));
-        notes
-    }
-
-    pub fn text(&self) -> String {
-        let mut out = String::new();
-        for table in self.tables() {
-            out += &format!("{}\n{}\n", table.title, aligned(&table));
-        }
-        let mut end = String::new();
-        self.end(&mut end, "");
-        out + &end.lines().map(wrapped).collect::<String>()
-    }
-
-    pub fn markdown(&self) -> String {
-        let mut out = String::from("# Sluice beside its peers\n\n");
-        for table in self.tables() {
-            out += &format!("## {}\n\n| {} |\n", table.title, table.header.join(" | "));
-            out += &format!("|{}\n", " --- |".repeat(table.header.len()));
-            for row in &table.rows {
-                out += &format!("| {} |\n", row.join(" | "));
-            }
-            out.push('\n');
-        }
-        self.end(&mut out, "- ");
-        out
-    }
-
-    fn end(&self, out: &mut String, bullet: &str) {
-        for note in self.notes() {
-            *out += &format!("{bullet}{note}\n");
-        }
-        for row in &self.rows {
-            for error in &row.errors {
-                *out += &format!("{bullet}FAILED: {}, {}, {}: {error}\n", row.contender, row.layout, row.task.title());
+    /// Of the figures that decide: the first one, CPU and the median latency.
+    fn ratios(&self, case: &str, figures: &[(&str, &str)]) -> String {
+        let mut said = Vec::new();
+        for (at, (figure, _)) in figures.iter().enumerate() {
+            let own = find(self.rows, case, "sluice", figure);
+            let Some((own, best)) = own.zip(best_peer(self.rows, case, figure)) else { continue };
+            // Between two commits there is nothing to take off.
+            let cpu = if figures.iter().any(|(figure, _)| *figure == ABOVE) { ABOVE } else { BUSY };
+            if at == 0 || [cpu, "p50", "p99"].contains(figure) {
+                let ratio = own.median / best.median;
+                let worse = if more_is_better(figure) { ratio < 0.98 } else { ratio > 1.02 };
+                let mark = if worse { " (loses)" } else { "" };
+                said.push(format!("{figure} {ratio:.2} ×{mark}"));
             }
         }
-        for warning in &self.warnings {
-            *out += &format!("{bullet}WARNING: {warning}\n");
-        }
+        said.join("; ")
     }
-}
 
-const CPU: &str = "CPU-s";
-
-/// Shares of the machine in other hands that are worth a warning, and that make its CPU time no figure.
-const BUSY: f64 = 0.05;
-const TOO_BUSY: f64 = 0.25;
-
-/// What cannot be read from the figures.
-const METHOD: [&str; 6] = [
-    "CPU: busy time of the whole machine (client, server, wire and both gateways; user, nice, system, irq, softirq) \
-     less what it was busy with before the contender started. \"gateways\": user and system time of the gateways' \
-     processes; softirq work on a veth is billed to whoever sends, so not all of it is theirs, and not all of \
-     theirs is in it.",
-    "Layout: free. Client, server and HAProxy run where the scheduler puts them; Sluice pins its workers, A to the \
-     first CPU and B to the last. On few CPUs all of them share.",
-    "Offloads are the kernel's defaults. An XDP program turns its peer's TSO off, so beside Sluice the kernel sends \
-     segments of the MTU, beside the others segments of 64 KiB.",
-    "HAProxy: one thread, mode tcp, explicit addresses, the same authority and depth of chain, TLS 1.3 with \
-     TLS_AES_128_GCM_SHA256, both sides verify the chain but no SPIFFE ID; no resumption. Sluice: transparent, one \
-     worker, SPIFFE IDs and policy checked.",
-    "Each connection of the connections task: connect, one request and one answer of 64 bytes, close by the client.",
-    "Of the tunnel's TCP, Sluice runs its own; the kernel's congestion control below holds for client and server, and \
-     for HAProxy's legs.",
-];
-
-fn facts_line(contender: Contender, facts: &Facts) -> String {
-    let xdp = facts.xdp.as_ref().map_or(String::new(), |xdp| format!("; XDP {xdp}"));
-    format!(
-        "{contender}: on the wire {}; the server sees {}; TSO {}; congestion control {}{xdp}",
-        facts.wire, facts.server_sees, facts.tso, facts.congestion_control
-    )
-}
-
-/// CPU time of the machine is not a number if others used too much of it to be taken off.
-fn figures(task: Task, measured: &Measured, idle: f64, cpus: f64) -> Vec<(&'static str, f64)> {
-    let spent = measured.spent;
-    let machine = if idle / cpus > TOO_BUSY { f64::NAN } else { spent.machine - idle * spent.seconds };
-    let (gib, thousands) = (measured.bytes as f64 / f64::from(1 << 30), measured.count as f64 / 1000.0);
-    let mut figures = Vec::new();
-    match task {
-        Task::Upload | Task::Download => {
-            figures.push(("Gbit/s", measured.bytes as f64 * 8.0 / 1e9 / spent.seconds));
-            figures.push(("CPU-s/GiB", machine / gib));
-            figures.push(("gateways", spent.processes / gib));
-        }
-        Task::Connections => {
-            figures.push(("/s", measured.count as f64 / spent.seconds));
-            figures.push(("CPU-s/1000", machine / thousands));
-            figures.push(("gateways", spent.processes / thousands));
-            figures
-                .extend(measured.latency.iter().flat_map(|l| [("p50 ms", l.p50 / 1000.0), ("p99 ms", l.p99 / 1000.0)]));
-        }
-        Task::RoundTrip => {
-            figures.extend(
-                measured.latency.iter().flat_map(|l| [("p50 µs", l.p50), ("p99 µs", l.p99), ("p99.9 µs", l.p999)]),
+    fn facts(&self) -> String {
+        let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for entry in &self.log.entries {
+            let Entry::Found { layout, subject, facts } = entry else { continue };
+            let xdp = facts.xdp.as_ref().map_or(String::new(), |xdp| format!("; XDP {xdp}"));
+            let line = format!(
+                "{subject}: on the wire {}; the server sees {}; {}; congestion control {}{xdp}",
+                facts.wire, facts.server_sees, facts.offload, facts.congestion_control
             );
-            figures.push(("CPU-s/1000", machine / thousands));
-            figures.push(("gateways", spent.processes / thousands));
+            let layouts = seen.entry(line).or_default();
+            if !layouts.contains(&layout.as_str()) {
+                layouts.push(layout);
+            }
         }
+        let line = |(line, layouts): (String, Vec<&str>)| format!("- {line} ({})\n", layouts.join(" · "));
+        seen.into_iter().map(line).collect()
     }
-    figures
+
+    fn faults(&self) -> String {
+        let failures = self.log.failures();
+        if failures.is_empty() {
+            return String::new();
+        }
+        let line = |(place, why): &(&crate::samples::Place, &str)| {
+            let why = why.lines().next().unwrap_or_default();
+            format!("- round {}, {}, {}: {why}\n", place.round, place.subject, place.case)
+        };
+        format!("\n## What failed\n\n{}", failures.iter().map(line).collect::<String>())
+    }
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
-    sorted.sort_by(f64::total_cmp);
-    if sorted.is_empty() {
-        return f64::NAN;
+/// The goals as a terminal shows them.
+pub fn goal_table(goals: &[Goal]) -> String {
+    table(&goal_cells(goals))
+}
+
+fn goal_cells(goals: &[Goal]) -> Vec<Vec<String>> {
+    let header = ["goal", "sluice", "wanted", "best peer", ""].map(str::to_owned).to_vec();
+    let line = |goal: &Goal| {
+        let value = goal.value.map_or("–".into(), rounded);
+        let value = if goal.goal.contains('×') && goal.value.is_some() { format!("{value} ×") } else { value };
+        let verdict = match (goal.ok, goal.missed) {
+            (None, _) => "not measured".into(),
+            (Some(true), _) => "met".into(),
+            (Some(false), missed) => format!("missed by {:.2} ×", missed.unwrap_or(f64::NAN)),
+        };
+        vec![goal.figure.clone(), value, goal.goal.clone(), goal.best_peer.clone().unwrap_or_default(), verdict]
+    };
+    std::iter::once(header).chain(goals.iter().map(line)).collect()
+}
+
+fn shown(row: &Row) -> String {
+    match row.n {
+        1 => rounded(row.median),
+        _ => format!("{} ({}–{})", rounded(row.median), rounded(row.min), rounded(row.max)),
     }
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
 /// Three digits that mean something.
-fn rounded(value: f64) -> String {
-    match value {
-        _ if !value.is_finite() => "–".into(),
-        _ if value >= 100.0 => format!("{value:.0}"),
-        _ if value >= 10.0 => format!("{value:.1}"),
-        _ if value >= 0.1 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
+pub fn rounded(value: f64) -> String {
+    match value.abs() {
+        size if !size.is_finite() => "–".into(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.095 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
 
-/// At a width that is read with ease.
-fn wrapped(line: &str) -> String {
-    let (mut out, mut column) = (String::new(), 0);
-    for word in line.split(' ') {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > 110 {
-            out += "\n    ";
-            column = 4;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out += word;
-        column += width;
-    }
-    out + "\n"
-}
-
-/// Words to the left, figures to the right.
-fn aligned(table: &Table) -> String {
-    let all: Vec<&Vec<String>> = std::iter::once(&table.header).chain(&table.rows).collect();
-    let columns = all.iter().map(|row| row.len()).max().unwrap_or(0);
-    let width =
-        |at: usize| all.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+/// Markdown that also reads well as it stands: words to the left, figures to the right.
+pub fn table(cells: &[Vec<String>]) -> String {
+    let columns = cells.first().map_or(0, Vec::len);
+    let width = |at: usize| cells.iter().filter_map(|line| Some(line.get(at)?.chars().count())).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(|at| width(at).max(3)).collect();
     let mut out = String::new();
-    for row in &all {
-        let mut line = String::new();
-        for at in 0..columns {
-            let cell = row.get(at).map_or("", String::as_str);
-            let width = width(at);
-            line += &if at == 0 { format!("  {cell:width$}") } else { format!("  {cell:>width$}") };
+    for (number, line) in cells.iter().enumerate() {
+        let cell = |(at, width): (usize, &usize)| {
+            let text = line.get(at).map_or("", String::as_str);
+            if at == 0 { format!(" {text:width$} |") } else { format!(" {text:>width$} |") }
+        };
+        out += &format!("|{}\n", widths.iter().enumerate().map(cell).collect::<String>());
+        if number == 0 {
+            let rule = |(at, width): (usize, &usize)| {
+                let dashes = "-".repeat(*width);
+                if at == 0 { format!(" {dashes} |") } else { format!(" {}: |", &dashes[1..]) }
+            };
+            out += &format!("|{}\n", widths.iter().enumerate().map(rule).collect::<String>());
         }
-        out += line.trim_end();
-        out.push('\n');
     }
     out
 }
@@ -329,58 +218,38 @@ fn aligned(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Spent;
-    use crate::plan::BASE;
+    use crate::samples::Place;
+    use crate::samples::tests::{sample, terms};
+    use crate::{goals, summary};
 
-    fn report() -> Report {
-        let environment = Environment {
-            kernel: "6.18".into(),
-            cpu: "a CPU".into(),
-            cpus: 2,
-            versions: vec!["sluice 0".into()],
-            commit: None,
-        };
-        Report::new(environment, 3, 4.0)
-    }
-
-    /// So many GiB in four seconds, with so much CPU.
-    fn bulk(gib: u64, machine: f64) -> Measured {
-        let spent = Spent { seconds: 4.0, machine, stolen: 0.0, processes: 1.0 };
-        let seen_as = "198.18.1.2:1".parse().unwrap();
-        Measured { spent, bytes: gib << 30, count: 1, latency: None, seen_as }
+    fn markdown(entries: Vec<Entry>) -> String {
+        let path = std::env::temp_dir().join(format!("bench-report-{:?}.jsonl", std::thread::current().id()));
+        let mut log = Log::open(&path, &terms(), true).unwrap();
+        entries.into_iter().for_each(|entry| log.add(entry).unwrap());
+        std::fs::remove_file(path).unwrap();
+        let rows = summary::rows(&log);
+        let goals = goals::goals(&rows);
+        Report { terms: &terms(), log: &log, rows: &rows, goals: &goals, plots: &[] }.markdown()
     }
 
     #[test]
-    fn the_table_shows_medians_less_the_idle_machine_and_ratios_to_haproxy() {
-        let mut report = report();
-        for (gib, machine) in [(1, 3.0), (4, 4.4), (2, 5.0)] {
-            report.add(Task::Upload, BASE, Contender::Sluice, &bulk(gib, machine), 0.1);
-        }
-        report.add(Task::Upload, BASE, Contender::Haproxy, &bulk(1, 2.4), 0.1);
-        let sluice = &report.rows[0];
-        assert_eq!(sluice.figures[1].runs, [2.6, 1.0, 2.3], "CPU-s per GiB");
-        let cells = report.cells(sluice);
-        assert_eq!(cells, ["sluice", "1500", "1500", "4.29", "2.30", "0.50", "2.15–8.59", "2.00 ×, CPU 1.15 ×"]);
-        assert!(report.warnings.is_empty() && !report.failed());
-        let text = report.text();
-        assert!(text.lines().any(|line| line.trim_start().starts_with("sluice  ") && line.contains("4.29")), "{text}");
+    fn losses_stand_in_the_table_as_plainly_as_gains() {
+        let busy =
+            |subject, value| Entry::Sample(sample(1, "case", subject, &[(BUSY, value, "s/GiB"), ("p50", value, "µs")]));
+        let text = markdown(vec![busy("none", 1.0), busy("envoy", 2.0), busy("sluice", 4.0)]);
+        let line = text.lines().find(|line| line.starts_with("| sluice")).unwrap();
+        assert!(line.contains("CPU above none 3.00 × (loses); p50 2.00 × (loses)"), "{line}");
+        assert!(text.contains("CPU above none, s/GiB | CPU busy, s/GiB"), "{text}");
     }
 
     #[test]
     fn what_failed_is_no_zero_but_an_error_with_its_reason() {
-        let mut report = report();
-        report.fail(Task::Upload, BASE, Contender::Haproxy, &anyhow::anyhow!("it has ended"));
-        assert!(report.failed());
-        let text = report.text();
-        assert!(text.contains("1 of 3 runs FAILED") && text.contains("it has ended"), "{text}");
-    }
-
-    #[test]
-    fn cpu_time_on_a_machine_that_others_use_is_no_figure_and_warned_of() {
-        let mut report = report();
-        report.add(Task::Upload, BASE, Contender::None, &bulk(1, 8.0), 1.9);
-        assert_eq!(report.cells(&report.rows[0])[4], "–");
-        assert!(report.warnings[0].contains("95 % busy"), "{:?}", report.warnings);
-        assert!(report.text().contains("WARNING"));
+        let place = Place { round: 1, case: "case".into(), subject: "haproxy".into() };
+        let text = markdown(vec![
+            Entry::ThrownAway { place: place.clone(), foreign: 0.5 },
+            Entry::Failed { place, why: "it has ended\nits log".into() },
+        ]);
+        assert!(text.contains("- round 1, haproxy, case: it has ended\n"), "{text}");
+        assert!(text.contains("1 samples with more than 5 % were thrown away"), "{text}");
     }
 }

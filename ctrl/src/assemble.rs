@@ -103,6 +103,7 @@ pub fn boot(gateway: &Gateway) -> Boot {
         cores: Cores(gateway.cores.clone()),
         waiting: gateway.waiting,
         on_absent: gateway.on_absent,
+        groups: gateway.groups.clone(),
         limits: gateway.limits.clone(),
         timeouts: gateway.timeouts.clone(),
         pin_directory: gateway.pin_directory.clone(),

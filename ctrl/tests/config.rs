@@ -146,6 +146,7 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     let defaults = load(&[("gateway.yaml", GATEWAY)]).unwrap().gateway;
     // The reference shows the defaults, so that it cannot drift from them.
     assert_eq!(loaded.gateway.limits, defaults.limits);
+    assert_eq!(loaded.gateway.groups, defaults.groups);
     assert_eq!(loaded.gateway.timeouts, defaults.timeouts);
     assert_eq!(loaded.gateway.pin_directory, defaults.pin_directory);
     let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
@@ -211,4 +212,11 @@ fn an_egress_entry_says_which_address_the_far_side_sees() {
             "p.yaml:11:5: warning: spec.egress[2].source: the mode is DISABLE: the call is not touched, and keeps the caller's address [use MUTUAL, SIMPLE or PERMISSIVE, or have the kernel masquerade]",
         ]
     );
+}
+
+#[test]
+fn key_exchanges_are_taken_in_the_order_that_they_are_named() {
+    let gateway = format!("{GATEWAY}  tls: {{ groups: [secp256r1, X25519] }}\n");
+    let groups = load(&[("g.yaml", &gateway)]).unwrap().gateway.groups;
+    assert_eq!(groups, [snapshot::Group::Secp256r1, snapshot::Group::X25519]);
 }

@@ -276,6 +276,19 @@ fn each_fault_of_a_gateway_is_named() {
             &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded]"],
         ),
         (
+            "a key exchange that is unknown, and one twice",
+            format!("{GATEWAY}  tls: {{ groups: [x25519, X25519, X25519] }}\n"),
+            &[
+                "g.yaml:15:19: error: spec.tls.groups[0]: \"x25519\" is not allowed here [did you mean X25519? allowed: X25519MLKEM768, X25519, secp256r1]",
+                "g.yaml:15:35: error: spec.tls.groups[2]: \"X25519\": is in the list already [each group once]",
+            ],
+        ),
+        (
+            "no key exchange at all",
+            format!("{GATEWAY}  tls: {{ groups: [] }}\n"),
+            &["g.yaml:15:18: error: spec.tls.groups: an empty list [name at least one group, such as [X25519]]"],
+        ),
+        (
             "a limit of zero",
             format!("{GATEWAY}  limits: {{ sessions: 0, flow: 5 }}\n"),
             &[

@@ -42,6 +42,7 @@ fn boot(node: &str) -> Boot {
         cores: Cores(vec![0]),
         waiting: Waiting::Adaptive,
         on_absent: OnAbsent::Drop,
+        groups: snapshot::Group::ALL.to_vec(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         pin_directory: "/sys/fs/bpf/none".into(),

@@ -87,8 +87,8 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     let queues = specs.iter().map(|spec| spec.queues).collect();
     let plane = SteeringPlane::new(steering, queues, transfer, sockets);
     tracing::info!(node = boot.node, ports = boot.ports.len(), cores, "the dataplane runs");
-    let mut agent =
-        Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider::production(), handles, plane);
+    let provider = provider::of(&boot.groups);
+    let mut agent = Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider, handles, plane);
     agent.run(stop, &died);
     join(threads)?;
     Ok(if agent.wants_restart() { Ended::Restart } else { Ended::Stopped })

@@ -15,6 +15,8 @@ pub struct Boot {
     pub cores: Cores,
     pub waiting: Waiting,
     pub on_absent: OnAbsent,
+    /// Key exchanges that handshakes offer and take, the preferred one first.
+    pub groups: Vec<Group>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     /// Where programs, links and maps are pinned: a directory of a bpffs.
@@ -69,6 +71,19 @@ pub enum OnAbsent {
     Drop,
     /// Lets through what MUTUAL does not protect, never more.
     Pass,
+}
+
+/// A key exchange of TLS 1.3, by its registered name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Group {
+    X25519MlKem768,
+    X25519,
+    Secp256r1,
+}
+
+impl Group {
+    /// Post-quantum first.
+    pub const ALL: [Self; 3] = [Self::X25519MlKem768, Self::X25519, Self::Secp256r1];
 }
 
 /// Sizes of everything that is allocated at start. Full is a normal answer with a reason.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use snapshot::gateway::Checksum;
-use snapshot::{Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting};
+use snapshot::{Group, Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting};
 
 use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
@@ -24,6 +24,8 @@ pub struct Gateway {
     pub cores: Vec<u32>,
     pub waiting: Waiting,
     pub on_absent: OnAbsent,
+    /// Key exchanges of TLS, the preferred one first.
+    pub groups: Vec<Group>,
     /// Names that are not asked of the system's resolver.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
     pub identity: IdentitySource,
@@ -63,6 +65,10 @@ impl Gateway {
         };
         let waiting = choice(&mut fields, "waiting", WAITING, faults).unwrap_or_default();
         let on_absent = choice(&mut fields, "onAbsent", ON_ABSENT, faults).unwrap_or_default();
+        let groups = match fields.optional("tls") {
+            Some(field) => decode_tls(&field, faults),
+            None => Group::ALL.to_vec(),
+        };
         let hosts = fields.optional("hosts").map(|field| decode_hosts(&field, faults)).unwrap_or_default();
         let identity = fields.required("identity", faults).and_then(|field| decode_identity(&field, faults));
         let admin = match fields.optional("admin") {
@@ -85,6 +91,7 @@ impl Gateway {
             cores,
             waiting,
             on_absent,
+            groups,
             hosts,
             identity: identity?,
             admin: admin?,
@@ -152,6 +159,29 @@ fn decode_cores(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<u32> {
         faults.error(list.at(), &list.path, "an empty list", "name at least one CPU, such as [0]");
     }
     cores
+}
+
+fn decode_tls(map: &Field<'_>, faults: &mut Faults<'_>) -> Vec<Group> {
+    let Some(mut fields) = map.fields(faults) else { return vec![] };
+    let list = fields.optional("groups");
+    fields.finish(faults);
+    list.map_or(Group::ALL.to_vec(), |list| decode_groups(&list, faults))
+}
+
+fn decode_groups(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let Some(entries) = list.list(faults) else { return groups };
+    for entry in &entries {
+        match entry.choice(GROUPS, faults) {
+            Some(group) if groups.contains(&group) => faults.refuse(entry, "is in the list already", "each group once"),
+            Some(group) => groups.push(group),
+            None => {}
+        }
+    }
+    if entries.is_empty() {
+        faults.error(list.at(), &list.path, "an empty list", "name at least one group, such as [X25519]");
+    }
+    groups
 }
 
 fn decode_hosts(map: &Field<'_>, faults: &mut Faults<'_>) -> BTreeMap<String, Vec<IpAddr>> {
@@ -278,6 +308,8 @@ const CHECKSUMS: &[(&str, Checksum)] =
     &[("auto", Checksum::Auto), ("verify", Checksum::Verify), ("trust", Checksum::Trust)];
 const WAITING: &[(&str, Waiting)] = &[("adaptive", Waiting::Adaptive), ("busy", Waiting::Busy)];
 const ON_ABSENT: &[(&str, OnAbsent)] = &[("drop", OnAbsent::Drop), ("pass", OnAbsent::Pass)];
+const GROUPS: &[(&str, Group)] =
+    &[("X25519MLKEM768", Group::X25519MlKem768), ("X25519", Group::X25519), ("secp256r1", Group::Secp256r1)];
 const SOURCES: &[(&str, ())] = &[("embedded", ())];
 const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
 const SHORTEST_TTL: Duration = Duration::from_secs(2);

@@ -6,15 +6,26 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs as lc};
+use ::snapshot::Group;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as lc};
 
 /// AES-128-GCM first: it is as strong as the 128-bit level of the key exchange and the fastest.
 pub fn production() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider {
-        cipher_suites: suites(),
-        kx_groups: vec![lc::kx_group::X25519MLKEM768, lc::kx_group::X25519, lc::kx_group::SECP256R1],
-        ..lc::default_provider()
-    })
+    of(&Group::ALL)
+}
+
+/// The same with these key exchanges only, in this order.
+pub fn of(groups: &[Group]) -> Arc<CryptoProvider> {
+    let kx_groups = groups.iter().map(|group| exchange(*group)).collect();
+    Arc::new(CryptoProvider { cipher_suites: suites(), kx_groups, ..lc::default_provider() })
+}
+
+fn exchange(group: Group) -> &'static dyn SupportedKxGroup {
+    match group {
+        Group::X25519MlKem768 => lc::kx_group::X25519MLKEM768,
+        Group::X25519 => lc::kx_group::X25519,
+        Group::Secp256r1 => lc::kx_group::SECP256R1,
+    }
 }
 
 fn suites() -> Vec<rustls::SupportedCipherSuite> {

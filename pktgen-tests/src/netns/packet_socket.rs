@@ -37,6 +37,15 @@ impl PacketSocket {
         Ok(())
     }
 
+    /// A frame that is there already, cut to the buffer's length. None: there is none.
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>> {
+        match rustix::net::recv(&self.socket, &mut *buffer, rustix::net::RecvFlags::DONTWAIT) {
+            Ok((length, _)) => Ok(Some(&buffer[..length])),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error).context("receive a frame"),
+        }
+    }
+
     /// Makes room for `bytes` of frames that nobody has read yet.
     pub(super) fn buffer(&self, bytes: i32) -> Result<()> {
         self.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &bytes).context("enlarge the socket's buffer")

@@ -82,6 +82,7 @@ impl Gateway {
             cores: Cores(vec![0]),
             waiting: Waiting::Busy,
             on_absent: OnAbsent::Drop,
+            groups: ::snapshot::Group::ALL.to_vec(),
             limits: sizes.limits.clone(),
             timeouts: sizes.timeouts.clone(),
             pin_directory: String::new(),

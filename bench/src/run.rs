@@ -1,0 +1,163 @@
+//! A run: turn after turn, every sample written down as it is taken, and a report at the end.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::cli::Options;
+use crate::contender::Contender;
+use crate::environment::Environment;
+use crate::goals::{Goal, goals};
+use crate::plan::{Scope, Turn, Work, baseline, case, turns};
+use crate::progress::Progress;
+use crate::report::{Report, goal_table};
+use crate::samples::{Entry, Log, Place, Sample, Terms};
+use crate::stage::{NO_SABOTAGE, Sabotage, Stage};
+use crate::summary::{Row, rows};
+use crate::{figures, files, limits, plot};
+
+/// How often a sample is taken again that strangers disturbed.
+const TRIES: u32 = 3;
+
+/// Whether all of it was measured.
+pub fn run(options: &Options) -> Result<bool> {
+    files::take_all()?;
+    let out = Path::new(&options.out);
+    fs::create_dir_all(out).with_context(|| format!("make {}", out.display()))?;
+    let terms = Terms {
+        environment: Environment::read(&options.contenders)?,
+        scope: options.scope,
+        rounds: options.rounds,
+        seconds: options.seconds,
+        foreign: options.foreign,
+    };
+    let mut log = Log::open(&out.join("samples.jsonl"), &terms, options.fresh)?;
+    take_all(options, &terms, &mut log)?;
+    write(out, &terms, &log)?;
+    Ok(log.failures().is_empty())
+}
+
+fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
+    let chosen = |name: &str| options.cases.is_empty() || options.cases.iter().any(|part| name.contains(part));
+    let mut all = turns(options.scope, &options.contenders, &chosen);
+    let sluices = all.iter_mut().filter(|turn| turn.contender == Contender::Sluice);
+    sluices.for_each(|turn| turn.subject.clone_from(&options.sluice));
+    let wanted = |round: &u32| options.round.is_none_or(|only| only == *round);
+    let open = |round: u32| if wanted(&round) { left(&all, round, log) } else { vec![] };
+    let rounds: Vec<Vec<Turn>> = (1..=terms.rounds).map(open).collect();
+    let mut progress = Progress::new(&rounds.concat(), terms.seconds);
+    for (round, turns) in (1..).zip(&rounds) {
+        if wanted(&round) && chosen(limits::CASE) {
+            take_limits(round, log)?;
+        }
+        for turn in turns {
+            progress.say(round, terms.rounds, turn);
+            take(turn, round, terms, log, NO_SABOTAGE)?;
+            progress.done(turn, terms.seconds);
+        }
+    }
+    Ok(())
+}
+
+fn take_limits(round: u32, log: &mut Log) -> Result<()> {
+    let place = Place { round, case: limits::CASE.into(), subject: limits::SUBJECT.into() };
+    if log.has(&place) {
+        return Ok(());
+    }
+    // In the thread's own CPU time, of which strangers have none.
+    let figures = limits::measure()?;
+    log.add(Entry::Sample(Sample { place, baseline: None, figures, curve: vec![], foreign: 0.0 }))
+}
+
+/// What is still to be done of a round.
+fn left(all: &[Turn], round: u32, log: &Log) -> Vec<Turn> {
+    let open = |turn: &Turn| {
+        let works = turn.works.iter().filter(|work| !log.has(&place(turn, **work, round))).copied().collect();
+        Turn { works, ..turn.clone() }
+    };
+    all.iter().map(open).filter(|turn| !turn.works.is_empty()).collect()
+}
+
+fn place(turn: &Turn, work: Work, round: u32) -> Place {
+    Place { round, case: case(work, &turn.layout), subject: turn.subject.clone() }
+}
+
+/// What fails is in the log by its reason, and the other contenders go on. An error: the log itself.
+pub fn take(turn: &Turn, round: u32, terms: &Terms, log: &mut Log, sabotage: Sabotage) -> Result<()> {
+    let mut stage = match Stage::set(turn.layout, turn.contender, sabotage) {
+        Ok(stage) => stage,
+        Err(error) => {
+            eprintln!("    FAILED: {error:#}");
+            let fail = |work: &Work| Entry::Failed { place: place(turn, *work, round), why: format!("{error:#}") };
+            return turn.works.iter().try_for_each(|work| log.add(fail(work)));
+        }
+    };
+    let (layout, subject) = (turn.layout.to_string(), turn.subject.clone());
+    log.add(Entry::Found { layout, subject, facts: stage.facts.clone() })?;
+    for work in &turn.works {
+        measure(&mut stage, turn, *work, round, terms, log)?;
+    }
+    Ok(())
+}
+
+/// One sample, taken again while strangers are at work, but not for ever.
+pub fn measure(stage: &mut Stage, turn: &Turn, work: Work, round: u32, terms: &Terms, log: &mut Log) -> Result<()> {
+    let place = place(turn, work, round);
+    for attempt in 1..=TRIES {
+        let outcome = match stage.measure(work, terms.seconds) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                eprintln!("    FAILED: {work}: {error:#}\n{}", stage.logs());
+                return log.add(Entry::Failed { place, why: format!("{error:#}") });
+            }
+        };
+        let foreign = outcome.measured.spent.foreign_share(terms.environment.cpus);
+        if foreign <= terms.foreign {
+            let figures = figures::of(work, &outcome);
+            Progress::work(work, &said(&figures));
+            let curve = outcome.measured.latency.map(|latency| latency.curve).unwrap_or_default();
+            let baseline = Some(baseline(work, &turn.layout));
+            return log.add(Entry::Sample(Sample { place, baseline, figures, curve, foreign }));
+        }
+        let share = foreign * 100.0;
+        Progress::work(
+            work,
+            &format!("thrown away ({attempt} of {TRIES}): {share:.0} % of the machine was foreign load"),
+        );
+        log.add(Entry::ThrownAway { place: place.clone(), foreign })?;
+    }
+    let limit = terms.foreign * 100.0;
+    log.add(Entry::Failed { place, why: format!("foreign load was above {limit:.0} % in {TRIES} tries") })
+}
+
+fn said(figures: &std::collections::BTreeMap<String, crate::samples::Figure>) -> String {
+    let known = figures::ORDER.iter().filter_map(|name| Some((name, figures.get(*name)?)));
+    let words = known.map(|(name, figure)| format!("{name} {} {}", crate::report::rounded(figure.value), figure.unit));
+    words.take(5).collect::<Vec<_>>().join(", ")
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    terms: &'a Terms,
+    cases: &'a [Row],
+    goals: &'a [Goal],
+}
+
+fn write(out: &Path, terms: &Terms, log: &Log) -> Result<()> {
+    let rows = rows(log);
+    let goals = goals(&rows);
+    let plots = plot::write(out, log, &rows)?;
+    let report = Report { terms, log, rows: &rows, goals: &goals, plots: &plots }.markdown();
+    let summary = Summary { terms, cases: &rows, goals: &goals };
+    fs::write(out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
+    fs::write(out.join("report.md"), &report)?;
+    println!("{report}");
+    println!("{}", goal_table(&goals));
+    println!("in {}: report.md, summary.json, samples.jsonl, {}", out.display(), plots.join(", "));
+    if terms.scope == Scope::Quick {
+        println!("a smoke: these figures prove nothing");
+    }
+    Ok(())
+}
