@@ -17,8 +17,8 @@ const EVERY: i64 = 50_000;
 const OPENED_PER_MILLISECOND: i64 = 1;
 
 pub fn cases() -> Vec<Case> {
-    // Ten thousand take minutes under valgrind: for the full run.
-    let flows: &[usize] = if std::env::var_os("FULL").is_some() { &[1, 100, 1_000, 10_000] } else { &[1, 100] };
+    // A thousand take a minute under valgrind; ten thousand did not end in six.
+    let flows: &[usize] = if std::env::var_os("FULL").is_some() { &[1, 100, 1_000] } else { &[1, 100] };
     let case = |flows: usize| -> Case { (format!("gateway, {flows} flows"), Box::new(move || talked(flows))) };
     flows.iter().map(|flows| case(*flows)).collect()
 }
