@@ -2,12 +2,16 @@
 
 use ::snapshot::IdPattern;
 
-/// Exact IDs are one probe; `…/*` entries are few and tried in turn. An empty list admits nobody.
+/// Exact IDs are one probe, `…/*` entries one for each segment of the ID that is asked about, however
+/// long the list. An empty list admits nobody.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList {
-    exact: hashbrown::HashSet<Box<str>, foldhash::fast::RandomState>,
-    under: Vec<IdPattern>,
+    exact: Ids,
+    /// Up to and with the `/` before the star.
+    under: Ids,
 }
+
+type Ids = hashbrown::HashSet<Box<str>, foldhash::fast::RandomState>;
 
 impl AllowList {
     pub fn new(patterns: &[IdPattern]) -> Self {
@@ -15,14 +19,16 @@ impl AllowList {
         for pattern in patterns {
             match pattern {
                 IdPattern::Exact(id) => drop(list.exact.insert(id.as_str().into())),
-                IdPattern::Under(_) => list.under.push(pattern.clone()),
+                IdPattern::Under(prefix) => drop(list.under.insert(prefix.as_str().into())),
             }
         }
         list
     }
 
     pub fn admits(&self, id: &str) -> bool {
-        self.exact.contains(id) || self.under.iter().any(|pattern| pattern.matches(id))
+        let slashes = id.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at + 1);
+        let mut prefixes = slashes.filter(|end| *end < id.len()).map(|end| &id[..end]);
+        self.exact.contains(id) || (!self.under.is_empty() && prefixes.any(|prefix| self.under.contains(prefix)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,16 +44,18 @@ impl AllowList {
         !self.under.is_empty()
     }
 
+    fn entries(&self) -> impl Iterator<Item = String> {
+        self.exact().map(str::to_owned).chain(self.under.iter().map(|prefix| format!("{prefix}*")))
+    }
+
     /// The entry that shares the longest beginning with `id`: most refusals are a typo away.
     pub fn nearest(&self, id: &str) -> Option<String> {
-        let entries = self.exact().map(str::to_owned).chain(self.under.iter().map(IdPattern::to_string));
-        entries.max_by(|a, b| common(a, id).cmp(&common(b, id)).then_with(|| b.cmp(a)))
+        self.entries().max_by(|a, b| common(a, id).cmp(&common(b, id)).then_with(|| b.cmp(a)))
     }
 
     /// All entries, sorted, for people; cut after `most`.
     pub fn shown(&self, most: usize) -> String {
-        let mut all: Vec<_> =
-            self.exact().map(str::to_owned).chain(self.under.iter().map(IdPattern::to_string)).collect();
+        let mut all: Vec<_> = self.entries().collect();
         all.sort_unstable();
         let more = all.len().saturating_sub(most);
         all.truncate(most);
@@ -83,5 +91,26 @@ mod tests {
         assert_eq!(list.nearest("spiffe://a/yy").as_deref(), Some("spiffe://a/y"));
         assert_eq!(list.shown(1), "spiffe://a/sub/* and 2 more");
         assert!(!AllowList::new(&[]).admits("spiffe://a/x"));
+    }
+
+    /// Against the meaning of each pattern, one by one.
+    #[test]
+    fn a_list_admits_whom_one_of_its_patterns_matches() {
+        let paths = ["a", "a/b", "a/b/c", "a/bb", "a/bb/c", "b", "b/a/b", "a/b/c/d/e"];
+        let ids: Vec<String> = paths.iter().map(|path| format!("spiffe://x/{path}")).collect();
+        for chosen in 0u32..1 << paths.len() {
+            let patterns: Vec<_> = (0..paths.len())
+                .filter(|at| (chosen >> at) & 1 == 1)
+                .map(|at| match at % 2 {
+                    0 => IdPattern::Under(format!("{}/", ids[at])),
+                    _ => IdPattern::Exact(ids[at].clone()),
+                })
+                .collect();
+            let list = AllowList::new(&patterns);
+            for id in ids.iter().map(String::as_str).chain(["spiffe://x", "spiffe://x/a/", "", "/"]) {
+                let want = patterns.iter().any(|pattern| pattern.matches(id));
+                assert_eq!(list.admits(id), want, "{id} of {patterns:?}");
+            }
+        }
     }
 }
