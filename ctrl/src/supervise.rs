@@ -4,8 +4,9 @@
 //! dataplane serves on without ctrl, and ctrl waits for a dataplane. Restarts back off from 100 ms
 //! to 10 s; a life of 30 s clears the slate. Stopping is in order, each with a deadline.
 //!
-//! A child gets SIGTERM from the kernel if this process dies (PR_SET_PDEATHSIG). That can only be
-//! set by the child itself, before it becomes the program: [`become_child`].
+//! SIGTERM lets the dataplane drain; SIGINT ends it at once, its connections reset. A child gets SIGINT
+//! from the kernel if this process dies (PR_SET_PDEATHSIG): what is started instead must not wait for
+//! it. That can only be set by the child itself, before it becomes the program: [`become_child`].
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,6 +22,8 @@ use tracing::{error, info, warn};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// From SIGINT to SIGKILL: time to reset what lives.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const LONG_LIFE: Duration = Duration::from_secs(30);
 
 /// Exit code of a process that wants to be started anew and has not failed (EX_TEMPFAIL).
@@ -55,7 +58,7 @@ impl Process {
 
 /// Sets the signal for the parent's death and becomes `program`. Returns only if that failed.
 pub fn become_child(parent: u32, program: &OsString, arguments: &[OsString]) -> std::io::Error {
-    if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
+    if let Err(e) = rustix::process::set_parent_process_death_signal(Some(Signal::INT)) {
         return e.into();
     }
     // It may have died before the line above.
@@ -152,11 +155,17 @@ async fn end(process: &Process, mut child: Child, orders: &mut watch::Receiver<O
         // It may have ended by itself.
         let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         ended = child.wait() => Some(ended),
         () = sleep(process.deadline) => None,
         () = told(orders, Order::Die) => None,
     };
+    if ended.is_none() {
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, Signal::INT);
+        }
+        ended = tokio::time::timeout(LAST_WORDS, child.wait()).await.ok();
+    }
     match ended {
         Some(Ok(status)) => info!("{} {}", process.name(), describe(status)),
         Some(Err(e)) => error!("{}: {e}", process.name()),

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use dataplane::runtime::{self, Ended};
+use dataplane::runtime::{self, Ended, Signals};
 
 /// Exit code that asks the supervisor for an immediate new start.
 const RESTART: u8 = 75;
@@ -16,7 +14,7 @@ const RESTART: u8 = 75;
 #[command(
     version,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  sluice-dataplane --admin /run/sluice/node-a.sock\n  sluice-dataplane detach --pin-directory /run/sluice/bpf/node-a\n\nNeeds CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_NET_RAW and CAP_IPC_LOCK, or root.\nExit codes: 0 stopped by a signal, 1 failed, 75 wants to be started anew."
+    after_help = "Examples:\n  sluice-dataplane --admin /run/sluice/node-a.sock\n  sluice-dataplane detach --pin-directory /run/sluice/bpf/node-a\n\nNeeds CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_NET_RAW and CAP_IPC_LOCK, or root.\nSIGTERM lets connections end for timeouts.drain; SIGINT resets them at once.\nExit codes: 0 stopped by a signal, 1 failed, 75 wants to be started anew."
 )]
 struct Arguments {
     /// The Gateway's admin socket (spec.admin.socket); the channel to sluice-ctrl stands beside it.
@@ -69,11 +67,10 @@ fn start_log(log: Log) {
 }
 
 fn serve(admin: &std::path::Path) -> anyhow::Result<ExitCode> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(match runtime::run(admin, &stop)? {
+    let signals = Signals::default();
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, signals.stop.clone())?;
+    signal_hook::flag::register(signal_hook::consts::SIGINT, signals.hurry.clone())?;
+    Ok(match runtime::run(admin, &signals)? {
         Ended::Stopped => ExitCode::SUCCESS,
         Ended::Restart => ExitCode::from(RESTART),
     })

@@ -35,6 +35,21 @@ const RING: u32 = 4096;
 /// A packet of the largest MTU with an Ethernet header and a VLAN tag.
 const LARGEST_FRAME: usize = 65_535 + 18;
 
+/// What signals ask for.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Drain, then stop. Asking again changes nothing: a service manager may ask twice.
+    pub stop: Arc<AtomicBool>,
+    /// Stop at once.
+    pub hurry: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn any(&self) -> bool {
+        self.stop.load(Relaxed) || self.hurry.load(Relaxed)
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -44,11 +59,11 @@ pub enum Ended {
     Restart,
 }
 
-/// Runs until `stop` is set.
-pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
+/// Runs until a signal asks for the end.
+pub fn run(admin: &Path, signals: &Signals) -> Result<Ended> {
     // A core dump would hold private keys.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    let Some((channel, boot)) = wait_for_boot(admin, stop)? else { return Ok(Ended::Stopped) };
+    let Some((channel, boot)) = wait_for_boot(admin, signals)? else { return Ok(Ended::Stopped) };
     let _lock = lock(Path::new(&boot.pin_directory))?;
     crate::io::umem::give_large_blocks_back();
     let specs = port_specs(&boot)?;
@@ -89,19 +104,19 @@ pub fn run(admin: &Path, stop: &Arc<AtomicBool>) -> Result<Ended> {
     tracing::info!(node = boot.node, ports = boot.ports.len(), cores, "the dataplane runs");
     let provider = provider::of(&boot.groups);
     let mut agent = Agent::new(admin.to_owned(), SystemClock::start(), boot, channel, provider, handles, plane);
-    agent.run(stop, &died);
+    agent.run(&signals.stop, &signals.hurry, &died);
     join(threads)?;
     Ok(if agent.wants_restart() { Ended::Restart } else { Ended::Stopped })
 }
 
-fn wait_for_boot(admin: &Path, stop: &AtomicBool) -> Result<Option<(Channel, Boot)>> {
+fn wait_for_boot(admin: &Path, signals: &Signals) -> Result<Option<(Channel, Boot)>> {
     let path = socket_path(admin);
     let mut said = false;
-    while !stop.load(Relaxed) {
+    while !signals.any() {
         match Channel::connect(&path) {
             Ok(mut channel) => {
                 channel.send(&hello(None))?;
-                if let Some(boot) = read_boot(&mut channel, stop)? {
+                if let Some(boot) = read_boot(&mut channel, signals)? {
                     return Ok(Some((channel, boot)));
                 }
             }
@@ -117,8 +132,8 @@ fn wait_for_boot(admin: &Path, stop: &AtomicBool) -> Result<Option<(Channel, Boo
 }
 
 /// None: ctrl closed the channel first; it is asked again.
-fn read_boot(channel: &mut Channel, stop: &AtomicBool) -> Result<Option<Boot>> {
-    while !stop.load(Relaxed) {
+fn read_boot(channel: &mut Channel, signals: &Signals) -> Result<Option<Boot>> {
+    while !signals.any() {
         match channel.receive() {
             Ok(Some((ToDataplane::Boot(boot), _))) => return Ok(Some(boot)),
             // Somebody asked ctrl about us before its configuration was read.
@@ -208,13 +223,16 @@ fn watched(
 
 /// Waits for all of them. One that panicked makes the whole run a failure, with its exit code.
 fn join(threads: Vec<std::thread::JoinHandle<()>>) -> Result<()> {
-    for thread in threads {
+    let ended = threads.into_iter().map(|thread| {
         let name = thread.thread().name().unwrap_or_default().to_owned();
-        if thread.join().is_err() {
-            bail!("{name} panicked, its message is above; the process ends, since a core without its worker is deaf");
+        (name, thread.join().is_ok())
+    });
+    match ended.collect::<Vec<_>>().into_iter().find(|(_, ok)| !ok) {
+        Some((name, _)) => {
+            bail!("{name} panicked, its message is above; the process ends, since a core without its worker is deaf")
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Tells the agent when a worker panics: a gateway with a core missing must not look alive.

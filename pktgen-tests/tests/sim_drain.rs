@@ -1,6 +1,7 @@
 //! How a gateway stops: what it carries may end, nothing new begins, and nothing outlives the limit.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use dataplane::worker::Command;
@@ -35,7 +36,7 @@ fn order(world: &mut World, command: Command) {
 }
 
 fn is_done(world: &mut World) -> bool {
-    world.gateways[A].worker().is_done()
+    world.gateways[A].worker().is_done() || world.gateways[A].mailbox().drained.load(Relaxed)
 }
 
 #[test]

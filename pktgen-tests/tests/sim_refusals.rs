@@ -149,6 +149,29 @@ fn each_refusal_has_its_reason_and_its_sign_and_reaches_no_service() {
     }
 }
 
+/// Its own port has gone, say, and a wider route leads over the wire: whoever answers there is not the
+/// workload, and what TLS protected so far would go out in clear.
+#[test]
+fn a_workload_whose_route_leads_over_the_wire_is_not_called_there() {
+    let setup = Setup::new(9);
+    let mut world = World::new(&setup);
+    let mut network = topology::network(B, setup.mtus);
+    let wire = |v4: bool| network.routes.iter().find(|r| r.gateway.is_some_and(|g| g.is_ipv4() == v4)).cloned();
+    let over_the_wire = [true, false].map(|v4| wire(v4).expect("there is a way to the other node"));
+    for route in network.routes.iter_mut().filter(|route| route.interface == 10) {
+        let way = &over_the_wire[usize::from(!route.prefix.address.is_ipv4())];
+        (route.interface, route.gateway) = (way.interface, way.gateway);
+    }
+    world.gateways[B].connect_to(&network);
+    world.wake(B);
+    let id = plain(&mut world, "frontend", backend());
+    world.run_until_over(120_000_000).expect("it is refused");
+    let client = world.calls[id.0].client;
+    let said: Vec<_> = world.gateways[B].ended.iter().filter(|report| report.client == client).collect();
+    assert_eq!(said.iter().map(|report| report.refused).collect::<Vec<_>>(), [Some(Unreachable)], "{said:#?}");
+    world.judge().expect("it is refused");
+}
+
 /// SYNs from addresses that nobody has: nothing answers our SYN-ACK.
 fn flood(world: &mut World, count: u16) {
     for port in 1..=count {

@@ -1,13 +1,15 @@
 //! Routes of ports that lost theirs a moment ago: a flap of an interface is no change of who is where.
 //!
 //! With its interface the kernel forgets a port's routes, and by them its workloads would be attested
-//! nowhere and their connections cut. While a port has no route at all, the last ones it had stand in
-//! for them, for a while: nothing can come from behind it meanwhile, and what comes with new routes is
-//! attested by these alone.
+//! nowhere and their connections cut. While a port has no route that claims anybody, the last ones it
+//! had stand in for them, for a while: nothing can come from behind it meanwhile. What another port has
+//! a route for by now is not held here; nor does the dataplane send by these routes.
 
 use std::collections::HashMap;
 
 use snapshot::{Link, Network, Route};
+
+use super::routes::claims;
 
 /// How long (seconds): as long as TCP waits for a peer that is silent.
 const PATIENCE: u64 = 60;
@@ -34,7 +36,8 @@ impl Held {
         for name in ports {
             let link = network.links.iter().find(|link| link.name == *name);
             let routes = |link: &Link| -> Vec<Route> {
-                network.routes.iter().filter(|route| route.interface == link.index).cloned().collect()
+                let of_port = network.routes.iter().filter(|route| route.interface == link.index);
+                of_port.filter(|route| claims(route.prefix)).cloned().collect()
             };
             match link.map(|link| (link, routes(link))).filter(|(_, routes)| !routes.is_empty()) {
                 Some((link, routes)) => {
@@ -61,7 +64,12 @@ impl Held {
                 last.link.index
             }
         };
-        view.routes.extend(last.routes.iter().map(|route| Route { interface: index, ..route.clone() }));
+        let moved = |held: &Route| {
+            let elsewhere = |route: &&Route| route.interface != index && route.prefix.length >= held.prefix.length;
+            view.routes.iter().filter(elsewhere).any(|route| held.prefix.contains(route.prefix.address))
+        };
+        let stay: Vec<_> = last.routes.iter().filter(|held| !moved(held)).cloned().collect();
+        view.routes.extend(stay.into_iter().map(|route| Route { interface: index, ..route }));
     }
 }
 
@@ -106,6 +114,31 @@ mod tests {
         assert_eq!(prefixes(&held.view(&network(9, &[]), &ports, 1002), 9), ["198.18.1.0/24"]);
         assert_eq!(prefixes(&held.view(&network(9, &["198.18.7.0/24"]), &ports, 1003), 9), ["198.18.7.0/24"]);
         assert_eq!(prefixes(&held.view(&network(9, &[]), &ports, 1004), 9), ["198.18.7.0/24"]);
+    }
+
+    #[test]
+    fn the_link_local_range_that_comes_first_is_no_word_about_workloads() {
+        let (mut held, ports) = (Held::default(), ["in0".to_owned()]);
+        held.view(&network(3, &["fe80::/64", "198.18.1.0/24"]), &ports, 1000);
+        for now in [1001, 1002] {
+            let view = held.view(&network(3, &["fe80::/64"]), &ports, now);
+            assert_eq!(prefixes(&view, 3), ["fe80::/64", "198.18.1.0/24"]);
+        }
+    }
+
+    #[test]
+    fn what_another_port_has_a_route_for_by_now_is_not_held() {
+        let (mut held, ports) = (Held::default(), ["in0".to_owned()]);
+        held.view(&network(3, &["198.18.1.0/24", "198.18.5.0/24"]), &ports, 1000);
+        let mut moved = network(3, &[]);
+        let there = Link { name: "in1".into(), index: 4, ..moved.links[0].clone() };
+        moved.links.push(there);
+        moved.routes = network(4, &["198.18.1.2/32"]).routes;
+        let view = held.view(&moved, &ports, 1001);
+        assert_eq!(
+            (prefixes(&view, 3), prefixes(&view, 4)),
+            (vec!["198.18.5.0/24".into()], vec!["198.18.1.2/32".into()])
+        );
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl<'a> Routes<'a> {
     }
 }
 
-fn claims(prefix: Prefix) -> bool {
+/// Whether a route says who is behind a port.
+pub(super) fn claims(prefix: Prefix) -> bool {
     let link_local = match prefix.address {
         std::net::IpAddr::V4(address) => address.is_link_local(),
         std::net::IpAddr::V6(address) => address.is_unicast_link_local(),

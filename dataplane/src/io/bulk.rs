@@ -17,6 +17,10 @@ use crate::parse::{ETHERNET, complete_checksum};
 /// A lone packet up to this length goes through the ring: a large one costs less through the socket.
 const RING_LENGTH: usize = 2 * FRAME_CAPACITY;
 
+/// Packets in a row that the kernel may drop (a filter on egress, a device that cannot cut) until the
+/// port goes on without.
+const MOST_REFUSED: u32 = 3;
+
 /// Turns that an open packet may wait for more of its kind while packets keep coming.
 const KEPT: u32 = 8;
 
@@ -27,13 +31,15 @@ pub struct Bulk {
     stuck: bool,
     /// Turns that the open packet has waited.
     kept: u32,
+    /// Packets in a row that the kernel dropped.
+    refused: u32,
 }
 
 impl Bulk {
     /// None: the kernel does not give us such a socket; all goes through the ring then.
     pub fn open(index: u32) -> Option<Self> {
         let socket = PacketSocket::open(index).ok()?;
-        Some(Self { socket, open: Coalescer::new(), stuck: false, kept: 0 })
+        Some(Self { socket, open: Coalescer::new(), stuck: false, kept: 0, refused: 0 })
     }
 
     pub fn is_stuck(&self) -> bool {
@@ -107,15 +113,22 @@ impl Port {
         }
         let (frame, cut) = bulk.open.packet();
         match bulk.socket.send(frame, cut) {
-            Kick::Done => {}
+            Kick::Done => bulk.refused = 0,
             Kick::Again => return Ok(false),
-            Kick::Refused => self.counters.refused += bulk.open.segments() as u64,
+            Kick::Refused => {
+                bulk.refused += 1;
+                self.counters.refused += bulk.open.segments() as u64;
+            }
             Kick::Down => {
                 self.close(umem);
                 return Err(DropReason::PortDown);
             }
         }
         bulk.open.clear();
+        if bulk.refused >= MOST_REFUSED && !bulk.stuck {
+            // Something on the way takes frames and no trains: then frames it is.
+            self.bulk = None;
+        }
         Ok(true)
     }
 }

@@ -114,11 +114,14 @@ impl Coalescer {
         Pushed::Taken
     }
 
-    /// Opens a packet with what is beside. False: it is nothing that others could follow.
+    /// Opens a packet with what is beside. False: it is nothing that others could follow, or too short.
     pub fn open(&mut self) -> bool {
         assert!(self.segments == 0, "a packet is open");
         let frame = &self.beside[..self.beside_length];
-        let Some((headers, payload)) = shape(frame) else { return false };
+        // The next segment's headers are written over the end of this one, and must not reach its own.
+        let Some((headers, payload)) = shape(frame).filter(|(headers, payload)| payload >= headers) else {
+            return false;
+        };
         let transport = headers_before_tcp(frame);
         self.complete = frame[transport + 13] & flags::PSH != 0;
         (self.headers, self.segment, self.length, self.segments) = (headers, payload, self.beside_length, 1);

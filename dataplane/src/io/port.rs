@@ -31,6 +31,8 @@ pub struct Counters {
 pub struct Port {
     pub interface: String,
     pub queues: Vec<u32>,
+    /// The interface has no others.
+    one_queue: bool,
     holders: u16,
     pub link: Link,
     /// Empty while the port is down. The first one, of the lowest queue, sends.
@@ -54,6 +56,7 @@ impl Port {
             interface: spec.interface.clone(),
             sockets: Vec::with_capacity(queues.len()),
             queues,
+            one_queue: spec.queues == 1,
             holders,
             link,
             backlog: Backlog::new(0),
@@ -77,7 +80,10 @@ impl Port {
                 }
             }
         }
-        self.bulk = if mode == Mode::Copy { Bulk::open(self.link.index) } else { None };
+        // On a veth with one queue, what leaves through the socket stays in order with what leaves through
+        // the ring. A NIC has queues, and a qdisc that the ring does not meet.
+        let in_order = self.link.veth && self.one_queue;
+        self.bulk = Bulk::open(self.link.index).filter(|_| mode == Mode::Copy && in_order);
         Ok(())
     }
 

@@ -362,7 +362,7 @@ impl XskPorts {
             return Err(DropReason::TooLarge);
         }
         let frames = frames_for(len);
-        if port.backlog.packets() == BACKLOG || port.bulk.as_ref().is_some_and(Bulk::is_stuck) {
+        if port.backlog.packets() >= BACKLOG || port.bulk.as_ref().is_some_and(Bulk::is_stuck) {
             return Err(DropReason::TransmitBacklogFull);
         }
         if port.sending() + frames > shares.send {

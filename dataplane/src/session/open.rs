@@ -53,6 +53,9 @@ impl Session {
     fn connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Result<Connected, RefuseReason> {
         let server = self.down.local;
         let hop = cx.paths.to(server.ip()).ok_or(RefuseReason::Unreachable)?;
+        if !self.leads_to_callee(&cx.ports[usize::from(hop.port.0)].interface) {
+            return Err(RefuseReason::Unreachable);
+        }
         let Some(Origin { local, isn }) = self.origin(hop.port, cx)? else { return Ok(Connected::Later) };
         let mut conn = cx.pool.take().ok_or(RefuseReason::SessionsFull)?;
         conn.connect(cx.stack, local, server, isn, hop.mtu, cx.now.mono);
@@ -70,6 +73,17 @@ impl Session {
         cx.flows.insert(key, FlowRef::Live { session: cx.index, leg: flow::Leg::Up });
         self.up = Some(up);
         Ok(Connected::Begun)
+    }
+
+    /// What is for a workload of this node goes out in clear, so only where that workload is attested.
+    /// Its route may lead elsewhere by now: over the wire, say, when its own port has just gone.
+    fn leads_to_callee(&self, interface: &str) -> bool {
+        let callee = match self.route {
+            Route::Inbound { workload, .. } => workload,
+            Route::Local { to, .. } => to,
+            Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => return true,
+        };
+        self.compiled.workloads[callee].places.iter().any(|place| place.interface == interface)
     }
 
     fn originate_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {

@@ -31,6 +31,9 @@ use crate::worker::{Command, Mailbox};
 /// How long a report may wait for the agent when nothing else wakes it.
 const TICK_MS: i64 = 20;
 
+/// Turns that the workers are waited for once they are to end: half a second.
+const LAST_TURNS: u32 = 25;
+
 /// Turns without ctrl before it is looked for again.
 const RECONNECT_TICKS: u32 = 10;
 
@@ -113,21 +116,29 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    /// Serves until every worker has ended: after `stop` was set and what lives has drained, at once
-    /// if `stop` is set again, a worker `died`, or ctrl wants the process to start anew.
-    pub fn run(&mut self, stop: &AtomicBool, died: &AtomicBool) {
+    /// Serves until every worker has drained after `stop` was set, or at once if `hurry` is set, a
+    /// worker `died`, or ctrl wants the process to start anew.
+    pub fn run(&mut self, stop: &AtomicBool, hurry: &AtomicBool, died: &AtomicBool) {
         let mut draining = false;
-        while !(died.load(Relaxed) || self.restart || self.workers.iter().all(|w| w.mailbox.ended.load(Relaxed))) {
-            if stop.swap(false, Relaxed) {
-                if draining {
-                    break;
-                }
-                draining = true;
+        while !(hurry.load(Relaxed) || died.load(Relaxed) || self.restart || self.have_drained()) {
+            if stop.load(Relaxed) && !std::mem::replace(&mut draining, true) {
                 self.begin_drain();
             }
             self.turn();
         }
         self.command(Command::Stop);
+        // What the workers report of their last connections is still logged and told.
+        for _ in 0..LAST_TURNS {
+            if died.load(Relaxed) || self.have_drained() {
+                break;
+            }
+            self.turn();
+        }
+        self.turn();
+    }
+
+    fn have_drained(&self) -> bool {
+        self.workers.iter().all(|worker| worker.mailbox.drained.load(Relaxed))
     }
 
     fn turn(&mut self) {
@@ -143,7 +154,7 @@ impl<C: Clock> Agent<C> {
     fn begin_drain(&self) {
         let live: u64 = self.workers.iter().map(|worker| worker.mailbox.counters.total(Total::Sessions)).sum();
         let limit = self.boot.timeouts.drain;
-        tracing::info!("stopping: {live} connections have {limit:?} to end; a second signal resets them at once");
+        tracing::info!("stopping: {live} connections have {limit:?} to end; SIGINT resets them at once");
         self.command(Command::Drain);
     }
 

@@ -16,7 +16,7 @@ const REPORTS: usize = 8_192;
 pub enum Command {
     /// Report every live connection, some a turn, then [`Report::LiveEnd`].
     ListLive { query: u64 },
-    /// Take no new connections; end the loop when the last one has ended or `timeouts.drain` is over.
+    /// Take no new connections; reset what is left when `timeouts.drain` is over, and end the loop.
     Drain,
     /// Reset every connection and end the loop.
     Stop,
@@ -36,8 +36,8 @@ pub struct Mailbox {
     /// The snapshot in `compiled` captures what the one before did not: connections that are older
     /// may pass for a while.
     pub captures_grew: AtomicBool,
-    /// The loop has ended.
-    pub ended: AtomicBool,
+    /// It stops, and nothing lives any more.
+    pub drained: AtomicBool,
 }
 
 impl Default for Mailbox {
@@ -49,7 +49,7 @@ impl Default for Mailbox {
             reports: ArrayQueue::new(REPORTS),
             counters: CoreCounters::default(),
             captures_grew: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
         }
     }
 }

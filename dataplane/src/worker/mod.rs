@@ -106,6 +106,8 @@ pub struct Worker<P: PacketIo, C: Clock> {
     grace_until: Instant,
     /// From the order to stop on: when what still lives is reset.
     stopping: Option<Instant>,
+    /// Packets that the last turn left queued.
+    queued: usize,
 }
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
@@ -134,6 +136,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             next_id: 1,
             grace_until: now.mono + settings.limits.pre_existing_grace.into(),
             stopping: None,
+            queued: 0,
             handoff: handoff::Handoff::alone(),
             io,
             clock,
@@ -148,7 +151,8 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.handoff = handoff;
     }
 
-    /// Turns until [`Command::Stop`], or the end of [`Command::Drain`].
+    /// Turns until [`Command::Stop`], or until the time of [`Command::Drain`] is over. A worker that has
+    /// drained says so and turns on: what arrives on its queues may be other workers'.
     pub fn run(&mut self) {
         let mut idle_since: Option<Instant> = None;
         while !self.is_done() {
@@ -165,12 +169,12 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 Waiting::Adaptive | Waiting::Busy => (0..64).for_each(|_| std::hint::spin_loop()),
             }
         }
-        self.mailbox.ended.store(true, Relaxed);
+        self.mailbox.drained.store(true, Relaxed);
     }
 
-    /// Whether it was told to stop, and nothing is left to wait for: what lived too long was reset.
+    /// Whether it was told to stop and has: what lived too long was reset.
     pub fn is_done(&self) -> bool {
-        self.stopping.is_some_and(|until| self.now.mono >= until || self.sessions.len() == 0)
+        self.stopping.is_some_and(|until| self.now.mono >= until)
     }
 
     /// One turn. False: there was nothing to do.
@@ -183,8 +187,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let stepped = self.step_sessions();
         self.io.expect_more(received > 0);
         let queued = self.io.flush();
+        // What does not get on is no work: it is tried again after a pause.
+        let moves = queued != std::mem::replace(&mut self.queued, queued);
         self.gauge();
-        received > 0 || stepped || queued > 0 || self.sessions.any_dirty()
+        if self.stopping.is_some() && self.sessions.len() == 0 {
+            self.mailbox.drained.store(true, Relaxed);
+        }
+        received > 0 || stepped || moves || self.sessions.any_dirty()
     }
 
     /// When something is due without a packet. None: never.
