@@ -29,11 +29,16 @@ pub enum LockError {
     Io { path: String, errno: rustix::io::Errno },
 }
 
+/// Where locks lie while a machine runs (FHS 3.0 §5.9.3 and /run).
+const LOCKS: &str = "/run/lock";
+
 impl PinLock {
     pub fn take(pin_directory: &Path) -> Result<Self, LockError> {
         let pins = pin_directory.display().to_string();
-        let path = format!("/run/lock/sluice{}.lock", pins.replace('/', "-"));
+        let path = format!("{LOCKS}/sluice{}.lock", pins.replace('/', "-"));
         let failed = |errno| LockError::Io { path: path.clone(), errno };
+        // A container's /run may be empty. What really is wrong shows when the file is made.
+        let _ = rustix::fs::mkdir(LOCKS, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

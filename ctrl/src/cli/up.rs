@@ -15,8 +15,8 @@ use crate::{logging, signals};
 /// Run a gateway: sluice-ctrl and sluice-dataplane, until SIGTERM or Ctrl-C.
 ///
 /// One that dies is started again (100 ms after its death, then backing off to 10 s). The
-/// dataplane stops first, after its drain; a second signal does not wait. If `sluice up` itself is
-/// killed, both get SIGTERM from the kernel.
+/// dataplane stops first, after its drain (timeouts.drain as it was at the start); after a second
+/// signal it resets what lives and ends. If `sluice up` itself is killed, both end at once.
 ///
 /// Exit code 0: stopped by a signal. 1: it cannot run, or the gateway is running already.
 ///
