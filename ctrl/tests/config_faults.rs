@@ -3,7 +3,7 @@
 mod words;
 
 use ctrl::config::Severity;
-use words::{GATEWAY, HERE, differs, gateway, identity, load, words};
+use words::{GATEWAY, HERE, differs, identity, load, words};
 
 #[test]
 fn each_fault_of_an_identity_is_named_with_its_place_and_what_is_allowed() {
@@ -229,129 +229,6 @@ fn what_is_allowed_and_surprising_is_a_warning() {
         assert_eq!(words(&loaded.warnings), *want, "{name}");
         assert!(loaded.warnings.iter().all(|warning| warning.severity == Severity::Warning));
     }
-}
-
-#[test]
-fn each_fault_of_a_gateway_is_named() {
-    let cases: &[(&str, String, &[&str])] = &[
-        (
-            "a misspelt side",
-            gateway("side: inside", "side: insid"),
-            &[
-                "g.yaml:7:31: error: spec.ports[0].side: \"insid\" is not allowed here [did you mean inside? allowed: inside, outside]",
-            ],
-        ),
-        (
-            "an interface twice",
-            gateway("out0", "in0"),
-            &["g.yaml:8:20: error: spec.ports[1].interface: \"in0\": is a port already [give each interface one side]"],
-        ),
-        (
-            "no inside port",
-            gateway("side: inside", "side: outside"),
-            &[
-                "g.yaml:7:5: error: spec.ports: no port is inside [give the interface towards the workloads side: inside]",
-            ],
-        ),
-        (
-            "a core twice",
-            gateway("[0] ", "[0, 0]"),
-            &["g.yaml:9:14: error: spec.cores[1]: 0: is in the list already [one worker a core]"],
-        ),
-        (
-            "a life without a unit",
-            gateway("ttl: 1h", "ttl: 3600"),
-            &[
-                "g.yaml:13:72: error: spec.identity.embedded.ttl: 3600: has no unit [such as 500ms, 30s, 10m, 1h or 1h30m]",
-            ],
-        ),
-        (
-            "a life that is too short",
-            gateway("ttl: 1h", "ttl: 1s"),
-            &["g.yaml:13:72: error: spec.identity.embedded.ttl: \"1s\": out of range [use 2s to 2592000s]"],
-        ),
-        (
-            "a source that is not built in",
-            gateway("source: embedded", "source: spire"),
-            &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded]"],
-        ),
-        (
-            "a key exchange that is unknown, and one twice",
-            format!("{GATEWAY}  tls: {{ groups: [x25519, X25519, X25519] }}\n"),
-            &[
-                "g.yaml:15:19: error: spec.tls.groups[0]: \"x25519\" is not allowed here [did you mean X25519? allowed: X25519MLKEM768, X25519, secp256r1]",
-                "g.yaml:15:35: error: spec.tls.groups[2]: \"X25519\": is in the list already [each group once]",
-            ],
-        ),
-        (
-            "no key exchange at all",
-            format!("{GATEWAY}  tls: {{ groups: [] }}\n"),
-            &["g.yaml:15:18: error: spec.tls.groups: an empty list [name at least one group, such as [X25519]]"],
-        ),
-        (
-            "a limit of zero",
-            format!("{GATEWAY}  limits: {{ sessions: 0, flow: 5 }}\n"),
-            &[
-                "g.yaml:15:23: error: spec.limits.sessions: 0 is out of range [use 1 to 16777216]",
-                "g.yaml:15:26: error: spec.limits.flow: there is no such field [did you mean flows? fields here: buffer, flows, frames, handshakes, history, preExistingGrace, sessions, sourcePorts]",
-            ],
-        ),
-        (
-            "ports in the wrong order",
-            format!("{GATEWAY}  limits: {{ sourcePorts: 65535-61000 }}\n"),
-            &[
-                "g.yaml:15:26: error: spec.limits.sourcePorts: \"65535-61000\": not a range of ports [the first and the last, such as 61000-65535]",
-            ],
-        ),
-        (
-            "a timeout that is none",
-            format!("{GATEWAY}  timeouts: {{ handshake: soon }}\n"),
-            &[
-                "g.yaml:15:26: error: spec.timeouts.handshake: \"soon\": not a duration [such as 500ms, 30s, 10m, 1h or 1h30m]",
-            ],
-        ),
-        (
-            "a host that is no address",
-            gateway("[198.18.2.2]", "[backend]"),
-            &[
-                "g.yaml:12:50: error: spec.hosts[\"backend-api.myapp.svc.cluster.local\"][0]: \"backend\": not an IP address [such as 198.18.1.2 or 2001:db8::2]",
-            ],
-        ),
-        (
-            "a socket that is relative",
-            gateway("/run/sluice/node-a.sock", "node-a.sock"),
-            &[
-                "g.yaml:14:20: error: spec.admin.socket: \"node-a.sock\": not an absolute path [an absolute path, such as /run/sluice/node-a.sock]",
-            ],
-        ),
-        (
-            "the wrong apiVersion",
-            gateway("sluice.dev/v1alpha1", "v1"),
-            &["g.yaml:1:13: error: apiVersion: \"v1\" has no Gateway [Gateway is in sluice.dev/v1alpha1]"],
-        ),
-        (
-            "a misspelt kind",
-            gateway("kind: Gateway", "kind: Gatway"),
-            &[
-                "g.yaml:2:7: error: kind: \"Gatway\" is not a kind that is known [did you mean Gateway? kinds: Gateway, Service, TrustBundle, WorkloadIdentity]",
-                "g.yaml: error: there is no Gateway [add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)]",
-            ],
-        ),
-        (
-            "a kind of a later build",
-            gateway("kind: Gateway", "kind: TrustBundle"),
-            &[
-                "g.yaml:2:7: error: kind: TrustBundle is not supported in this build [peers of this node's own trust domain only]",
-                "g.yaml: error: there is no Gateway [add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)]",
-            ],
-        ),
-    ];
-    let mut wrong = String::new();
-    for (name, text, want) in cases {
-        let faults = load(&[("g.yaml", text)]).expect_err(name);
-        wrong.extend(differs(name, &words(&faults), want));
-    }
-    assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]

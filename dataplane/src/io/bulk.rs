@@ -8,8 +8,8 @@ use snapshot::DropReason;
 
 use super::coalesce::{Coalescer, Pushed};
 use super::packet::PacketSocket;
-use super::port::Port;
-use super::rings::{FRAME_CAPACITY, RingSize, frames_for};
+use super::port::{Port, queue};
+use super::rings::{FRAME_CAPACITY, RingSize};
 use super::umem::Umem;
 use super::xsk::Kick;
 use crate::parse::{ETHERNET, complete_checksum};
@@ -136,23 +136,4 @@ impl Port {
 /// The TCP checksum of a frame that nobody completes on the way.
 fn complete(frame: &mut [u8]) {
     frame.get_mut(ETHERNET..).into_iter().for_each(complete_checksum);
-}
-
-/// Puts a frame on the backlog, in as many frames of the UMEM as it takes.
-fn queue(
-    umem: &mut Umem,
-    backlog: &mut super::rings::Backlog<super::umem::Frame>,
-    bytes: &[u8],
-) -> Result<(), DropReason> {
-    if umem.free() < frames_for(bytes.len()) {
-        return Err(DropReason::NoFrame);
-    }
-    let mut pieces = bytes.chunks(FRAME_CAPACITY).peekable();
-    while let Some(piece) = pieces.next() {
-        let mut frame = umem.take().expect("free frames were counted");
-        umem.resize(&mut frame, piece.len()).copy_from_slice(piece);
-        frame.set_continued(pieces.peek().is_some());
-        backlog.push(frame);
-    }
-    Ok(())
 }

@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use snapshot::DropReason;
+
 use super::bulk::Bulk;
 use super::link::Link;
 use super::ports::PortSpec;
-use super::rings::{Backlog, Holder, RingSize, Window};
+use super::rings::{Backlog, FRAME_CAPACITY, Holder, RingSize, Window, frames_for};
 use super::umem::{Frame, Mode, Umem};
 use super::xsk::{Binding, Kick, OpenError, Xsk};
 
@@ -163,4 +165,19 @@ impl Port {
             }
         }
     }
+}
+
+/// Puts a frame on the backlog, in as many frames of the UMEM as it takes.
+pub fn queue(umem: &mut Umem, backlog: &mut Backlog<Frame>, bytes: &[u8]) -> Result<(), DropReason> {
+    if umem.free() < frames_for(bytes.len()) {
+        return Err(DropReason::NoFrame);
+    }
+    let mut pieces = bytes.chunks(FRAME_CAPACITY).peekable();
+    while let Some(piece) = pieces.next() {
+        let mut frame = umem.take().expect("free frames were counted");
+        umem.resize(&mut frame, piece.len()).copy_from_slice(piece);
+        frame.set_continued(pieces.peek().is_some());
+        backlog.push(frame);
+    }
+    Ok(())
 }

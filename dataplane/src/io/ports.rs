@@ -19,7 +19,7 @@ use snapshot::DropReason;
 use super::bulk::Bulk;
 use super::burst::Burst;
 use super::link::Link;
-use super::port::{Counters, Port};
+use super::port::{Counters, Port, queue};
 use super::rings::{BACKLOG, Backlog, FRAME_CAPACITY, MAX_CHAIN, RingSize, Shares, frames_for};
 use super::umem::{Mode, Umem};
 use super::wait::{MAX_SOCKETS, Sleeper, Waker};
@@ -299,14 +299,7 @@ impl PacketIo for XskPorts {
             return Ok(());
         }
         fill(&mut large[..len]);
-        let mut pieces = large[..len].chunks(FRAME_CAPACITY).peekable();
-        while let Some(piece) = pieces.next() {
-            let mut frame = umem.take().expect("free frames were counted");
-            umem.resize(&mut frame, piece.len()).copy_from_slice(piece);
-            frame.set_continued(pieces.peek().is_some());
-            backlog.push(frame);
-        }
-        Ok(())
+        queue(umem, backlog, &large[..len])
     }
 
     fn expect_more(&mut self, more: bool) {

@@ -21,15 +21,10 @@ const DETECTION: Duration = Duration::from_millis(20);
 impl Session {
     /// Our SYN goes out; then what comes back decides.
     pub(super) fn dial<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        if self.up.is_none() {
-            match self.connect(cx) {
-                Ok(Connected::Begun) => {}
-                Ok(Connected::Later) => return Progress::Yield,
-                Err(reason) => {
-                    self.refuse(reason, None, cx);
-                    return Progress::Moved;
-                }
-            }
+        if self.up.is_none()
+            && let Some(instead) = self.begin_connect(cx)
+        {
+            return instead;
         }
         if self.plan.order == Order::DownFirst && self.down.conn.ended().is_some() {
             self.refuse(RefuseReason::CallerGone, None, cx);
@@ -46,6 +41,18 @@ impl Session {
                 (Order::UpFirst, Speech::Tls) => self.originate_tls(cx),
                 (Order::UpFirst, Speech::Plain | Speech::Detect) => self.answer(cx),
             },
+        }
+    }
+
+    /// None: the up leg is begun. Else what came of it instead.
+    fn begin_connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Option<Progress> {
+        match self.connect(cx) {
+            Ok(Connected::Begun) => None,
+            Ok(Connected::Later) => Some(Progress::Yield),
+            Err(reason) => {
+                self.refuse(reason, None, cx);
+                Some(Progress::Moved)
+            }
         }
     }
 
@@ -201,13 +208,8 @@ impl Session {
     }
 
     fn begin_detection<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        match self.connect(cx) {
-            Ok(Connected::Begun) => {}
-            Ok(Connected::Later) => return Progress::Yield,
-            Err(reason) => {
-                self.refuse(reason, None, cx);
-                return Progress::Moved;
-            }
+        if let Some(instead) = self.begin_connect(cx) {
+            return instead;
         }
         let round_trip = cx.now.mono - self.accepted_at;
         self.state = State::Detecting;
