@@ -11,6 +11,7 @@
 mod admit;
 pub mod handoff;
 mod mailbox;
+mod patience;
 mod pool;
 mod receive;
 mod sessions;
@@ -32,12 +33,9 @@ use crate::neigh::Paths;
 use crate::snapshot::Compiled;
 use crate::stats::Total;
 use crate::time::{Clock, Duration, Instant, Now};
+use patience::Patience;
 use sessions::Sessions;
 use timers::Timers;
-
-/// How long a worker that found nothing spins before it sleeps (measured: less wakes up too often,
-/// more costs CPU and wins nothing).
-const SPIN: Duration = Duration::from_micros(50);
 
 /// Longest sleep: upper bound on how late a gauge is.
 const NAP: Duration = Duration::from_secs(1);
@@ -154,18 +152,14 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     /// Turns until [`Command::Stop`], or until the time of [`Command::Drain`] is over. A worker that has
     /// drained says so and turns on: what arrives on its queues may be other workers'.
     pub fn run(&mut self) {
-        let mut idle_since: Option<Instant> = None;
+        let mut patience = Patience::new();
         while !self.is_done() {
             if self.turn() {
-                idle_since = None;
+                patience.found(self.now.mono);
                 continue;
             }
-            let since = *idle_since.get_or_insert(self.now.mono);
             match self.settings.waiting {
-                Waiting::Adaptive if self.now.mono - since >= SPIN => {
-                    self.io.wait(Some(self.nap()));
-                    idle_since = None;
-                }
+                Waiting::Adaptive if patience.is_over(self.now.mono) => self.io.wait(Some(self.nap())),
                 Waiting::Adaptive | Waiting::Busy => (0..64).for_each(|_| std::hint::spin_loop()),
             }
         }

@@ -1,0 +1,165 @@
+//! How long a worker that found nothing goes on looking before it sleeps.
+//!
+//! Looking costs CPU for as long as it lasts; sleeping costs a wake-up, and the packet that ends it
+//! waits for that. Where packets come at once, as in bulk or in a ping-pong between busy cores,
+//! looking wins; where they come rarely, or cannot come while we hold the CPU that their sender needs,
+//! it is lost time and delays them. So the worker learns how long its pauses are, and looks for as
+//! long as would have been cheapest for the recent ones (the ski-rental problem with a known
+//! distribution; the guest's halt polling in the kernel's cpuidle-haltpoll does something alike).
+//!
+//! ```text
+//!   cost of looking for b = Σ pause ≤ b: pause   +   Σ pause > b: b + WAKE_UP      choose the least
+//! ```
+//!
+//! Only pauses that were looked at for the full [`WAKE_UP`] are learned from: how long one would have
+//! been that was slept through cannot be told. One in [`EXPLORE`] is, whatever the bound.
+
+use crate::time::Instant;
+
+/// What a wake-up is worth in time spent looking: the longest that is ever looked. Measured: about
+/// 10 µs of CPU, and 20 to 90 µs until the worker runs, more on a virtual CPU that was halted.
+const WAKE_UP: u64 = 50;
+
+/// Bounds to choose from, and upper ends of the classes of pauses, in microseconds.
+const BOUNDS: [u64; 6] = [0, 3, 6, 12, 25, WAKE_UP];
+
+/// One pause in so many is looked at to the end.
+const EXPLORE: u32 = 8;
+
+/// The share of the newest pause in what is known, as a power of two: 1/8.
+const NEWEST: u32 = 3;
+
+/// All weights together.
+const WHOLE: u64 = 1 << 16;
+
+#[derive(Debug)]
+pub struct Patience {
+    /// Share of recent pauses in each class, out of [`WHOLE`]; the last one: longer than all bounds.
+    weights: [u64; BOUNDS.len() + 1],
+    /// The cheapest for them.
+    bound: u64,
+    /// Since when there is nothing to do. None: there is, or the worker has slept since.
+    since: Option<Instant>,
+    /// This pause is looked at to the end.
+    exploring: bool,
+    pauses: u32,
+}
+
+impl Patience {
+    /// Expects packets at once.
+    pub fn new() -> Self {
+        let mut weights = [0; BOUNDS.len() + 1];
+        weights[0] = WHOLE;
+        Self { weights, bound: WAKE_UP, since: None, exploring: false, pauses: 0 }
+    }
+
+    /// There was something to do.
+    pub fn found(&mut self, now: Instant) {
+        let Some(since) = self.since.take() else { return };
+        if self.exploring {
+            let pause = (now - since).total_micros();
+            self.learn(BOUNDS.iter().position(|bound| pause <= *bound).unwrap_or(BOUNDS.len()));
+        }
+    }
+
+    /// There was nothing to do. True: it has been looked for long enough.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert_with(|| {
+            self.pauses = self.pauses.wrapping_add(1);
+            self.exploring = self.bound == WAKE_UP || self.pauses.is_multiple_of(EXPLORE);
+            now
+        });
+        let bound = if self.exploring { WAKE_UP } else { self.bound };
+        let over = (now - since).total_micros() >= bound;
+        if over {
+            self.since = None;
+            if self.exploring {
+                self.learn(BOUNDS.len());
+            }
+        }
+        over
+    }
+
+    fn learn(&mut self, class: usize) {
+        for weight in &mut self.weights {
+            *weight -= *weight >> NEWEST;
+        }
+        self.weights[class] += WHOLE - self.weights.iter().sum::<u64>();
+        let costs = (0..BOUNDS.len()).map(|at| (self.cost(at), BOUNDS[at]));
+        self.bound = costs.min().map_or(0, |(_, bound)| bound);
+    }
+
+    /// Of looking for up to `BOUNDS[at]`: a pause counts with the upper end of its class.
+    fn cost(&self, at: usize) -> u64 {
+        let class =
+            |(class, weight): (usize, &u64)| weight * if class <= at { BOUNDS[class] } else { BOUNDS[at] + WAKE_UP };
+        self.weights.iter().enumerate().map(class).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Duration;
+
+    /// Lets a worker have `count` pauses of so many microseconds, and says how long it looked at the
+    /// last [`EXPLORE`] of them.
+    fn looked(patience: &mut Patience, count: u32, pause: u64) -> Vec<u64> {
+        let mut now = Instant::from_micros(1_000_000);
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let began = now;
+            let end = now + Duration::from_micros(pause);
+            while now < end && !patience.is_over(now) {
+                now += Duration::from_micros(1);
+            }
+            all.push((now - began).total_micros());
+            now = end.max(now);
+            patience.found(now);
+            now += Duration::from_micros(5);
+        }
+        all.split_off(all.len() - EXPLORE as usize)
+    }
+
+    #[test]
+    fn short_pauses_are_looked_through_and_long_ones_slept_through() {
+        let mut patience = Patience::new();
+        assert_eq!(looked(&mut patience, 100, 20), [20; 8]);
+        // A sleeper's next packet is as late: only every eighth pause is looked at, to see if that changed.
+        let mut long = looked(&mut patience, 400, 300);
+        long.sort_unstable();
+        assert_eq!(long, [0, 0, 0, 0, 0, 0, 0, WAKE_UP]);
+        assert_eq!(looked(&mut patience, 400, 20), [20; 8], "it is learned again when packets come fast again");
+    }
+
+    #[test]
+    fn nothing_is_looked_for_longer_than_a_wake_up_costs() {
+        for pause in [0, 1, 40, 49, 51, 1000, 1_000_000] {
+            let mut patience = Patience::new();
+            assert!(looked(&mut patience, 500, pause).into_iter().all(|looked| looked <= WAKE_UP), "{pause}");
+        }
+    }
+
+    #[test]
+    fn of_mixed_pauses_the_short_ones_are_waited_for() {
+        let mut patience = Patience::new();
+        // Three in four end within 5 µs, the others never soon: a short look pays, a long one does not.
+        for _ in 0..200 {
+            looked(&mut patience, 12, 5);
+            looked(&mut patience, 8, 400);
+        }
+        assert!((3..=12).contains(&patience.bound), "{patience:?}");
+    }
+
+    #[test]
+    fn a_pause_that_was_slept_through_teaches_nothing() {
+        let mut patience = Patience::new();
+        looked(&mut patience, 400, 300);
+        let before = patience.weights;
+        let now = Instant::from_micros(9_000_000);
+        patience.pauses = 0;
+        assert!(patience.is_over(now));
+        patience.found(now + Duration::from_micros(1));
+        assert_eq!(patience.weights, before);
+    }
+}
