@@ -9,11 +9,11 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use snapshot::{Boot, OnAbsent, Side};
+use snapshot::{Boot, OnAbsent, Side, XdpMode};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
-use crate::io::PortId;
 use crate::io::ports::SteerMap;
+use crate::io::{PortId, link};
 use crate::policy::Captures;
 
 /// Held as long as a process uses what is pinned in a directory, so that nobody takes the programs
@@ -77,6 +77,7 @@ impl SteeringPlane {
             interface: port.interface.clone(),
             index,
             side: side(port.side),
+            mode: mode(port),
         });
         Steering::attach(&xdp_prog::Options {
             pin_directory: pins.to_owned(),
@@ -149,11 +150,23 @@ impl SteeringPlane {
     }
 
     pub fn mode(&self, port: PortId) -> String {
-        format!("{}, {}", self.steering.mode(port.0), self.transfer)
+        format!("{}, {}", self.steering.mode(port.0).map_or("detached", xdp_prog::Mode::name), self.transfer)
     }
 
     pub fn queues(&self, port: PortId) -> u32 {
         self.queues[usize::from(port.0)]
+    }
+}
+
+/// On a veth the generic mode by default: in native mode the kernel cuts everything that it sends us
+/// into segments, and each costs it and us more than the skb that the native mode saves (measured: half
+/// the CPU per GiB at MTU 1500, and no captured connection is slowed down more than ten times).
+fn mode(port: &snapshot::Port) -> xdp_prog::Mode {
+    match port.xdp {
+        XdpMode::Native => xdp_prog::Mode::Native,
+        XdpMode::Generic => xdp_prog::Mode::Generic,
+        XdpMode::Auto if link::driver(&port.interface).is_ok_and(|driver| driver == "veth") => xdp_prog::Mode::Generic,
+        XdpMode::Auto => xdp_prog::Mode::Native,
     }
 }
 

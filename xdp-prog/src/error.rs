@@ -18,8 +18,8 @@ pub enum Error {
     )]
     Busy { interface: String, program: u32 },
     #[error(
-        "{interface}: its driver has no native XDP, and the generic mode is never used: it copies every \
-         packet. Use an interface whose driver supports it (veth, virtio_net, most NICs)"
+        "{interface}: its driver has no native XDP. Use an interface whose driver has it (virtio_net, most \
+         NICs), or accept the slower generic mode: ports[].xdp: generic"
     )]
     NotNative { interface: String },
     #[error(

@@ -51,6 +51,26 @@ pub enum Side {
     Outside,
 }
 
+/// Where the kernel runs the program (`XDP_FLAGS_DRV_MODE`, `XDP_FLAGS_SKB_MODE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver. On a veth that turns its peer's segmentation offload off: every segment is then
+    /// a packet of its own on the way here.
+    Native,
+    /// On skbs, behind the driver: a packet that the peer's offload left whole, up to 64 KiB, is one
+    /// packet here too (Linux 6.9 for those that are not linear).
+    Generic,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 /// An interface that the program stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
@@ -58,6 +78,8 @@ pub struct Port {
     /// Names the port in flows, sources and sockets; the caller's choice, below [`MAX_PORTS`].
     pub index: u16,
     pub side: Side,
+    /// For a new link. A pinned one keeps its own, since no program would be there in between.
+    pub mode: Mode,
 }
 
 #[derive(Debug, Clone)]

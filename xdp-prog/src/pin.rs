@@ -158,6 +158,15 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Takes the program of a pinned link off its interface, and the name away.
+pub fn take_off(path: &Path) -> Result<()> {
+    if let Some(link) = open_link(path)? {
+        // An interface that is gone has taken its program along.
+        let _ = sys::detach_link(link.as_fd());
+    }
+    unpin(path)
+}
+
 /// Removes a pinned name. The link or map goes with its last holder.
 pub fn unpin(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
@@ -193,7 +202,7 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
         }
     }
     for (path, interface) in links(pin_directory)? {
-        unpin(&path)?;
+        take_off(&path)?;
         removed.push(match interface {
             Some(interface) => format!("steering program on interface {}", interface_label(interface)),
             None => format!("{} of an interface that is gone", path.display()),

@@ -1,12 +1,14 @@
-//! One interface with the steering program on it, in native mode, held by a pinned link.
+//! One interface with the steering program on it, in the mode that was asked for, held by a pinned
+//! link.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use libbpf_rs::libbpf_sys;
 use libbpf_rs::{Xdp, XdpFlags};
 
-use crate::{Error, Result, pin, sys};
+use crate::{Error, Mode, Port, Result, pin, sys};
 
 /// The interface's index in this network namespace.
 pub fn interface_index(interface: &str) -> Result<u32> {
@@ -16,8 +18,9 @@ pub fn interface_index(interface: &str) -> Result<u32> {
 }
 
 /// Puts the program on the interface: under the pinned link if it still holds this interface, else
-/// by a new one. True if the link was adopted.
-pub fn attach(program: BorrowedFd, directory: &Path, interface: &str, index: u32) -> Result<bool> {
+/// by a new one. True if the link was adopted, with the mode that it has.
+pub fn attach(program: BorrowedFd, directory: &Path, port: &Port, index: u32) -> Result<bool> {
+    let interface = port.interface.as_str();
     let path = pin::link_path(directory, interface);
     if let Some(link) = pin::open_link(&path)? {
         let holds = sys::link_interface(link.as_fd())
@@ -25,12 +28,17 @@ pub fn attach(program: BorrowedFd, directory: &Path, interface: &str, index: u32
         if holds == Some(index) {
             sys::update_link(link.as_fd(), program)
                 .map_err(Error::system(format!("{interface}: replacing the steering program")))?;
+            let mode = mode(program, index);
+            if mode.is_some_and(|mode| mode != port.mode) {
+                let (is, wanted) = (mode.map_or("", Mode::name), port.mode.name());
+                tracing::warn!(interface, "its XDP mode stays {is} until `sluice detach`; {wanted} is configured");
+            }
             return Ok(true);
         }
         // The interface came back as another one; the link holds nothing.
         pin::unpin(&path)?;
     }
-    let link = sys::attach_native(program, index).map_err(|error| explain(program, interface, index, error))?;
+    let link = sys::attach(program, index, port.mode).map_err(|error| explain(program, interface, index, error))?;
     sys::pin(link.as_fd(), &path).map_err(Error::system(format!("{interface}: pinning the link")))?;
     Ok(false)
 }
@@ -47,6 +55,16 @@ fn explain(program: BorrowedFd, interface: &str, index: u32, error: io::Error) -
         }
         Some(libc::ERANGE) => Error::Mtu { interface },
         _ => Error::System { what: format!("{interface}: attaching the steering program"), source: error },
+    }
+}
+
+/// The mode in which an interface has an XDP program. None: it has none.
+pub fn mode(any_program: BorrowedFd, index: u32) -> Option<Mode> {
+    let found = Xdp::new(any_program).query(index as i32, XdpFlags::NONE).ok()?;
+    match u32::from(found.attach_mode) {
+        libbpf_sys::XDP_ATTACHED_DRV => Some(Mode::Native),
+        libbpf_sys::XDP_ATTACHED_SKB => Some(Mode::Generic),
+        _ => None,
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use libbpf_rs::{MapCore, MapFlags, Object, ProgramMut};
 
 use crate::maps::{self, OUTCOMES, Table};
-use crate::{Error, FlowTuple, Flows, MAX_PORTS, Options, Port, Result, Side, Sockets, guard, namespace, pin, port};
+use crate::{
+    Error, FlowTuple, Flows, MAX_PORTS, Mode, Options, Port, Result, Side, Sockets, guard, namespace, pin, port,
+};
 
 /// The programs, attached. Dropping it leaves them in force; see [`crate::detach`].
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl Steering {
         let known = self.port_table.value(&key)?.is_some();
         self.port_table.put(&key, &maps::port(port))?;
         let steer = self.program("steer")?;
-        if let Err(error) = port::attach(steer.as_fd(), &self.pin_directory, &port.interface, *interface) {
+        if let Err(error) = port::attach(steer.as_fd(), &self.pin_directory, port, *interface) {
             if !known {
                 self.port_table.remove(&key)?;
             }
@@ -123,7 +125,7 @@ impl Steering {
         for (path, interface) in pin::links(&self.pin_directory)? {
             if !keep.contains(&path) {
                 tracing::info!(?interface, "{} is no port any more", path.display());
-                pin::unpin(&path)?;
+                pin::take_off(&path)?;
             }
         }
         for key in self.port_table.entries()?.keys() {
@@ -188,9 +190,10 @@ impl Steering {
         self.leave_others()
     }
 
-    /// `native`: there is no other.
-    pub fn mode(&self, _port: u16) -> &'static str {
-        "native"
+    /// The mode that the kernel says the port's program is in. None: it is on no interface now.
+    pub fn mode(&self, port: u16) -> Option<Mode> {
+        let interface = self.attached(port).ok()?.interface;
+        port::mode(self.program("steer").ok()?.as_fd(), interface)
     }
 
     /// Gives a queue's captured frames to an AF_XDP socket. It leaves by itself when it closes.

@@ -6,16 +6,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::Mode;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{AsRawLibbpf, MapCore, MapHandle, OpenMapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// Attaches an XDP program in native mode or fails: libbpf-rs would let the kernel choose the
-/// generic mode where the driver has none.
-pub fn attach_native(program: BorrowedFd, interface: u32) -> io::Result<OwnedFd> {
+/// Attaches an XDP program in this mode or fails: libbpf-rs would let the kernel choose the generic
+/// mode where the driver has no other.
+pub fn attach(program: BorrowedFd, interface: u32, mode: Mode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
+        flags: match mode {
+            Mode::Native => libbpf_sys::XDP_FLAGS_DRV_MODE,
+            Mode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
+        },
         ..Default::default()
     };
     // SAFETY: `options` outlives the call and says its own size; the descriptor is open (borrowed).
@@ -47,6 +51,13 @@ pub fn update_link(link: BorrowedFd, program: BorrowedFd) -> io::Result<()> {
     let (link, program) = (link.as_raw_fd(), program.as_raw_fd());
     // SAFETY: both descriptors are open (borrowed); no options are given.
     check(unsafe { libbpf_sys::bpf_link_update(link, program, std::ptr::null()) }).map(drop)
+}
+
+/// Takes a link's program off its interface now. Closing the last descriptor does so too, but later, from
+/// a work queue of the kernel.
+pub fn detach_link(link: BorrowedFd) -> io::Result<()> {
+    // SAFETY: takes a descriptor, which is open (borrowed), and no pointer.
+    check(unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) }).map(drop)
 }
 
 /// The interface that an XDP link is on; None if it is gone.

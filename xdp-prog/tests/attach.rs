@@ -7,7 +7,7 @@ use std::path::Path;
 use rig::frame::{ACK, SYN, tcp};
 use rig::{IN0, OUT0, run, steer};
 use xdp_prog::Verdict::{Drop, Pass, ToWorker};
-use xdp_prog::{Action, Capture, CaptureKind, Change, Error, FlowTuple, Steering};
+use xdp_prog::{Action, Capture, CaptureKind, Change, Error, FlowTuple, Mode, Steering};
 
 const PINNED: &str = "/mnt/bpf/node";
 
@@ -30,7 +30,7 @@ fn flow(port: u16) -> FlowTuple {
 fn a_restart_adopts_programs_captures_and_flows() {
     rig::enter();
     let mut steering = Steering::attach(&rig::options()).unwrap();
-    assert_eq!(steering.mode(OUT0), "native");
+    assert_eq!(steering.mode(OUT0), Some(Mode::Native));
     for port in ["in0", "in1", "out0"] {
         assert!(!program_on(port).is_empty(), "{port} has no program");
     }
@@ -53,6 +53,24 @@ fn a_restart_adopts_programs_captures_and_flows() {
     let syn = |port: u16| tcp("198.18.9.9:1", &format!("198.18.1.2:{port}"), SYN).bytes();
     assert_eq!(steer(&steering, OUT0, &syn(3002)), (Drop, "drop_absent"));
     assert_eq!(steer(&steering, OUT0, &syn(3001)), (Pass, "pass"));
+}
+
+#[test]
+fn a_port_runs_in_the_mode_it_was_first_attached_in_until_it_is_detached() {
+    rig::enter();
+    let mut generic = rig::options();
+    generic.ports[2].mode = Mode::Generic;
+    let steering = Steering::attach(&generic).unwrap();
+    assert_eq!((steering.mode(IN0), steering.mode(OUT0)), (Some(Mode::Native), Some(Mode::Generic)));
+    assert!(program_on("out0").contains("prog/xdp"), "{}", program_on("out0"));
+    drop(steering);
+    // The other mode would take a moment without any program.
+    let steering = Steering::attach(&rig::options()).unwrap();
+    assert_eq!(steering.mode(OUT0), Some(Mode::Generic));
+    drop(steering);
+    xdp_prog::detach(PINNED.as_ref()).unwrap();
+    let steering = Steering::attach(&rig::options()).unwrap();
+    assert_eq!(steering.mode(OUT0), Some(Mode::Native));
 }
 
 #[test]

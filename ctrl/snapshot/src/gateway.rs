@@ -28,6 +28,7 @@ pub struct Port {
     pub interface: String,
     pub side: Side,
     pub checksum: Checksum,
+    pub xdp: XdpMode,
 }
 
 /// Inside: workloads, plain. Outside: the wire, mTLS.
@@ -47,6 +48,19 @@ pub enum Checksum {
     Auto,
     Verify,
     Trust,
+}
+
+/// Where in the kernel the steering program stands on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Generic on a veth, native on everything else, and never silently the other one.
+    #[default]
+    Auto,
+    /// In the driver, before there is an skb.
+    Native,
+    /// On skbs: what the sender's segmentation offload left whole comes whole.
+    Generic,
 }
 
 /// One worker each, pinned to that CPU.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use snapshot::gateway::Checksum;
-use snapshot::{Group, Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting};
+use snapshot::{Group, Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting, XdpMode};
 
 use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
@@ -126,13 +126,14 @@ fn decode_ports(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Port>> 
             interface.as_ref().and_then(|field| field.parsed(interface_name, "the name that `ip link` shows", faults));
         let side = fields.required("side", faults).and_then(|field| field.choice(SIDES, faults));
         let checksum = choice(&mut fields, "checksum", CHECKSUMS, faults).unwrap_or_default();
+        let xdp = choice(&mut fields, "xdp", XDP_MODES, faults).unwrap_or_default();
         fields.finish(faults);
         let (Some(field), Some(name), Some(side)) = (interface, name, side) else { continue };
         if ports.iter().any(|port| port.interface == name) {
             faults.refuse(&field, "is a port already", "give each interface one side");
             continue;
         }
-        ports.push(Port { interface: name, side, checksum });
+        ports.push(Port { interface: name, side, checksum, xdp });
     }
     if !ports.iter().any(|port| port.side == Side::Inside) && faults.found.iter().all(|fault| !fault.is_error()) {
         faults.error(
@@ -306,6 +307,8 @@ fn default_socket(node: &str) -> PathBuf {
 const SIDES: &[(&str, Side)] = &[("inside", Side::Inside), ("outside", Side::Outside)];
 const CHECKSUMS: &[(&str, Checksum)] =
     &[("auto", Checksum::Auto), ("verify", Checksum::Verify), ("trust", Checksum::Trust)];
+const XDP_MODES: &[(&str, XdpMode)] =
+    &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 const WAITING: &[(&str, Waiting)] = &[("adaptive", Waiting::Adaptive), ("busy", Waiting::Busy)];
 const ON_ABSENT: &[(&str, OnAbsent)] = &[("drop", OnAbsent::Drop), ("pass", OnAbsent::Pass)];
 const GROUPS: &[(&str, Group)] =

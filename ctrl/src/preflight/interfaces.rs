@@ -1,8 +1,8 @@
-//! The ports' interfaces: there, up, able to run XDP natively, not taken by another program.
+//! The ports' interfaces: there, up, able to run XDP in their mode, not taken by another program.
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
-use snapshot::{Port, Side};
+use snapshot::{Port, Side, XdpMode};
 
 use super::{Line, read};
 use crate::config::Gateway;
@@ -65,7 +65,7 @@ fn port_lines(port: &Port, gateway: &Gateway, links: &[LinkMessage]) -> Vec<Line
     let Some(link) = links.iter().find(named) else {
         return vec![Line::wrong(subject, "there is no such interface here")];
     };
-    let mut lines = vec![state(&subject, port, link), native(&subject, port, link), queues(&subject, port, gateway)];
+    let mut lines = vec![state(&subject, port, link), mode(&subject, port, link), queues(&subject, port, gateway)];
     lines.extend(attached(&subject, link));
     lines
 }
@@ -101,12 +101,32 @@ fn driver(port: &Port, link: &LinkMessage) -> String {
     kind.or(device).unwrap_or_else(|| "unknown".into())
 }
 
-fn native(subject: &str, port: &Port, link: &LinkMessage) -> Line {
+fn mode(subject: &str, port: &Port, link: &LinkMessage) -> Line {
     let driver = driver(port, link);
-    match NATIVE.contains(&driver.as_str()) {
-        true => Line::fine(subject, format!("driver {driver} runs XDP natively")),
-        false => Line::note(subject, format!("driver {driver} is not known to run XDP natively; attaching will tell")),
-    }
+    let native = NATIVE.contains(&driver.as_str());
+    let text = match (port.xdp, driver.as_str()) {
+        (XdpMode::Auto, "veth") => {
+            "driver veth: XDP in generic mode, which takes what the peer's offload left whole".into()
+        }
+        (XdpMode::Native, "veth") => {
+            return Line::note(subject, "driver veth: XDP in native mode turns the peer's segmentation offload off");
+        }
+        (XdpMode::Generic, _) if native && driver != "veth" => {
+            return Line::note(
+                subject,
+                format!("driver {driver} runs XDP natively, which is faster than the generic mode"),
+            );
+        }
+        (XdpMode::Generic, _) => format!("driver {driver}: XDP in generic mode"),
+        (XdpMode::Auto | XdpMode::Native, _) if native => format!("driver {driver} runs XDP natively"),
+        (XdpMode::Auto | XdpMode::Native, _) => {
+            return Line::note(
+                subject,
+                format!("driver {driver} is not known to run XDP natively; attaching will tell"),
+            );
+        }
+    };
+    Line::fine(subject, text)
 }
 
 /// Each queue has a socket on one core; fewer queues than cores leave cores without packets.

@@ -141,11 +141,13 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use snapshot::XdpMode;
     use snapshot::gateway::Checksum;
     use snapshot::{Link, LinkAddress, Neighbour, Route, Side};
 
     fn paths() -> Paths {
-        let port = |name: &str, side| Port { interface: name.into(), side, checksum: Checksum::Auto };
+        let port =
+            |name: &str, side| Port { interface: name.into(), side, checksum: Checksum::Auto, xdp: XdpMode::Auto };
         let link = |name: &str, index, own: &[(&str, u8)]| Link {
             name: name.into(),
             index,

@@ -73,8 +73,20 @@ pub fn try_open(interfaces: &[&str]) -> Result<XskPorts, OpenError> {
 
 /// Opens one core's ports and attaches a program to each that sends it every packet.
 pub fn open(interfaces: &[&str]) -> (XskPorts, Vec<Program>) {
+    open_in(Mode::Native, interfaces)
+}
+
+/// Where a program runs, as the kernel has it in `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum Mode {
+    Generic = 1 << 1,
+    Native = 1 << 2,
+}
+
+pub fn open_in(mode: Mode, interfaces: &[&str]) -> (XskPorts, Vec<Program>) {
     let ports = try_open(interfaces).unwrap();
-    let programs: Vec<_> = interfaces.iter().map(|name| Program::attach(name)).collect();
+    let programs: Vec<_> = interfaces.iter().map(|name| Program::attach_in(mode, name)).collect();
     for (port, queue, fd) in ports.sockets() {
         programs[usize::from(port.0)].register(queue, fd);
     }
@@ -109,11 +121,14 @@ pub struct Program {
 
 impl Program {
     pub fn attach(interface: &str) -> Self {
+        Self::attach_in(Mode::Native, interface)
+    }
+
+    fn attach_in(mode: Mode, interface: &str) -> Self {
         const XSKMAP: u32 = 17;
         const XDP: u32 = 6;
         const BPF_XDP: u32 = 37;
         const HAS_FRAGS: u32 = 1 << 5;
-        const DRV_MODE: u32 = 1 << 2;
         let map = bpf(0, &[XSKMAP, 4, 4, 64, 0]);
         let program: [u64; 6] = [
             instruction(0x61, 2, 1, 16, 0),              // r2 = ctx->rx_queue_index
@@ -137,7 +152,7 @@ impl Program {
         load[17] = BPF_XDP;
         let program = bpf(5, &load);
         let index = dataplane::io::link::index(interface).unwrap();
-        let link = bpf(28, &[program.as_raw_fd() as u32, index, BPF_XDP, DRV_MODE]);
+        let link = bpf(28, &[program.as_raw_fd() as u32, index, BPF_XDP, mode as u32]);
         Self { map, _program: program, _link: link }
     }
 

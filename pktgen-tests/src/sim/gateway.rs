@@ -11,7 +11,7 @@ use dataplane::tls::CryptoProvider;
 use dataplane::worker::{Mailbox, Settings, Worker};
 use snapshot::gateway::Checksum;
 use snapshot::{
-    Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting,
+    Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting, XdpMode,
 };
 
 use super::clock::SimClock;
@@ -60,7 +60,12 @@ pub struct Sizes {
 }
 
 pub fn ports() -> Vec<Port> {
-    let port = |interface: &str, side| Port { interface: interface.into(), side, checksum: Checksum::Verify };
+    let port = |interface: &str, side| Port {
+        interface: interface.into(),
+        side,
+        checksum: Checksum::Verify,
+        xdp: XdpMode::Auto,
+    };
     vec![port("in0", Side::Inside), port("out0", Side::Outside)]
 }
 

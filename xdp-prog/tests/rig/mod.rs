@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use xdp_prog::{Options, Port, Side, Steering, Verdict};
+use xdp_prog::{Mode, Options, Port, Side, Steering, Verdict};
 
 pub const IN0: u16 = 1;
 pub const IN1: u16 = 2;
@@ -65,7 +65,7 @@ pub fn run(command: &str) -> String {
 }
 
 pub fn options() -> Options {
-    let port = |interface: &str, index, side| Port { interface: interface.into(), index, side };
+    let port = |interface: &str, index, side| Port { interface: interface.into(), index, side, mode: Mode::Native };
     Options {
         pin_directory: PathBuf::from("/mnt/bpf/node"),
         flows: 64,
