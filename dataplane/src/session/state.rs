@@ -46,6 +46,14 @@ impl State {
         }
     }
 
+    /// Whether it has come to stand, or will not any more: nothing that it does costs asymmetric crypto.
+    pub const fn is_settled(self) -> bool {
+        match self {
+            Self::Relaying | Self::Closing => true,
+            Self::Dialing | Self::HandshakeUp | Self::Accepting | Self::Detecting | Self::HandshakeDown => false,
+        }
+    }
+
     /// How long it may last, and what it is called if it lasts longer.
     pub fn limit(self, timeouts: &Timeouts) -> Option<(std::time::Duration, RefuseReason)> {
         match self {

@@ -141,17 +141,30 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.mailbox.report(Report::Live { query, connection });
     }
 
-    /// Steps what is marked: established sessions first, then those that cost crypto.
+    /// Steps what is marked: established sessions first, whose packets leave at once, then those that
+    /// cost crypto, in the order they came, as far as the turn's budget goes.
     pub(super) fn step_sessions(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.upkeep.batch);
         self.sessions.take_dirty(&mut batch);
         let mut budget = HANDSHAKES_PER_TURN;
-        for handshakes in [false, true] {
-            for &index in &batch {
-                let turn = self.sessions.find(index).is_some_and(|s| s.state.is_handshake() == handshakes);
-                if turn {
-                    self.step(index, &mut budget);
-                }
+        let mut established = 0;
+        for &index in &batch {
+            if self.sessions.find(index).is_some_and(|session| session.state.is_settled()) {
+                self.step(index, &mut budget);
+                established += 1;
+            }
+        }
+        if (1..batch.len()).contains(&established) {
+            self.io.flush();
+        }
+        for &index in &batch {
+            let Some(state) = self.sessions.find(index).map(|session| session.state) else { continue };
+            // Those behind keep their places: looking at each of them in every turn would cost more than
+            // the crypto.
+            if state.is_handshake() && budget == 0 {
+                self.sessions.mark(index);
+            } else if !state.is_settled() {
+                self.step(index, &mut budget);
             }
         }
         let any = !batch.is_empty();
