@@ -9,8 +9,9 @@ use pktgen_tests::netns::gateway::{Gateway, Settings, binary};
 use pktgen_tests::netns::{Host, pair, run};
 use serde::{Deserialize, Serialize};
 
+use crate::load::PARTS;
 use crate::peers::{self, Proxy, Setting, envoy, haproxy, nginx};
-use crate::plan::{Cores, Cpus, Layout, Tls, Work};
+use crate::plan::{Cores, Cpus, Layout, PROXY_IDLE, Tls, Work};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,12 +73,13 @@ impl Contender {
             (Self::None, Work::Isolation(_)) => false,
             // The others are no part of a way that leads past them.
             (Self::Haproxy | Self::Nginx | Self::Envoy, Work::Bystander { .. }) => false,
+            // A proxy has not the descriptors, and the client of none not the ports.
+            (_, Work::Idle { connections }) => self == Self::Sluice || connections <= PROXY_IDLE,
             (
                 _,
                 Work::Bulk(_)
                 | Work::Connections { .. }
                 | Work::RoundTrip { .. }
-                | Work::Idle { .. }
                 | Work::Isolation(_)
                 | Work::Bystander { .. },
             ) => true,
@@ -129,7 +131,7 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
         (_, Cores::Two) => [&[0, 1], &[0, 1]],
     };
     let site = setting.site;
-    let policy = pair::policy();
+    let policy = policy()?;
     let files = [("policy.yaml", policy.as_str())];
     let configure = |namespace, name, cores: &[u32]| -> Result<Gateway> {
         let settings = Settings {
@@ -154,6 +156,15 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
         gateway.wait_ready()?;
     }
     Ok(Running::Sluice(gateways))
+}
+
+/// The service at all the ports that servers may listen on.
+fn policy() -> Result<String> {
+    let policy = pair::policy();
+    let (head, tail) = policy.split_once("      port: 3000\n").context("the policy has a service at port 3000")?;
+    let address = head.lines().next_back().context("an address stands before its port")?;
+    let more = (1..PARTS).map(|part| format!("{address}\n      port: {}\n", PORT + part));
+    Ok(format!("{head}      port: {PORT}\n{}{tail}", more.collect::<String>()))
 }
 
 fn append(file: &Path, text: &str) -> Result<()> {
@@ -235,8 +246,10 @@ fn tail(log: &Path) -> String {
 
 /// The service that the policy names.
 pub fn server() -> SocketAddr {
-    SocketAddr::new(Host::Backend.v4(), 3000)
+    SocketAddr::new(Host::Backend.v4(), PORT)
 }
+
+const PORT: u16 = 3000;
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -102,4 +102,11 @@ pub fn sent(namespace: &Namespace, interface: &str) -> Result<Sent> {
     Ok(Sent { bytes: number("bytes")?, packets: number("packets")? })
 }
 
+/// TCP sockets in use, of the namespace.
+pub fn sockets(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/sockstat"))??;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse ")).context("sockstat tells of TCP")?;
+    line.split_whitespace().next().context("a number follows")?.parse().context("sockets in use")
+}
+
 pub const SHORT: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bench::cli::{self, Options};
-use bench::load::{client, server};
+use bench::load::{client, held, server};
 use bench::plan::{case, cases, turns};
 use bench::progress::expected;
 use bench::run::run;
@@ -27,6 +27,9 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
             let measured = client::run(&serde_json::from_str(job).context("read the job")?)?;
             println!("{}", serde_json::to_string(&measured)?);
             Ok(ExitCode::SUCCESS)
+        }
+        [role, server, connections] if role == held::HOLDER => {
+            held::run(server.parse()?, connections.parse()?).map(|()| ExitCode::SUCCESS)
         }
         [role, address] if role == SERVER => server::run(address.parse()?).map(|()| ExitCode::SUCCESS),
         _ => match cli::parse(arguments)? {

@@ -124,6 +124,10 @@ const MEGABITS: u32 = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 400;
 pub const REQUESTS_PER_SECOND: u32 = 2000;
 const MANY_REQUESTS_PER_SECOND: u32 = 4000;
+/// In a proxy each takes two descriptors, of which many a machine gives 20,000.
+pub const PROXY_IDLE: u32 = 9000;
+/// More than a proxy of one process gets descriptors for.
+const MANY_IDLE: u32 = 100_000;
 
 /// The turns of one round.
 pub fn turns(scope: Scope, contenders: &[Contender], chosen: &dyn Fn(&str) -> bool) -> Vec<Turn> {
@@ -177,8 +181,8 @@ pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
             (BASE, vec![down]),
             (BASE, [Noise::Dropped(1), Noise::Storm(1), Noise::Elephant].map(Work::Isolation).to_vec()),
             (BASE, vec![Work::Bystander { megabits: Some(MEGABITS) }]),
-            // In a proxy each takes two descriptors, of which many a machine gives 20,000.
-            (BASE, vec![Work::Idle { connections: 9000 }]),
+            (BASE, vec![Work::Idle { connections: PROXY_IDLE }]),
+            (BASE, vec![Work::Idle { connections: MANY_IDLE }]),
             (Layout { cpus: Cpus::One, ..BASE }, vec![stream(1, Some(MEGABITS)), connections[0]]),
             (Layout { cores: Cores::Two, ..BASE }, [&bulk[2..], &connections].concat()),
             (Layout { tls: Tls::PostQuantum, ..BASE }, connections.clone()),
@@ -205,8 +209,8 @@ impl Work {
             Self::Bulk(_) => seconds,
             Self::Bystander { .. } => seconds,
             Self::Connections { .. } | Self::RoundTrip { .. } | Self::Isolation(_) => seconds * 1.25,
-            // Takes as long as opening takes; this is the time limit's share.
-            Self::Idle { connections } => f64::from(connections) / 500.0,
+            // As long as opening takes: 700 to 2500 in a second on a quiet machine.
+            Self::Idle { connections } => f64::from(connections) / 1000.0,
         }
     }
 
@@ -324,6 +328,15 @@ mod tests {
             let one = |turn: &Turn| turn.contender == Contender::Sluice && turn.layout == BASE;
             assert!(turns.iter().any(|turn| one(turn) && turn.works.contains(work)), "{work} on one core");
         }
+    }
+
+    #[test]
+    fn connections_that_no_proxy_has_descriptors_for_are_sluices_alone() {
+        let idle = |turn: &Turn, count| turn.works.contains(&Work::Idle { connections: count });
+        let turns = all(Scope::Full);
+        let with = |count| turns.iter().filter(|turn| idle(turn, count)).map(|turn| turn.contender).collect::<Vec<_>>();
+        assert_eq!(with(PROXY_IDLE), Contender::ALL);
+        assert_eq!(with(MANY_IDLE), [Contender::Sluice]);
     }
 
     #[test]

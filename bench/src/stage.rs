@@ -102,7 +102,11 @@ impl Stage {
         let done = match work {
             Work::Isolation(noise) => self.beside(noise, work.seconds(seconds)),
             Work::Bystander { megabits } => self.past(megabits, seconds).map(|measured| (measured, None)),
-            Work::Bulk(_) | Work::Connections { .. } | Work::RoundTrip { .. } | Work::Idle { .. } => {
+            Work::Idle { connections } => {
+                let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
+                self.standing(connections, &job).map(|measured| (measured, None))
+            }
+            Work::Bulk(_) | Work::Connections { .. } | Work::RoundTrip { .. } => {
                 let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
                 call(&self.site.frontend, &job).map(|measured| (measured, None))
             }

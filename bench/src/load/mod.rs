@@ -9,6 +9,7 @@
 mod bulk;
 pub mod client;
 mod connections;
+pub mod held;
 mod idle;
 mod pace;
 mod round_trip;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::{Reading, Spent};
 use crate::plan::Work;
 
+pub use held::{PARTS, parts};
 pub use pace::sleep_until;
 pub use wire::{MARKER, MESSAGE, echo};
 
