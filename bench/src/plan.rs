@@ -120,7 +120,7 @@ pub const BASE: Layout =
     Layout { outside: 1500, inside: 1500, offload: true, cpus: Cpus::Free, cores: Cores::One, tls: Tls::Full };
 
 /// Offered by the fixed-rate cases: what every contender can carry, so that all do the same work.
-const MEGABITS: u32 = 1000;
+pub const MEGABITS: u32 = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 400;
 pub const REQUESTS_PER_SECOND: u32 = 2000;
 const MANY_REQUESTS_PER_SECOND: u32 = 4000;

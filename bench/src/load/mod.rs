@@ -28,7 +28,7 @@ use crate::cpu::{Reading, Spent};
 use crate::plan::Work;
 
 pub use held::{PARTS, parts};
-pub use pace::sleep_until;
+pub use pace::{Pace, sleep_until};
 pub use wire::{MARKER, MESSAGE, echo};
 
 /// What the client is told to do.
