@@ -1,14 +1,16 @@
-//! Work that takes more than one client: round trips with noise beside them, and a stream that
-//! passes the gateways by.
+//! Work that takes more than one client or server: round trips with noise beside them, a stream that
+//! passes the gateways by, and more connections than a process has descriptors.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use pktgen_tests::netns::{Host, run, wait_until};
 
+use crate::contender::server;
 use crate::facts;
-use crate::load::{Job, Measured, sleep_until};
+use crate::load::{Job, Measured, parts, sleep_until};
 use crate::plan::{Flow, Noise, REQUESTS_PER_SECOND, Work};
 use crate::stage::{Stage, call, serve};
 use crate::storm::{self, Calls, Reached, Storm};
@@ -17,6 +19,8 @@ const CONNECTIONS: u32 = 64;
 /// Handshakes that keep a gateway busy, and are no flood.
 const WAITING: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How far a long work is.
+const SAID_EVERY: Duration = Duration::from_secs(5);
 
 impl Stage {
     /// Round trips on connections that stand, with the noise beside them.
@@ -85,6 +89,27 @@ impl Stage {
             run(command, facts::SHORT)?.ok()?;
         }
         Ok("198.18.20.1:3999".parse()?)
+    }
+
+    /// Connections that stand, with a server for each part of them.
+    pub(crate) fn standing(&self, connections: u32, job: &Job) -> Result<Measured> {
+        let (site, first) = (&self.site, server());
+        let at = |part| serve(site, &site.backend, SocketAddr::new(first.ip(), first.port() + part));
+        let _servers = (1..parts(connections)).map(at).collect::<Result<Vec<_>>>()?;
+        std::thread::scope(|scope| {
+            let (done, ended) = channel::<()>();
+            scope.spawn(move || {
+                while ended.recv_timeout(SAID_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    match facts::sockets(&site.frontend) {
+                        Ok(sockets) => eprintln!("    {sockets} of {connections} connections"),
+                        Err(error) => eprintln!("    how many connections stand cannot be told: {error:#}"),
+                    }
+                }
+            });
+            let measured = call(&site.frontend, job);
+            drop(done);
+            measured
+        })
     }
 
     /// A stream from beyond the wire, over the outside port of node A, to a workload that no port

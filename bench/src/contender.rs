@@ -9,8 +9,9 @@ use pktgen_tests::netns::gateway::{Gateway, Settings, binary};
 use pktgen_tests::netns::{Host, pair, run};
 use serde::{Deserialize, Serialize};
 
+use crate::load::PARTS;
 use crate::peers::{self, Proxy, Setting, envoy, haproxy, nginx};
-use crate::plan::{Cpus, Layout, Tls, Work};
+use crate::plan::{Cores, Cpus, Layout, PROXY_IDLE, Tls, Work};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,12 +54,14 @@ impl Contender {
 
     /// Whether it can stand there.
     pub fn fits(self, layout: &Layout) -> bool {
+        // The peers have one worker, so that one core is what all are compared on.
+        let alone = layout.cores == Cores::One;
         match self {
             // Ends no TCP: the MTU inside has to be the one outside. And knows no TLS.
-            Self::None => layout.inside == layout.outside && layout.tls == Tls::Full,
+            Self::None => alone && layout.inside == layout.outside && layout.tls == Tls::Full,
             // Their OpenSSL knows no ML-KEM.
-            Self::Haproxy | Self::Nginx => layout.tls != Tls::PostQuantum,
-            Self::Envoy => true,
+            Self::Haproxy | Self::Nginx => alone && layout.tls != Tls::PostQuantum,
+            Self::Envoy => alone,
             // Takes no session up again: policy is asked for each connection.
             Self::Sluice => layout.tls != Tls::Resumed,
         }
@@ -70,12 +73,13 @@ impl Contender {
             (Self::None, Work::Isolation(_)) => false,
             // The others are no part of a way that leads past them.
             (Self::Haproxy | Self::Nginx | Self::Envoy, Work::Bystander { .. }) => false,
+            // A proxy has not the descriptors, and the client of none not the ports.
+            (_, Work::Idle { connections }) => self == Self::Sluice || connections <= PROXY_IDLE,
             (
                 _,
                 Work::Bulk(_)
                 | Work::Connections { .. }
                 | Work::RoundTrip { .. }
-                | Work::Idle { .. }
                 | Work::Isolation(_)
                 | Work::Bystander { .. },
             ) => true,
@@ -118,20 +122,22 @@ impl Contender {
     }
 }
 
-/// One worker each, on the first and on the last CPU, or both on the first.
+/// One worker each, on the first and on the last CPU, or both on the first; or two each on the first two.
 fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
-    let last = match layout.cpus {
-        Cpus::Free => u32::try_from(std::thread::available_parallelism()?.get() - 1)?,
-        Cpus::One => 0,
+    let last = u32::try_from(std::thread::available_parallelism()?.get() - 1)?;
+    let [a, b]: [&[u32]; 2] = match (layout.cpus, layout.cores) {
+        (Cpus::Free, Cores::One) => [&[0], &[last]],
+        (Cpus::One, Cores::One) => [&[0], &[0]],
+        (_, Cores::Two) => [&[0, 1], &[0, 1]],
     };
     let site = setting.site;
-    let policy = pair::policy();
+    let policy = policy()?;
     let files = [("policy.yaml", policy.as_str())];
-    let configure = |namespace, name, core: &[u32]| -> Result<Gateway> {
+    let configure = |namespace, name, cores: &[u32]| -> Result<Gateway> {
         let settings = Settings {
             name,
             inside: &["in0"],
-            cores: core,
+            cores,
             ttl: "1h",
             unmatched_egress: "refuse",
             // Room for the cases with many connections that all come at once.
@@ -142,7 +148,7 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
         append(&gateway.directory().join("gateway.yaml"), &format!("  tls: {{ groups: [{group}] }}\n"))?;
         Ok(gateway)
     };
-    let mut gateways = [configure(&site.node_a, "node-a", &[0])?, configure(&site.node_b, "node-b", &[last])?];
+    let mut gateways = [configure(&site.node_a, "node-a", a)?, configure(&site.node_b, "node-b", b)?];
     for gateway in &mut gateways {
         gateway.launch()?;
     }
@@ -150,6 +156,15 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
         gateway.wait_ready()?;
     }
     Ok(Running::Sluice(gateways))
+}
+
+/// The service at all the ports that servers may listen on.
+fn policy() -> Result<String> {
+    let policy = pair::policy();
+    let (head, tail) = policy.split_once("      port: 3000\n").context("the policy has a service at port 3000")?;
+    let address = head.lines().next_back().context("an address stands before its port")?;
+    let more = (1..PARTS).map(|part| format!("{address}\n      port: {}\n", PORT + part));
+    Ok(format!("{head}      port: {PORT}\n{}{tail}", more.collect::<String>()))
 }
 
 fn append(file: &Path, text: &str) -> Result<()> {
@@ -231,8 +246,10 @@ fn tail(log: &Path) -> String {
 
 /// The service that the policy names.
 pub fn server() -> SocketAddr {
-    SocketAddr::new(Host::Backend.v4(), 3000)
+    SocketAddr::new(Host::Backend.v4(), PORT)
 }
+
+const PORT: u16 = 3000;
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

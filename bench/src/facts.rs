@@ -88,18 +88,33 @@ fn congestion_control(site: &Site) -> Result<String> {
     Ok(found.join(", "))
 }
 
-/// What an interface has sent since it was made.
-pub struct Sent {
+/// What has left or come by an interface since it was made.
+pub struct Traffic {
     pub bytes: u64,
     pub packets: u64,
 }
 
-pub fn sent(namespace: &Namespace, interface: &str) -> Result<Sent> {
+pub fn sent(namespace: &Namespace, interface: &str) -> Result<Traffic> {
+    traffic(namespace, interface, "tx")
+}
+
+pub fn received(namespace: &Namespace, interface: &str) -> Result<Traffic> {
+    traffic(namespace, interface, "rx")
+}
+
+fn traffic(namespace: &Namespace, interface: &str, way: &str) -> Result<Traffic> {
     let output = namespace.run(&format!("ip -s -j link show {interface}"), SHORT)?;
     let value: serde_json::Value = serde_json::from_str(output.ok()?)?;
-    let tx = &value[0]["stats64"]["tx"];
-    let number = |name: &str| tx[name].as_u64().with_context(|| format!("ip tells no {name} of {interface}"));
-    Ok(Sent { bytes: number("bytes")?, packets: number("packets")? })
+    let counted = &value[0]["stats64"][way];
+    let number = |name: &str| counted[name].as_u64().with_context(|| format!("ip tells no {name} of {interface}"));
+    Ok(Traffic { bytes: number("bytes")?, packets: number("packets")? })
+}
+
+/// TCP sockets in use, of the namespace.
+pub fn sockets(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/sockstat"))??;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP: inuse ")).context("sockstat tells of TCP")?;
+    line.split_whitespace().next().context("a number follows")?.parse().context("sockets in use")
 }
 
 pub const SHORT: Duration = Duration::from_secs(10);

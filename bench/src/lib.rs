@@ -6,8 +6,9 @@
 //! ```
 //! [`plan`] says what is measured in which order; [`stage`] lays the namespaces, puts a
 //! [`contender`] in its place and checks it ([`probe`], [`wire`], [`facts`]); [`load`] runs as
-//! processes of their own inside them and measures, with [`cpu`]; [`run`] writes each of the
-//! [`samples`] down, and [`summary`], [`goals`], [`report`] and [`plot`] say what came of them.
+//! processes of their own inside them and measures, with [`cpu`]; [`limits`] says what the machine
+//! could do at best; [`run`] writes each of the [`samples`] down, and [`summary`], [`goals`],
+//! [`report`] and [`plot`] say what came of them.
 
 mod beside;
 pub mod cli;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bench::cli::{self, Options};
-use bench::load::{client, server};
+use bench::limits::Limit;
+use bench::load::{client, held, server};
 use bench::plan::{case, cases, turns};
 use bench::progress::expected;
 use bench::run::run;
@@ -28,6 +29,9 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
             println!("{}", serde_json::to_string(&measured)?);
             Ok(ExitCode::SUCCESS)
         }
+        [role, server, connections] if role == held::HOLDER => {
+            held::run(server.parse()?, connections.parse()?).map(|()| ExitCode::SUCCESS)
+        }
         [role, address] if role == SERVER => server::run(address.parse()?).map(|()| ExitCode::SUCCESS),
         _ => match cli::parse(arguments)? {
             Some(options) if options.list => {
@@ -44,10 +48,12 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
 }
 
 fn list(options: &Options) {
+    Limit::ALL.iter().for_each(|limit| println!("{}", limit.case()));
     for (layout, works) in cases(options.scope) {
         works.iter().for_each(|work| println!("{}", case(*work, &layout)));
     }
     let turns = turns(options.scope, &options.contenders, &|_| true);
-    let round: f64 = turns.iter().map(|turn| expected(turn, options.seconds)).sum();
+    let limits: f64 = Limit::ALL.iter().map(|limit| limit.seconds(options.seconds)).sum();
+    let round = limits + turns.iter().map(|turn| expected(turn, options.seconds)).sum::<f64>();
     println!("\n{} rounds of {:.0} s each, if nothing is thrown away", options.rounds, round);
 }

@@ -73,6 +73,7 @@ pub struct Layout {
     /// Segmentation offload of the cables, and merging on receipt: on as the kernel has it, or off.
     pub offload: bool,
     pub cpus: Cpus,
+    pub cores: Cores,
     pub tls: Tls,
 }
 
@@ -83,6 +84,15 @@ pub enum Cpus {
     Free,
     /// Everything on the first CPU.
     One,
+}
+
+/// Workers of each gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cores {
+    One,
+    /// On the first two CPUs, which both gateways share.
+    Two,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,13 +116,18 @@ pub struct Turn {
     pub works: Vec<Work>,
 }
 
-pub const BASE: Layout = Layout { outside: 1500, inside: 1500, offload: true, cpus: Cpus::Free, tls: Tls::Full };
+pub const BASE: Layout =
+    Layout { outside: 1500, inside: 1500, offload: true, cpus: Cpus::Free, cores: Cores::One, tls: Tls::Full };
 
 /// Offered by the fixed-rate cases: what every contender can carry, so that all do the same work.
-const MEGABITS: u32 = 1000;
+pub const MEGABITS: u32 = 1000;
 const CONNECTIONS_PER_SECOND: u32 = 400;
 pub const REQUESTS_PER_SECOND: u32 = 2000;
 const MANY_REQUESTS_PER_SECOND: u32 = 4000;
+/// In a proxy each takes two descriptors, of which many a machine gives 20,000.
+pub const PROXY_IDLE: u32 = 9000;
+/// More than a proxy of one process gets descriptors for.
+const MANY_IDLE: u32 = 100_000;
 
 /// The turns of one round.
 pub fn turns(scope: Scope, contenders: &[Contender], chosen: &dyn Fn(&str) -> bool) -> Vec<Turn> {
@@ -166,9 +181,10 @@ pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
             (BASE, vec![down]),
             (BASE, [Noise::Dropped(1), Noise::Storm(1), Noise::Elephant].map(Work::Isolation).to_vec()),
             (BASE, vec![Work::Bystander { megabits: Some(MEGABITS) }]),
-            // In a proxy each takes two descriptors, of which many a machine gives 20,000.
-            (BASE, vec![Work::Idle { connections: 9000 }]),
+            (BASE, vec![Work::Idle { connections: PROXY_IDLE }]),
+            (BASE, vec![Work::Idle { connections: MANY_IDLE }]),
             (Layout { cpus: Cpus::One, ..BASE }, vec![stream(1, Some(MEGABITS)), connections[0]]),
+            (Layout { cores: Cores::Two, ..BASE }, [&bulk[2..], &connections].concat()),
             (Layout { tls: Tls::PostQuantum, ..BASE }, connections.clone()),
             (Layout { tls: Tls::Resumed, ..BASE }, connections.clone()),
         ]);
@@ -181,9 +197,9 @@ pub fn case(work: Work, layout: &Layout) -> String {
     format!("{work}, {layout}")
 }
 
-/// The case that shows what the same work costs without a proxy, which has one MTU and no TLS.
+/// The case that shows what the same work costs without a proxy, which has one MTU, no TLS and no cores.
 pub fn baseline(work: Work, layout: &Layout) -> String {
-    case(work, &Layout { inside: layout.outside, tls: Tls::Full, ..*layout })
+    case(work, &Layout { inside: layout.outside, cores: Cores::One, tls: Tls::Full, ..*layout })
 }
 
 impl Work {
@@ -193,8 +209,8 @@ impl Work {
             Self::Bulk(_) => seconds,
             Self::Bystander { .. } => seconds,
             Self::Connections { .. } | Self::RoundTrip { .. } | Self::Isolation(_) => seconds * 1.25,
-            // Takes as long as opening takes; this is the time limit's share.
-            Self::Idle { connections } => f64::from(connections) / 500.0,
+            // As long as opening takes: 700 to 2500 in a second on a quiet machine.
+            Self::Idle { connections } => f64::from(connections) / 1000.0,
         }
     }
 
@@ -239,13 +255,26 @@ impl fmt::Display for Work {
     }
 }
 
+impl Cores {
+    pub fn count(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+}
+
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outside, inside, offload, cpus, tls } = *self;
+        let Self { outside, inside, offload, cpus, cores, tls } = *self;
         write!(f, "MTU {outside}/{inside}, offload {}", if offload { "on" } else { "off" })?;
         match cpus {
             Cpus::Free => {}
             Cpus::One => write!(f, ", one CPU")?,
+        }
+        match cores {
+            Cores::One => {}
+            Cores::Two => write!(f, ", two cores each")?,
         }
         match tls {
             Tls::Full => Ok(()),
@@ -288,6 +317,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn more_cores_stand_beside_the_same_work_on_one_and_are_sluices_alone() {
+        let turns = all(Scope::Full);
+        let two: Vec<_> = turns.iter().filter(|turn| turn.layout.cores == Cores::Two).collect();
+        assert!(!two.is_empty() && two.iter().all(|turn| turn.contender == Contender::Sluice));
+        for work in two.iter().flat_map(|turn| &turn.works) {
+            let one = |turn: &Turn| turn.contender == Contender::Sluice && turn.layout == BASE;
+            assert!(turns.iter().any(|turn| one(turn) && turn.works.contains(work)), "{work} on one core");
+        }
+    }
+
+    #[test]
+    fn connections_that_no_proxy_has_descriptors_for_are_sluices_alone() {
+        let idle = |turn: &Turn, count| turn.works.contains(&Work::Idle { connections: count });
+        let turns = all(Scope::Full);
+        let with = |count| turns.iter().filter(|turn| idle(turn, count)).map(|turn| turn.contender).collect::<Vec<_>>();
+        assert_eq!(with(PROXY_IDLE), Contender::ALL);
+        assert_eq!(with(MANY_IDLE), [Contender::Sluice]);
     }
 
     #[test]

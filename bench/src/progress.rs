@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limits::Limit;
 use crate::plan::{Turn, Work};
 
 pub struct Progress {
@@ -54,7 +55,16 @@ impl Progress {
         );
     }
 
+    pub fn limit(limit: Limit, round: u32, rounds: u32) {
+        eprintln!("round {round} of {rounds}: {}", limit.case());
+    }
+
     pub fn work(work: Work, said: &str) {
         eprintln!("    {work}: {said}");
+    }
+
+    pub fn thrown_away(what: &str, attempt: u32, tries: u32, foreign: f64) {
+        let share = foreign * 100.0;
+        eprintln!("    {what}: thrown away ({attempt} of {tries}): {share:.0} % of the machine was foreign load");
     }
 }

@@ -10,13 +10,14 @@ use crate::cli::Options;
 use crate::contender::Contender;
 use crate::environment::Environment;
 use crate::goals::{Goal, goals};
+use crate::limits::{Limit, SUBJECT};
 use crate::plan::{Scope, Turn, Work, baseline, case, turns};
 use crate::progress::Progress;
 use crate::report::{Report, goal_table};
 use crate::samples::{Entry, Log, Place, Sample, Terms};
 use crate::stage::{NO_SABOTAGE, Sabotage, Stage};
 use crate::summary::{Row, rows};
-use crate::{figures, files, limits, plot};
+use crate::{figures, files, plot};
 
 /// How often a sample is taken again that strangers disturbed.
 const TRIES: u32 = 3;
@@ -49,8 +50,8 @@ fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
     let rounds: Vec<Vec<Turn>> = (1..=terms.rounds).map(open).collect();
     let mut progress = Progress::new(&rounds.concat(), terms.seconds);
     for (round, turns) in (1..).zip(&rounds) {
-        if wanted(&round) && chosen(limits::CASE) {
-            take_limits(round, log)?;
+        for limit in Limit::ALL.into_iter().filter(|limit| wanted(&round) && chosen(limit.case())) {
+            take_limit(limit, round, terms, log)?;
         }
         for turn in turns {
             progress.say(round, terms.rounds, turn);
@@ -61,14 +62,31 @@ fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
     Ok(())
 }
 
-fn take_limits(round: u32, log: &mut Log) -> Result<()> {
-    let place = Place { round, case: limits::CASE.into(), subject: limits::SUBJECT.into() };
+fn take_limit(limit: Limit, round: u32, terms: &Terms, log: &mut Log) -> Result<()> {
+    let place = Place { round, case: limit.case().into(), subject: SUBJECT.into() };
     if log.has(&place) {
         return Ok(());
     }
-    // In the thread's own CPU time, of which strangers have none.
-    let figures = limits::measure()?;
-    log.add(Entry::Sample(Sample { place, baseline: None, figures, curve: vec![], foreign: 0.0 }))
+    Progress::limit(limit, round, terms.rounds);
+    for attempt in 1..=TRIES {
+        let (figures, foreign) = match limit.measure(terms.seconds) {
+            Ok(measured) => measured,
+            Err(error) => {
+                eprintln!("    FAILED: {error:#}");
+                return log.add(Entry::Failed { place, why: format!("{error:#}") });
+            }
+        };
+        if foreign <= terms.foreign {
+            return log.add(Entry::Sample(Sample { place, baseline: None, figures, curve: vec![], foreign }));
+        }
+        Progress::thrown_away(limit.case(), attempt, TRIES, foreign);
+        log.add(Entry::ThrownAway { place: place.clone(), foreign })?;
+    }
+    log.add(too_foreign(place, terms))
+}
+
+fn too_foreign(place: Place, terms: &Terms) -> Entry {
+    Entry::Failed { place, why: format!("foreign load was above {:.0} % in {TRIES} tries", terms.foreign * 100.0) }
 }
 
 /// What is still to be done of a round.
@@ -121,15 +139,10 @@ pub fn measure(stage: &mut Stage, turn: &Turn, work: Work, round: u32, terms: &T
             let baseline = Some(baseline(work, &turn.layout));
             return log.add(Entry::Sample(Sample { place, baseline, figures, curve, foreign }));
         }
-        let share = foreign * 100.0;
-        Progress::work(
-            work,
-            &format!("thrown away ({attempt} of {TRIES}): {share:.0} % of the machine was foreign load"),
-        );
+        Progress::thrown_away(&work.to_string(), attempt, TRIES, foreign);
         log.add(Entry::ThrownAway { place: place.clone(), foreign })?;
     }
-    let limit = terms.foreign * 100.0;
-    log.add(Entry::Failed { place, why: format!("foreign load was above {limit:.0} % in {TRIES} tries") })
+    log.add(too_foreign(place, terms))
 }
 
 fn said(figures: &std::collections::BTreeMap<String, crate::samples::Figure>) -> String {

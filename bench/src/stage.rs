@@ -63,7 +63,9 @@ pub struct Outcome {
 impl Stage {
     pub fn set(layout: Layout, contender: Contender, sabotage: Sabotage) -> Result<Self> {
         let pinned = (layout.cpus == Cpus::One).then(Pinned::to_the_first).transpose()?;
-        let site = Site::lay(Cables { inside: layout.inside, outside: layout.outside, queues: 1 })?;
+        // A worker needs a queue of its own on each port.
+        let queues = layout.cores.count();
+        let site = Site::lay(Cables { inside: layout.inside, outside: layout.outside, queues })?;
         for namespace in [&site.frontend, &site.node_a, &site.node_b, &site.backend] {
             ports(namespace)?;
         }
@@ -100,7 +102,11 @@ impl Stage {
         let done = match work {
             Work::Isolation(noise) => self.beside(noise, work.seconds(seconds)),
             Work::Bystander { megabits } => self.past(megabits, seconds).map(|measured| (measured, None)),
-            Work::Bulk(_) | Work::Connections { .. } | Work::RoundTrip { .. } | Work::Idle { .. } => {
+            Work::Idle { connections } => {
+                let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
+                self.standing(connections, &job).map(|measured| (measured, None))
+            }
+            Work::Bulk(_) | Work::Connections { .. } | Work::RoundTrip { .. } => {
                 let job = Job { work: Some(work), seconds: work.seconds(seconds), ..self.job() };
                 call(&self.site.frontend, &job).map(|measured| (measured, None))
             }

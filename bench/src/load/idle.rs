@@ -1,58 +1,28 @@
 //! What connections hold that do nothing: opened, used once, and left.
 
 use std::fs;
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::held::{Held, open};
 use super::pace::sleep_until;
-use super::wire::{MESSAGE, connect, exchange};
+use super::wire::MESSAGE;
 use super::{Job, Measured, Memory};
-use crate::files::ensure_enough;
-
-/// As many handshakes at once.
-const OPENERS: usize = 8;
 
 pub fn run(job: &Job, connections: u32) -> Result<Measured> {
-    ensure_enough(connections)?;
     // What the first connections bring once for all (pools, caches, code pages) is not theirs.
-    drop(open(job, WARM_UP).context("while warming up")?);
+    drop(open(job.server, WARM_UP).context("while warming up")?);
     let (before, base, available) = (job.reading()?, proportional(&job.gateways)?, available()?);
-    let held = open(job, connections)?;
+    let mut held = Held::open(job.server, connections)?;
     // A gateway may give back what opening took, once there is nothing else to do.
     sleep_until(Instant::now() + IDLE);
     let memory =
         Memory { base, processes: proportional(&job.gateways)? - base, machine: available - self::available()? };
     let spent = before.until(&job.reading()?);
-    // Each still carries what it is asked to.
-    for (number, stream) in held.iter().enumerate().step_by(held.len() / 100 + 1) {
-        exchange(stream, number as u64).context("on a connection that was idle")?;
-    }
-    let count = held.len() as u64;
+    held.ask()?;
+    let count = held.count();
     Ok(Measured { memory: Some(memory), ..Measured::new(spent, count * 2 * MESSAGE as u64, count) })
-}
-
-fn open(job: &Job, connections: u32) -> Result<Vec<TcpStream>> {
-    let next = AtomicU32::new(0);
-    let opener = || -> Result<Vec<TcpStream>> {
-        let mut held = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= connections {
-                return Ok(held);
-            }
-            let stream = connect(job.server).with_context(|| format!("connection {number}"))?;
-            exchange(&stream, number.into()).with_context(|| format!("connection {number}"))?;
-            held.push(stream);
-        }
-    };
-    let parts = std::thread::scope(|scope| {
-        let openers: Vec<_> = (0..OPENERS).map(|_| scope.spawn(opener)).collect();
-        openers.into_iter().map(|o| o.join().expect("an opener does not panic")).collect::<Result<Vec<_>>>()
-    })?;
-    Ok(parts.into_iter().flatten().collect())
 }
 
 /// KiB of the processes: pages that several share count in parts.

@@ -9,6 +9,7 @@
 mod bulk;
 pub mod client;
 mod connections;
+pub mod held;
 mod idle;
 mod pace;
 mod round_trip;
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::cpu::{Reading, Spent};
 use crate::plan::Work;
 
-pub use pace::sleep_until;
+pub use held::{PARTS, parts};
+pub use pace::{Pace, sleep_until};
 pub use wire::{MARKER, MESSAGE, echo};
 
 /// What the client is told to do.

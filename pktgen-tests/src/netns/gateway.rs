@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use snapshot::{ConnectionReport, Explanation, Status, Version};
 
-use super::rig::PINS;
 use super::{Namespace, Output, Process, Rig, run, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -86,8 +85,7 @@ impl Gateway {
         let name = settings.name.to_owned();
         let directory = rig.directory().join(&name);
         fs::create_dir(&directory)?;
-        // Removed with the rig, by its prefix.
-        let pins = format!("{PINS}/{}{name}", rig.prefix());
+        let pins = rig.pins(&name);
         let gateway = Self { name, namespace: namespace.clone(), directory, pins, processes: vec![] };
         let issue = ["ca", "issue-node", "--root", &text(authority), "--node", &gateway.name, "--out"];
         let out = text(&gateway.directory.join("ca"));

@@ -21,7 +21,7 @@ const REGISTRY: &str = "/run/sluice-rig";
 
 /// Where gateways of rigs pin their programs, in directories that begin with the rig's prefix, and
 /// where their processes lock those.
-pub(super) const PINS: &str = "/sys/fs/bpf/sluice";
+const PINS: &str = "/sys/fs/bpf/sluice";
 const PIN_LOCKS: &str = "/run/lock";
 
 pub struct Rig {
@@ -72,6 +72,11 @@ impl Rig {
     /// Begins the name of each namespace, and of whatever else should not meet another run's.
     pub fn prefix(&self) -> &str {
         &self.shared.prefix
+    }
+
+    /// Where one gateway of the rig may pin its programs. Removed with the rig.
+    pub fn pins(&self, name: &str) -> String {
+        format!("{PINS}/{}{name}", self.shared.prefix)
     }
 
     /// Leaves everything up when the rig is dropped. The next rig sweeps it away.

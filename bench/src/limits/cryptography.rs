@@ -1,5 +1,4 @@
-//! What the machine can do at best: the cryptography alone, with nothing around it. Each result of a
-//! gateway pair then reads as a share of what is possible here.
+//! The cryptography alone, with nothing around it.
 //!
 //! In the same units as the pairs': every byte through A and B is sealed once and opened once, and
 //! every connection between them costs both ends a key exchange, a signature, and the verification
@@ -16,10 +15,8 @@ use aws_lc_rs::signature::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
+use super::figure;
 use crate::samples::Figure;
-
-pub const CASE: &str = "limits, cryptography alone";
-pub const SUBJECT: &str = "machine";
 
 /// Certificates of a chain that are verified: leaf and intermediate.
 const CHAIN: usize = 2;
@@ -27,7 +24,6 @@ const CHAIN: usize = 2;
 const SPAN: f64 = 0.2;
 
 pub fn measure() -> Result<BTreeMap<String, Figure>> {
-    let figure = |value, unit: &str| Figure { value, unit: unit.into() };
     Ok([
         ("AES-128-GCM, records of 1400 B".to_owned(), figure(sealed_and_opened(1400)?, "s/GiB")),
         ("AES-128-GCM, records of 16 KiB".to_owned(), figure(sealed_and_opened(16_384)?, "s/GiB")),
