@@ -225,9 +225,13 @@ fn anchored(frames: u32, ring: RingSize) -> Result<Umem, OpenError> {
 
 /// Has the allocator map each block of 128 KiB and more by itself, so that a TCP ring that is freed
 /// goes back to the system, and a new one is fresh zero pages. By default glibc stops doing so after
-/// the first such block was freed (mallopt(3), M_MMAP_THRESHOLD).
+/// the first such block was freed (mallopt(3), M_MMAP_THRESHOLD), and beyond 65,536 of them
+/// (M_MMAP_MAX), which is 16,384 sessions: with 100,000, each then took twice the memory.
 pub fn give_large_blocks_back() {
     // SAFETY: takes two numbers and no pointer; it is called before there are other threads, though
     // glibc would lock for it.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) };
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_MMAP_MAX, libc::c_int::MAX);
+    }
 }
