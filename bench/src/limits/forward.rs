@@ -20,10 +20,11 @@ use anyhow::{Context, Result, bail, ensure};
 use dataplane::io::ports::{OpenOptions, PortSpec, SteerMap, XskPorts};
 use dataplane::io::rings::RingSize;
 use dataplane::io::{Packet as Received, PacketIo, PortId};
+use dataplane::parse::{ETHERNET, fill_partial_checksums};
 use dataplane::steering::WorkerSteering;
 use pktgen_tests::netns::{End, Namespace, Rig, wait_until};
 use pktgen_tests::packet::{ACK, Packet};
-use xdp_prog::{FlowTuple, Options, Port, Side, Steering};
+use xdp_prog::{FlowTuple, Mode, Options, Port, Side, Steering};
 
 use super::figure;
 use crate::cpu::{Reading, Spent};
@@ -32,18 +33,24 @@ use crate::load::Pace;
 use crate::plan::MEGABITS;
 use crate::samples::Figure;
 
-/// How frames leave.
+/// How frames come and leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leave {
-    /// Each by itself.
+    /// XDP in native mode, before which they are cut up, and each by itself.
     Rings,
-    /// Put together, as the gateways do with one queue.
+    /// Native too, and put together again.
     Trains,
+    /// XDP in generic mode, as the gateways have it on a veth: whole, and put together again from segments.
+    Whole,
 }
 
-/// MTU of the cables, how frames leave, and what the figures call that.
-const WAYS: [(u32, Leave, &str); 3] =
-    [(1500, Leave::Rings, "1500 B"), (1500, Leave::Trains, "1500 B in trains"), (9000, Leave::Rings, "9000 B")];
+/// MTU of the cables, how frames come and leave, and what the figures call that.
+const WAYS: [(u32, Leave, &str); 4] = [
+    (1500, Leave::Rings, "1500 B"),
+    (1500, Leave::Trains, "1500 B in trains"),
+    (1500, Leave::Whole, "1500 B in trains, whole"),
+    (9000, Leave::Rings, "9000 B"),
+];
 
 const IN: PortId = PortId(0);
 const OUT: PortId = PortId(1);
@@ -52,6 +59,7 @@ const ONLY: PortId = PortId(0);
 /// Ethernet, IPv4 and TCP without options.
 const HEADERS: u32 = 54;
 const SEQUENCE: std::ops::Range<usize> = 38..42;
+const IP_LENGTH: std::ops::Range<usize> = 16..18;
 
 /// Frames under way: fewer than a veth queues.
 const WINDOW: u64 = 192;
@@ -130,15 +138,15 @@ impl Line {
         let began = read()?;
         let (stop, passed) = (AtomicBool::new(false), AtomicU64::new(0));
         let Self { sender, node, frame, .. } = self;
+        let segment = frame_payload(frame);
         let sent = std::thread::scope(|scope| {
-            let forwarder = scope.spawn(|| forward(node, &stop, &passed));
+            let forwarder = scope.spawn(|| forward(node, segment, &stop, &passed));
             let sent = send(sender, frame, megabits, span, &passed);
             stop.store(true, Relaxed);
             forwarder.join().expect("the forwarder does not panic")?;
             sent
         })?;
         let spent = began.until(&read()?);
-        let segment = frame_payload(&self.frame);
         let payload = |now: &Traffic| (now.bytes - before.bytes) - (now.packets - before.packets) * u64::from(HEADERS);
         let wanted = sent * u64::from(segment);
         let mut came = 0;
@@ -184,7 +192,7 @@ fn quiet(rig: &Rig, name: &str) -> Result<Namespace> {
 fn open(interfaces: &[&str], leave: Leave, steer: Box<dyn SteerMap>) -> Result<XskPorts> {
     let queues = match leave {
         Leave::Rings => 2,
-        Leave::Trains => 1,
+        Leave::Trains | Leave::Whole => 1,
     };
     let spec = |(index, name): (u16, &&str)| PortSpec { interface: (*name).into(), index: PortId(index), queues };
     let ports: Vec<_> = (0..).zip(interfaces).map(spec).collect();
@@ -195,7 +203,11 @@ fn open(interfaces: &[&str], leave: Leave, steer: Box<dyn SteerMap>) -> Result<X
 /// Both ports of the node, with the gateway's program before them, which knows the one flow.
 fn steered(pins: &Path, flow: FlowTuple, leave: Leave) -> Result<XskPorts> {
     xdp_prog::ensure_bpffs(Path::new("/sys/fs/bpf"))?;
-    let port = |(index, name): (u16, &str)| Port { interface: name.into(), index, side: Side::Outside };
+    let mode = match leave {
+        Leave::Rings | Leave::Trains => Mode::Native,
+        Leave::Whole => Mode::Generic,
+    };
+    let port = |(index, name): (u16, &str)| Port { interface: name.into(), index, side: Side::Outside, mode };
     let steering = Steering::attach(&Options {
         pin_directory: pins.to_owned(),
         flows: 1024,
@@ -210,25 +222,32 @@ fn steered(pins: &Path, flow: FlowTuple, leave: Leave) -> Result<XskPorts> {
     Ok(ports)
 }
 
-/// Until it is stopped. Spins and sleeps as a worker does.
-fn forward(ports: &mut XskPorts, stop: &AtomicBool, passed: &AtomicU64) -> Result<()> {
+/// Until it is stopped. Spins and sleeps as a worker does. What has `passed` is counted in segments of so
+/// many bytes.
+fn forward(ports: &mut XskPorts, segment: u32, stop: &AtomicBool, passed: &AtomicU64) -> Result<()> {
     let (mut copy, mut busy) = (Vec::new(), Instant::now());
     while !stop.load(Relaxed) {
         let received = ports.rx_burst(IN);
+        let mut segments = 0;
         for packet in 0..received {
             copy.clear();
             copy.extend_from_slice(ports.bytes(Received(packet)));
-            // Full rings and sockets empty themselves; a port that is down says that it can send.
-            while !ports.can_send(OUT, copy.len()) {
-                ports.flush();
+            let (headers, payload) = copy.split_at(HEADERS as usize);
+            for (number, part) in (0..).zip(payload.chunks(segment as usize)) {
+                let length = headers.len() + part.len();
+                // Full rings and sockets empty themselves; a port that is down says that it can send.
+                while !ports.can_send(OUT, length) {
+                    ports.flush();
+                }
+                let put = ports.send(OUT, length, &mut |frame| write_segment(frame, headers, number * segment, part));
+                put.map_err(|reason| anyhow::anyhow!("a frame is not forwarded: {reason}"))?;
+                segments += 1;
             }
-            let put = ports.send(OUT, copy.len(), &mut |bytes| bytes.copy_from_slice(&copy));
-            put.map_err(|reason| anyhow::anyhow!("a frame is not forwarded: {reason}"))?;
         }
         ports.release();
         ports.expect_more(received > 0);
         let queued = ports.flush();
-        passed.fetch_add(received as u64, Relaxed);
+        passed.fetch_add(segments, Relaxed);
         let now = Instant::now();
         if received > 0 || queued > 0 {
             busy = now;
@@ -239,6 +258,17 @@ fn forward(ports: &mut XskPorts, stop: &AtomicBool, passed: &AtomicU64) -> Resul
     // What waited for more of its kind.
     ports.expect_more(false);
     wait_until("the last frames leave", PATIENCE, || (ports.flush() == 0).then_some(()))
+}
+
+/// A segment of what came whole, `offset` bytes into it: as its sender made it, before it was put together.
+fn write_segment(frame: &mut [u8], headers: &[u8], offset: u32, payload: &[u8]) {
+    let (own, rest) = frame.split_at_mut(headers.len());
+    own.copy_from_slice(headers);
+    rest.copy_from_slice(payload);
+    let sequence = u32::from_be_bytes(headers[SEQUENCE].try_into().expect("four bytes"));
+    own[SEQUENCE].copy_from_slice(&sequence.wrapping_add(offset).to_be_bytes());
+    own[IP_LENGTH].copy_from_slice(&((headers.len() + payload.len() - ETHERNET) as u16).to_be_bytes());
+    fill_partial_checksums(&mut frame[ETHERNET..]);
 }
 
 /// How many frames it has sent; all of them were taken by the forwarder.
