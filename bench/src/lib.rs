@@ -7,8 +7,10 @@
 //! [`plan`] says what is measured in which order; [`stage`] lays the namespaces, puts a
 //! [`contender`] in its place and checks it ([`probe`], [`wire`], [`facts`]); [`load`] runs as
 //! processes of their own inside them and measures, with [`cpu`]; [`run`] writes each of the
-//! [`samples`] down, and [`summary`], [`goals`], [`report`] and [`plot`] say what came of them.
+//! [`samples`] down, and [`summary`], [`ratio`], [`goals`], [`report`] and [`plot`] say what came of
+//! them. [`agree`] says whether another run came to the same.
 
+pub mod agree;
 mod beside;
 pub mod cli;
 pub mod contender;
@@ -25,6 +27,7 @@ pub mod plan;
 pub mod plot;
 pub mod probe;
 pub mod progress;
+pub mod ratio;
 pub mod report;
 pub mod run;
 pub mod samples;
