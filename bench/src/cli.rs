@@ -114,7 +114,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
     Ok(Some(options))
 }
 
-fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64> {
+pub(crate) fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.with_context(|| format!("{name} is {text}: use a number from {least} to {most}"))
 }

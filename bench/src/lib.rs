@@ -8,7 +8,7 @@
 //! [`contender`] in its place and checks it ([`probe`], [`wire`], [`facts`]); [`load`] runs as
 //! processes of their own inside them and measures, with [`cpu`]; [`run`] writes each of the
 //! [`samples`] down, and [`summary`], [`ratio`], [`goals`], [`report`] and [`plot`] say what came of
-//! them. [`agree`] says whether another run came to the same.
+//! them. [`agree`] says whether another run came to the same, [`profile`] where the time goes.
 
 pub mod agree;
 mod beside;
@@ -26,6 +26,7 @@ pub mod peers;
 pub mod plan;
 pub mod plot;
 pub mod probe;
+pub mod profile;
 pub mod progress;
 pub mod ratio;
 pub mod report;

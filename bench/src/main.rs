@@ -7,6 +7,7 @@ use bench::agree;
 use bench::cli::{self, Options};
 use bench::load::{client, server};
 use bench::plan::{case, cases, turns};
+use bench::profile;
 use bench::progress::expected;
 use bench::run::run;
 use bench::stage::{CLIENT, SERVER};
@@ -32,6 +33,10 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
         [role, address] if role == SERVER => server::run(address.parse()?).map(|()| ExitCode::SUCCESS),
         [tool, rest @ ..] if tool == "agree" => match said(agree::parse(rest), agree::HELP) {
             Ok(options) => agreement(&options),
+            Err(code) => Ok(code),
+        },
+        [tool, rest @ ..] if tool == "profile" => match said(profile::parse(rest), profile::HELP) {
+            Ok(options) => Ok(if profile::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
             Err(code) => Ok(code),
         },
         _ => match said(cli::parse(arguments), cli::HELP) {
