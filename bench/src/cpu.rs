@@ -8,15 +8,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Counters at one moment, in the kernel's ticks.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    at: Instant,
+    /// On CLOCK_MONOTONIC, by which perf can tell time too.
+    at: Duration,
     cpus: u64,
     idle: u64,
     stolen: u64,
@@ -27,6 +29,8 @@ pub struct Reading {
 /// What was spent between two readings, in seconds of CPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
+    /// When, on CLOCK_MONOTONIC.
+    pub began: f64,
     /// Of the clock.
     pub seconds: f64,
     /// Busy time of all CPUs: user, system, irq, softirq.
@@ -44,16 +48,17 @@ impl Reading {
     /// has ended is an error: its time is lost, and it should have been at work.
     pub fn take(gateways: &[u32], root: u32) -> Result<Self> {
         let processes = gateways.iter().map(|pid| gateway(*pid)).sum::<Result<u64>>()?;
-        let (at, Machine { cpus, idle, stolen }) = (Instant::now(), machine(&fs::read_to_string("/proc/stat")?)?);
+        let (at, Machine { cpus, idle, stolen }) = (now(), machine(&fs::read_to_string("/proc/stat")?)?);
         Ok(Self { at, cpus, idle, stolen, processes, foreign: foreign(&all()?, root) })
     }
 
     pub fn until(&self, later: &Self) -> Spent {
         let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-        let elapsed = later.at.duration_since(self.at).as_secs_f64();
+        let elapsed = later.at.saturating_sub(self.at).as_secs_f64();
         let stolen = seconds(later.stolen.saturating_sub(self.stolen));
         let idle = seconds(later.idle.saturating_sub(self.idle));
         Spent {
+            began: self.at.as_secs_f64(),
             seconds: elapsed,
             machine: (elapsed * self.cpus as f64 - idle - stolen).max(0.0),
             stolen,
@@ -124,6 +129,15 @@ impl Process {
 
 /// PF_KTHREAD: what the kernel does for everybody is nobody's.
 const KERNEL_THREAD: u64 = 0x0020_0000;
+
+fn now() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).expect("it does not run before it began")
+}
+
+/// By PID. What they do, they do for everybody.
+pub fn kernel_threads() -> Result<HashSet<u32>> {
+    Ok(all()?.into_iter().filter(|(_, process)| process.kernel).map(|(pid, _)| pid).collect())
+}
 
 fn gateway(pid: u32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
@@ -202,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_share_of_strangers_is_one_of_all_cpus() {
-        let spent = Spent { seconds: 10.0, machine: 9.0, stolen: 0.5, processes: 1.0, foreign: 1.5 };
+        let spent = Spent { seconds: 10.0, machine: 9.0, stolen: 0.5, foreign: 1.5, ..Spent::default() };
         assert_eq!((spent.own(), spent.foreign_share(2)), (7.5, 0.1));
     }
 }

@@ -74,3 +74,8 @@ pub fn of(work: Work, outcome: &Outcome) -> BTreeMap<String, Figure> {
 pub fn more_is_better(figure: &str) -> bool {
     figure == THROUGHPUT || figure == RATE
 }
+
+/// Whether it is what something has grown by: a difference, which noise can be larger than.
+pub fn is_difference(figure: &str) -> bool {
+    [ABOVE, MEMORY, MACHINE].contains(&figure)
+}

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::figures::{ABOVE, MEMORY, RATE, more_is_better};
+use crate::ratio::{Ratio, Spread, Stated, best_peer, to_best_peer};
 use crate::summary::{Row, find};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -10,6 +11,8 @@ pub struct Goal {
     pub figure: String,
     /// Sluice's: a ratio to the best peer, or in the unit that `goal` names. None: not measured.
     pub value: Option<f64>,
+    /// Of a ratio.
+    pub spread: Option<Spread>,
     pub goal: String,
     pub best_peer: Option<String>,
     pub ok: Option<bool>,
@@ -97,38 +100,46 @@ pub fn goals(rows: &[Row]) -> Vec<Goal> {
     WANTED.iter().map(|wanted| goal(rows, wanted)).collect()
 }
 
+/// Those of them that are ratios: to the best peer, or to Sluice's own figure in another case.
+pub fn ratios(rows: &[Row]) -> Vec<Stated> {
+    WANTED.iter().filter_map(|wanted| ratio(rows, wanted)).collect()
+}
+
+fn ratio(rows: &[Row], wanted: &Wanted) -> Option<Stated> {
+    let own = find(rows, wanted.case, "sluice", wanted.figure)?;
+    match wanted.bound {
+        Bound::Ratio(_) => to_best_peer(rows, own),
+        Bound::Absolute(_) => None,
+        Bound::Own(_, other) => {
+            let quiet = find(rows, other, "sluice", wanted.figure)?;
+            let (case, figure, subject) = (own.case.clone(), own.figure.clone(), own.subject.clone());
+            Some(Stated { case, figure, subject, against: own.subject.clone(), ratio: Ratio::of(own, quiet) })
+        }
+    }
+}
+
 fn goal(rows: &[Row], wanted: &Wanted) -> Goal {
     let own = find(rows, wanted.case, "sluice", wanted.figure);
-    let best = best_peer(rows, wanted.case, wanted.figure);
+    let best = best_peer(rows, wanted.case, wanted.figure, "sluice");
     let unit = own.or(best).map_or("", |row| row.unit.as_str());
-    let ratio = |other: Option<&Row>| own.zip(other).map(|(own, other)| own.median / other.median);
+    let ratio = ratio(rows, wanted).map(|stated| stated.ratio).filter(|ratio| ratio.value.is_finite());
+    let ratio_value = ratio.map(|ratio| ratio.value);
     let (value, bound, goal) = match wanted.bound {
-        Bound::Ratio(bound) if more_is_better(wanted.figure) => (ratio(best), bound, format!("≥ {bound} × best peer")),
-        Bound::Ratio(bound) => (ratio(best), bound, format!("≤ {bound} × best peer")),
+        Bound::Ratio(bound) if more_is_better(wanted.figure) => (ratio_value, bound, format!("≥ {bound} × best peer")),
+        Bound::Ratio(bound) => (ratio_value, bound, format!("≤ {bound} × best peer")),
         Bound::Absolute(bound) => (own.map(|row| row.median), bound, format!("≤ {bound} {unit}").trim_end().to_owned()),
-        Bound::Own(bound, other) => {
-            (ratio(find(rows, other, "sluice", wanted.figure)), bound, format!("≤ {bound} × quiet"))
-        }
+        Bound::Own(bound, _) => (ratio_value, bound, format!("≤ {bound} × quiet")),
     };
-    let value = value.filter(|value| value.is_finite());
     let excess = value.map(|value| if more_is_better(wanted.figure) { bound / value } else { value / bound });
     Goal {
         figure: wanted.what.into(),
         value,
+        spread: ratio.map(|ratio| ratio.spread),
         goal,
         best_peer: best.map(|row| format!("{} ({:.3} {})", row.subject, row.median, row.unit)),
         ok: excess.map(|excess| excess <= 1.0),
         missed: excess.filter(|excess| *excess > 1.0),
     }
-}
-
-/// Of the peers that were measured in this case.
-pub fn best_peer<'a>(rows: &'a [Row], case: &str, figure: &str) -> Option<&'a Row> {
-    let peers = rows
-        .iter()
-        .filter(|row| row.case == case && row.figure == figure && !["none", "sluice"].contains(&row.subject.as_str()));
-    let by = |a: &&Row, b: &&Row| a.median.total_cmp(&b.median);
-    if more_is_better(figure) { peers.max_by(by) } else { peers.min_by(by) }
 }
 
 #[cfg(test)]

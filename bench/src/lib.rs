@@ -7,9 +7,11 @@
 //! [`plan`] says what is measured in which order; [`stage`] lays the namespaces, puts a
 //! [`contender`] in its place and checks it ([`probe`], [`wire`], [`facts`]); [`load`] runs as
 //! processes of their own inside them and measures, with [`cpu`]; [`limits`] says what the machine
-//! could do at best; [`run`] writes each of the [`samples`] down, and [`summary`], [`goals`],
-//! [`report`] and [`plot`] say what came of them.
+//! could do at best; [`run`] writes each of the [`samples`] down, and [`summary`], [`ratio`],
+//! [`goals`], [`report`] and [`plot`] say what came of them. [`agree`] says whether another run came
+//! to the same, [`profile`] where the time goes.
 
+pub mod agree;
 mod beside;
 pub mod cli;
 pub mod contender;
@@ -25,7 +27,9 @@ pub mod peers;
 pub mod plan;
 pub mod plot;
 pub mod probe;
+pub mod profile;
 pub mod progress;
+pub mod ratio;
 pub mod report;
 pub mod run;
 pub mod samples;

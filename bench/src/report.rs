@@ -1,17 +1,13 @@
 //! The report for people: goals, a table for each case, and what the figures stand on.
 
-use std::collections::BTreeMap;
-
-use crate::figures::{ABOVE, BUSY, ORDER, more_is_better};
-use crate::goals::{Goal, best_peer};
-use crate::samples::{Entry, Log, Terms};
-use crate::summary::{Row, find};
+use crate::figures::more_is_better;
+use crate::goals::Goal;
+use crate::ratio::{RULE, Ratio, Stated, cases, figures, last_column, rounded};
+use crate::samples::Terms;
+use crate::summary::{Failure, Found, Row, Summary, find};
 
 pub struct Report<'a> {
-    pub terms: &'a Terms,
-    pub log: &'a Log,
-    pub rows: &'a [Row],
-    pub goals: &'a [Goal],
+    pub summary: &'a Summary,
     /// File names, beside the report.
     pub plots: &'a [String],
 }
@@ -21,11 +17,11 @@ impl Report<'_> {
         let mut out = String::from("# Sluice beside its peers\n\n");
         out += &self.machine();
         out += "\n## Goals\n\n";
-        out += &table(&goal_cells(self.goals));
+        out += &table(&goal_cells(&self.summary.goals));
         for plot in self.plots {
             out += &format!("\n![{plot}]({plot})\n");
         }
-        for case in self.cases() {
+        for case in cases(&self.summary.cases) {
             out += &format!("\n## {case}\n\n");
             out += &table(&self.cells(case));
         }
@@ -37,7 +33,9 @@ impl Report<'_> {
 
     /// What the figures belong to.
     fn machine(&self) -> String {
-        let Terms { environment, scope, rounds, seconds, foreign } = self.terms;
+        let Summary { finished, terms, thrown_away, worst_foreign, .. } = self.summary;
+        let Terms { environment, scope, rounds, seconds, foreign } = terms;
+        let finished = finished.as_deref().unwrap_or("at an unknown time");
         let commit = environment.commit.as_deref().unwrap_or("unknown");
         let quick = match scope {
             crate::plan::Scope::Quick => {
@@ -45,10 +43,9 @@ impl Report<'_> {
             }
             crate::plan::Scope::Core | crate::plan::Scope::Full => "",
         };
-        let worst = self.log.samples().map(|sample| sample.foreign).fold(0.0, f64::max);
         format!(
-            "{} × {}, kernel {}; commit {commit}; {}.\n{quick}\n\
-             Medians of {rounds} rounds of {seconds} s, contenders in turn; in brackets, least and most. \
+            "{} × {}, kernel {}; commit {commit}; {}. Finished {finished}.\n{quick}\n\
+             Medians of {rounds} rounds of {seconds} s, contenders in turn; in brackets, least and most; {RULE}. \
              CPU above none: busy time of the whole machine less that of the same work without a proxy. \
              CPU of A+B: user and system time of the gateways' processes; on a veth, not all of it is theirs. \
              Latency: from the moment that the schedule names. How it is measured, and what the figures do not say: \
@@ -59,99 +56,68 @@ impl Report<'_> {
             environment.cpu,
             environment.kernel,
             environment.versions.join("; "),
-            worst * 100.0,
-            self.log.thrown_away(),
+            worst_foreign * 100.0,
+            thrown_away,
             foreign * 100.0,
         )
     }
 
-    /// In the order in which they were measured.
-    fn cases(&self) -> Vec<&str> {
-        let mut cases: Vec<&str> = Vec::new();
-        for row in self.rows {
-            if !cases.contains(&row.case.as_str()) {
-                cases.push(&row.case);
-            }
-        }
-        cases
-    }
-
     fn cells(&self, case: &str) -> Vec<Vec<String>> {
-        let here: Vec<&Row> = self.rows.iter().filter(|row| row.case == case).collect();
-        let mut figures: Vec<(&str, &str)> = Vec::new();
-        for row in &here {
-            if !figures.contains(&(&row.figure, &row.unit)) {
-                figures.push((&row.figure, &row.unit));
-            }
-        }
-        figures.sort_by_key(|(figure, _)| ORDER.iter().position(|known| known == figure));
+        let rows = &self.summary.cases;
+        let figures = figures(rows, case);
+        let unit = |figure: &str| rows.iter().find(|row| row.case == case && row.figure == figure).map(|row| &row.unit);
         let mut subjects: Vec<&str> = Vec::new();
-        for row in &here {
+        for row in rows.iter().filter(|row| row.case == case) {
             if !subjects.contains(&row.subject.as_str()) {
                 subjects.push(&row.subject);
             }
         }
         let mut header = vec![String::new()];
-        header.extend(figures.iter().map(|(figure, unit)| format!("{figure}, {unit}")));
+        header.extend(figures.iter().map(|figure| format!("{figure}, {}", unit(figure).map_or("", String::as_str))));
         header.push("sluice / best peer".into());
         let mut cells = vec![header];
         for subject in subjects {
-            let cell = |figure: &str| find(self.rows, case, subject, figure).map_or("–".into(), shown);
+            let cell = |figure: &&str| find(rows, case, subject, figure).map_or("–".into(), shown);
             let mut line = vec![subject.to_owned()];
-            line.extend(figures.iter().map(|(figure, _)| cell(figure)));
-            line.push(if subject == "sluice" { self.ratios(case, &figures) } else { String::new() });
+            line.extend(figures.iter().map(cell));
+            let ratios = if subject == "sluice" { last_column(rows, case, subject) } else { vec![] };
+            line.push(ratios.iter().map(said).collect::<Vec<_>>().join("; "));
             cells.push(line);
         }
         cells
     }
 
-    /// Of the figures that decide: the first one, CPU and the median latency.
-    fn ratios(&self, case: &str, figures: &[(&str, &str)]) -> String {
-        let mut said = Vec::new();
-        for (at, (figure, _)) in figures.iter().enumerate() {
-            let own = find(self.rows, case, "sluice", figure);
-            let Some((own, best)) = own.zip(best_peer(self.rows, case, figure)) else { continue };
-            // Between two commits there is nothing to take off.
-            let cpu = if figures.iter().any(|(figure, _)| *figure == ABOVE) { ABOVE } else { BUSY };
-            if at == 0 || [cpu, "p50", "p99"].contains(figure) {
-                let ratio = own.median / best.median;
-                let worse = if more_is_better(figure) { ratio < 0.98 } else { ratio > 1.02 };
-                let mark = if worse { " (loses)" } else { "" };
-                said.push(format!("{figure} {ratio:.2} ×{mark}"));
-            }
-        }
-        said.join("; ")
-    }
-
     fn facts(&self) -> String {
-        let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for entry in &self.log.entries {
-            let Entry::Found { layout, subject, facts } = entry else { continue };
+        let line = |Found { subject, facts, layouts }: &Found| {
             let xdp = facts.xdp.as_ref().map_or(String::new(), |xdp| format!("; XDP {xdp}"));
-            let line = format!(
-                "{subject}: on the wire {}; the server sees {}; {}; congestion control {}{xdp}",
-                facts.wire, facts.server_sees, facts.offload, facts.congestion_control
-            );
-            let layouts = seen.entry(line).or_default();
-            if !layouts.contains(&layout.as_str()) {
-                layouts.push(layout);
-            }
-        }
-        let line = |(line, layouts): (String, Vec<&str>)| format!("- {line} ({})\n", layouts.join(" · "));
-        seen.into_iter().map(line).collect()
+            format!(
+                "- {subject}: on the wire {}; the server sees {}; {}; congestion control {}{xdp} ({})\n",
+                facts.wire,
+                facts.server_sees,
+                facts.offload,
+                facts.congestion_control,
+                layouts.join(" · ")
+            )
+        };
+        self.summary.found.iter().map(line).collect()
     }
 
     fn faults(&self) -> String {
-        let failures = self.log.failures();
-        if failures.is_empty() {
+        let failed = &self.summary.failed;
+        if failed.is_empty() {
             return String::new();
         }
-        let line = |(place, why): &(&crate::samples::Place, &str)| {
+        let line = |Failure { place, why }: &Failure| {
             let why = why.lines().next().unwrap_or_default();
             format!("- round {}, {}, {}: {why}\n", place.round, place.subject, place.case)
         };
-        format!("\n## What failed\n\n{}", failures.iter().map(line).collect::<String>())
+        format!("\n## What failed\n\n{}", failed.iter().map(line).collect::<String>())
     }
+}
+
+fn said(Stated { figure, ratio, .. }: &Stated) -> String {
+    let worse = if more_is_better(figure) { ratio.value < 0.98 } else { ratio.value > 1.02 };
+    format!("{figure} {ratio}{}", if worse { ", loses" } else { "" })
 }
 
 /// The goals as a terminal shows them.
@@ -162,8 +128,11 @@ pub fn goal_table(goals: &[Goal]) -> String {
 fn goal_cells(goals: &[Goal]) -> Vec<Vec<String>> {
     let header = ["goal", "sluice", "wanted", "best peer", ""].map(str::to_owned).to_vec();
     let line = |goal: &Goal| {
-        let value = goal.value.map_or("–".into(), rounded);
-        let value = if goal.goal.contains('×') && goal.value.is_some() { format!("{value} ×") } else { value };
+        let value = match (goal.value, goal.spread) {
+            (None, _) => "–".into(),
+            (Some(value), Some(spread)) => Ratio { value, spread }.to_string(),
+            (Some(value), None) => rounded(value),
+        };
         let verdict = match (goal.ok, goal.missed) {
             (None, _) => "not measured".into(),
             (Some(true), _) => "met".into(),
@@ -178,17 +147,6 @@ fn shown(row: &Row) -> String {
     match row.n {
         1 => rounded(row.median),
         _ => format!("{} ({}–{})", rounded(row.median), rounded(row.min), rounded(row.max)),
-    }
-}
-
-/// Three digits that mean something.
-pub fn rounded(value: f64) -> String {
-    match value.abs() {
-        size if !size.is_finite() => "–".into(),
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.095 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
     }
 }
 
@@ -218,18 +176,16 @@ pub fn table(cells: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples::Place;
+    use crate::figures::BUSY;
     use crate::samples::tests::{sample, terms};
-    use crate::{goals, summary};
+    use crate::samples::{Entry, Log, Place};
 
     fn markdown(entries: Vec<Entry>) -> String {
         let path = std::env::temp_dir().join(format!("bench-report-{:?}.jsonl", std::thread::current().id()));
         let mut log = Log::open(&path, &terms(), true).unwrap();
         entries.into_iter().for_each(|entry| log.add(entry).unwrap());
         std::fs::remove_file(path).unwrap();
-        let rows = summary::rows(&log);
-        let goals = goals::goals(&rows);
-        Report { terms: &terms(), log: &log, rows: &rows, goals: &goals, plots: &[] }.markdown()
+        Report { summary: &Summary::of(&terms(), &log, Some("today".into())), plots: &[] }.markdown()
     }
 
     #[test]
@@ -238,8 +194,21 @@ mod tests {
             |subject, value| Entry::Sample(sample(1, "case", subject, &[(BUSY, value, "s/GiB"), ("p50", value, "µs")]));
         let text = markdown(vec![busy("none", 1.0), busy("envoy", 2.0), busy("sluice", 4.0)]);
         let line = text.lines().find(|line| line.starts_with("| sluice")).unwrap();
-        assert!(line.contains("CPU above none 3.00 × (loses); p50 2.00 × (loses)"), "{line}");
+        assert!(line.contains("CPU above none 3.00 ×, loses; p50 2.00 ×, loses"), "{line}");
         assert!(text.contains("CPU above none, s/GiB | CPU busy, s/GiB"), "{text}");
+    }
+
+    #[test]
+    fn every_ratio_stands_with_the_interval_that_its_spread_allows() {
+        let trip = "round trip, 1 connection, 2000/s, MTU 1500/1500, offload on";
+        let p50 = |round, subject, value| Entry::Sample(sample(round, trip, subject, &[("p50", value, "µs")]));
+        let text =
+            markdown(vec![p50(1, "envoy", 10.0), p50(2, "envoy", 8.0), p50(1, "sluice", 4.0), p50(2, "sluice", 5.0)]);
+        let interval = "0.50 × (0.40–0.63)";
+        assert!(text.contains(&format!("p50 {interval}")), "the last column: {text}");
+        let goal = text.lines().find(|line| line.starts_with("| round trip p50")).unwrap();
+        assert!(goal.contains(interval), "{goal}");
+        assert!(text.contains(RULE), "{text}");
     }
 
     #[test]

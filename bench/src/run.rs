@@ -4,27 +4,28 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 
+use crate::agree;
 use crate::cli::Options;
 use crate::contender::Contender;
 use crate::environment::Environment;
-use crate::goals::{Goal, goals};
 use crate::limits::{Limit, SUBJECT};
 use crate::plan::{Scope, Turn, Work, baseline, case, turns};
 use crate::progress::Progress;
 use crate::report::{Report, goal_table};
 use crate::samples::{Entry, Log, Place, Sample, Terms};
 use crate::stage::{NO_SABOTAGE, Sabotage, Stage};
-use crate::summary::{Row, rows};
+use crate::summary::Summary;
 use crate::{figures, files, plot};
 
 /// How often a sample is taken again that strangers disturbed.
 const TRIES: u32 = 3;
 
-/// Whether all of it was measured.
+/// Whether all of it was measured, and agrees with the earlier run if one was named.
 pub fn run(options: &Options) -> Result<bool> {
     files::take_all()?;
+    // Before anything is measured: a wrong path should not cost half an hour.
+    let earlier = options.against.as_deref().map(|path| agree::read(Path::new(path))).transpose()?;
     let out = Path::new(&options.out);
     fs::create_dir_all(out).with_context(|| format!("make {}", out.display()))?;
     let terms = Terms {
@@ -36,8 +37,18 @@ pub fn run(options: &Options) -> Result<bool> {
     };
     let mut log = Log::open(&out.join("samples.jsonl"), &terms, options.fresh)?;
     take_all(options, &terms, &mut log)?;
-    write(out, &terms, &log)?;
-    Ok(log.failures().is_empty())
+    // To the second: no run is shorter.
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let summary = Summary::of(&terms, &log, Some(now));
+    write(out, &summary, &log)?;
+    let agrees = earlier.map_or(Ok(true), |earlier| compare(&earlier, &summary))?;
+    Ok(log.failures().is_empty() && agrees)
+}
+
+fn compare(earlier: &Summary, summary: &Summary) -> Result<bool> {
+    let comparison = agree::compare(earlier, summary, false)?;
+    println!("\n{}", comparison.text());
+    comparison.all_agree().context("nothing of the two runs can be compared")
 }
 
 fn take_all(options: &Options, terms: &Terms, log: &mut Log) -> Result<()> {
@@ -147,29 +158,19 @@ pub fn measure(stage: &mut Stage, turn: &Turn, work: Work, round: u32, terms: &T
 
 fn said(figures: &std::collections::BTreeMap<String, crate::samples::Figure>) -> String {
     let known = figures::ORDER.iter().filter_map(|name| Some((name, figures.get(*name)?)));
-    let words = known.map(|(name, figure)| format!("{name} {} {}", crate::report::rounded(figure.value), figure.unit));
+    let words = known.map(|(name, figure)| format!("{name} {} {}", crate::ratio::rounded(figure.value), figure.unit));
     words.take(5).collect::<Vec<_>>().join(", ")
 }
 
-#[derive(Serialize)]
-struct Summary<'a> {
-    terms: &'a Terms,
-    cases: &'a [Row],
-    goals: &'a [Goal],
-}
-
-fn write(out: &Path, terms: &Terms, log: &Log) -> Result<()> {
-    let rows = rows(log);
-    let goals = goals(&rows);
-    let plots = plot::write(out, log, &rows)?;
-    let report = Report { terms, log, rows: &rows, goals: &goals, plots: &plots }.markdown();
-    let summary = Summary { terms, cases: &rows, goals: &goals };
-    fs::write(out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
+fn write(out: &Path, summary: &Summary, log: &Log) -> Result<()> {
+    let plots = plot::write(out, log, &summary.cases)?;
+    let report = Report { summary, plots: &plots }.markdown();
+    fs::write(out.join("summary.json"), serde_json::to_string_pretty(summary)? + "\n")?;
     fs::write(out.join("report.md"), &report)?;
     println!("{report}");
-    println!("{}", goal_table(&goals));
+    println!("{}", goal_table(&summary.goals));
     println!("in {}: report.md, summary.json, samples.jsonl, {}", out.display(), plots.join(", "));
-    if terms.scope == Scope::Quick {
+    if summary.terms.scope == Scope::Quick {
         println!("a smoke: these figures prove nothing");
     }
     Ok(())

@@ -1,11 +1,52 @@
-//! Medians and their spread, of every figure in every case, for every contender.
+//! What a run came to: medians and their spread, of every figure in every case, for every contender,
+//! and all that one has to know to compare them with another run's.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::facts::Facts;
 use crate::figures::{ABOVE, BUSY};
-use crate::samples::{Log, Sample};
+use crate::goals::{Goal, goals};
+use crate::samples::{Entry, Log, Place, Sample, Terms};
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// `summary.json`, which is also what is archived of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Summary {
+    /// In UTC. None: an archive from before it was written down, and so with all that has a default.
+    #[serde(default)]
+    pub finished: Option<String>,
+    pub terms: Terms,
+    /// Samples that strangers spoiled, and the largest share that they had of one that counts.
+    #[serde(default)]
+    pub thrown_away: usize,
+    #[serde(default)]
+    pub worst_foreign: f64,
+    #[serde(default)]
+    pub failed: Vec<Failure>,
+    #[serde(default)]
+    pub found: Vec<Found>,
+    pub cases: Vec<Row>,
+    /// Follows from the cases.
+    #[serde(skip_deserializing)]
+    pub goals: Vec<Goal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    #[serde(flatten)]
+    pub place: Place,
+    pub why: String,
+}
+
+/// What was in place, and in which layouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    pub subject: String,
+    #[serde(flatten)]
+    pub facts: Facts,
+    pub layouts: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub case: String,
     pub figure: String,
@@ -15,6 +56,37 @@ pub struct Row {
     pub min: f64,
     pub max: f64,
     pub n: usize,
+}
+
+impl Summary {
+    pub fn of(terms: &Terms, log: &Log, finished: Option<String>) -> Self {
+        let cases = rows(log);
+        let failure = |(place, why): (&Place, &str)| Failure { place: place.clone(), why: why.into() };
+        Self {
+            finished,
+            terms: terms.clone(),
+            thrown_away: log.thrown_away(),
+            worst_foreign: log.samples().map(|sample| sample.foreign).fold(0.0, f64::max),
+            failed: log.failures().into_iter().map(failure).collect(),
+            found: found(log),
+            goals: goals(&cases),
+            cases,
+        }
+    }
+}
+
+fn found(log: &Log) -> Vec<Found> {
+    let mut all: Vec<Found> = Vec::new();
+    for entry in &log.entries {
+        let Entry::Found { layout, subject, facts } = entry else { continue };
+        match all.iter_mut().find(|found| found.subject == *subject && found.facts == *facts) {
+            Some(found) if found.layouts.contains(layout) => {}
+            Some(found) => found.layouts.push(layout.clone()),
+            None => all.push(Found { subject: subject.clone(), facts: facts.clone(), layouts: vec![layout.clone()] }),
+        }
+    }
+    all.sort_by(|a, b| (&a.subject, &a.facts).cmp(&(&b.subject, &b.facts)));
+    all
 }
 
 /// In the order in which cases and contenders first came.
@@ -84,7 +156,14 @@ pub fn find<'a>(rows: &'a [Row], case: &str, subject: &str, figure: &str) -> Opt
 mod tests {
     use super::*;
     use crate::samples::tests::{sample, terms};
-    use crate::samples::{Entry, Place};
+
+    impl Summary {
+        pub fn empty(terms: Terms) -> Self {
+            let (thrown_away, worst_foreign) = (0, 0.0);
+            let (failed, found, cases, goals) = (vec![], vec![], vec![], vec![]);
+            Self { finished: None, terms, thrown_away, worst_foreign, failed, found, cases, goals }
+        }
+    }
 
     fn log(samples: Vec<Sample>) -> Log {
         let path = std::env::temp_dir().join(format!("bench-summary-{:?}.jsonl", std::thread::current().id()));
@@ -122,5 +201,25 @@ mod tests {
         let rows = rows(&log);
         assert_eq!((rows.len(), rows[0].n, rows[0].median), (1, 1, 5.0));
         assert_eq!((log.thrown_away(), log.failures().len()), (1, 1));
+    }
+
+    #[test]
+    fn an_archive_reads_back_with_what_the_figures_belong_to_also_an_old_one() {
+        let mut log = log(vec![sample(1, "case", "envoy", &[("p50", 5.0, "µs")])]);
+        let found = |layout: &str| Entry::Found {
+            layout: layout.into(),
+            subject: "envoy".into(),
+            facts: Facts { wire: "in clear".into(), ..Facts::default() },
+        };
+        ["a", "b", "a"].into_iter().for_each(|layout| log.add(found(layout)).unwrap());
+        let summary = Summary::of(&terms(), &log, Some("2026-11-22T10:00:00Z".into()));
+        let mut value = serde_json::to_value(&summary).unwrap();
+        let back: Summary = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!((&back.terms, &back.cases, &back.finished), (&summary.terms, &summary.cases, &summary.finished));
+        assert_eq!(back.found[0].layouts, ["a", "b"]);
+
+        let fields = value.as_object_mut().unwrap();
+        fields.retain(|name, _| ["terms", "cases"].contains(&name.as_str()));
+        assert_eq!(serde_json::from_value::<Summary>(value).unwrap().cases, summary.cases);
     }
 }

@@ -1,6 +1,6 @@
 //! Bars and curves as SVG: plain text, so that a report's pictures are versioned like it.
 
-use crate::report::rounded;
+use crate::ratio::rounded;
 
 /// Groups of bars, each with its least and most as a whisker. Every group has a scale of its own:
 /// what is compared are the bars in it.
