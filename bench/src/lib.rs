@@ -20,6 +20,7 @@ pub mod environment;
 pub mod facts;
 pub mod figures;
 pub mod files;
+pub mod gate;
 pub mod goals;
 pub mod limits;
 pub mod load;
