@@ -155,7 +155,12 @@ pub fn cases(scope: Scope) -> Vec<(Layout, Vec<Work>)> {
     let small = [
         &connections[..],
         &one_trip,
-        &[trips(64, Some(MANY_REQUESTS_PER_SECOND)), trips(1000, Some(MANY_REQUESTS_PER_SECOND)), trips(64, None)],
+        &[
+            trips(64, Some(MANY_REQUESTS_PER_SECOND)),
+            trips(1000, Some(MANY_REQUESTS_PER_SECOND)),
+            trips(1, None),
+            trips(64, None),
+        ],
     ]
     .concat();
     let mtu = |outside, inside, offload| Layout { outside, inside, offload, ..BASE };
