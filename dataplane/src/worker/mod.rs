@@ -45,6 +45,9 @@ const NAP: Duration = Duration::from_secs(1);
 /// and the median of a round trip beside them 490 instead of 410 µs).
 const HANDSHAKES_PER_TURN: u32 = 2;
 
+/// Mean length of a turn's packets from which on they are bulk.
+const BULK: usize = 700;
+
 /// Turns between two looks at what the driver itself has dropped.
 const DROPS_EVERY: u64 = 64;
 
@@ -108,6 +111,8 @@ pub struct Worker<P: PacketIo, C: Clock> {
     stopping: Option<Instant>,
     /// Packets that the last turn left queued.
     queued: usize,
+    /// What the last turn received was long packets for the most part.
+    bulk: bool,
 }
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
@@ -137,6 +142,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             grace_until: now.mono + settings.limits.pre_existing_grace.into(),
             stopping: None,
             queued: 0,
+            bulk: false,
             handoff: handoff::Handoff::alone(),
             io,
             clock,
@@ -157,7 +163,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let mut patience = Patience::new();
         while !self.is_done() {
             if self.turn() {
-                patience.found(self.now.mono);
+                patience.found(self.now.mono, self.bulk);
                 continue;
             }
             match self.settings.waiting {

@@ -11,6 +11,10 @@
 //!   cost of looking for b = Σ pause ≤ b: pause   +   Σ pause > b: b + SLEPT      choose the least
 //! ```
 //!
+//! Bulk is not worth looking for: its throughput does not feel the wake-up, and what gathers meanwhile
+//! is taken and sent on together, which is cheaper than segment by segment (what a NIC's interrupt
+//! moderation is for). A pause that ends with it counts like one that nobody saw the end of.
+//!
 //! Only pauses that were looked at for the full [`LONGEST`] are learned from: how long one would have
 //! been that was slept through cannot be told. One in [`EXPLORE`] is, whatever the bound.
 
@@ -58,12 +62,13 @@ impl Patience {
         Self { weights, bound: LONGEST, since: None, exploring: false, pauses: 0 }
     }
 
-    /// There was something to do.
-    pub fn found(&mut self, now: Instant) {
+    /// There was something to do; whether that was `bulk`.
+    pub fn found(&mut self, now: Instant, bulk: bool) {
         let Some(since) = self.since.take() else { return };
         if self.exploring {
             let pause = (now - since).total_micros();
-            self.learn(BOUNDS.iter().position(|bound| pause <= *bound).unwrap_or(BOUNDS.len()));
+            let class = BOUNDS.iter().position(|bound| pause <= *bound && !bulk);
+            self.learn(class.unwrap_or(BOUNDS.len()));
         }
     }
 
@@ -120,7 +125,7 @@ mod tests {
             }
             all.push((now - began).total_micros());
             now = end.max(now);
-            patience.found(now);
+            patience.found(now, false);
             now += Duration::from_micros(5);
         }
         all.split_off(all.len() - EXPLORE as usize)
@@ -159,6 +164,19 @@ mod tests {
     }
 
     #[test]
+    fn bulk_is_not_looked_for_however_soon_it_comes() {
+        let mut patience = Patience::new();
+        let mut now = Instant::from_micros(1_000_000);
+        for _ in 0..1000 {
+            patience.is_over(now);
+            now += Duration::from_micros(2);
+            patience.found(now, true);
+        }
+        assert_eq!(patience.bound, 0);
+        assert_eq!(looked(&mut patience, 3200, 2), [2; EXPLORE as usize], "what is not bulk is again");
+    }
+
+    #[test]
     fn a_pause_that_was_slept_through_teaches_nothing() {
         let mut patience = Patience::new();
         looked(&mut patience, 3200, 400);
@@ -166,7 +184,7 @@ mod tests {
         let now = Instant::from_micros(9_000_000);
         patience.pauses = 0;
         assert!(patience.is_over(now));
-        patience.found(now + Duration::from_micros(1));
+        patience.found(now + Duration::from_micros(1), false);
         assert_eq!(patience.weights, before);
     }
 }

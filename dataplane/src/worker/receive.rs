@@ -31,11 +31,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     /// Everything that arrived, up to a bound a port. Returns how many packets.
     pub(super) fn receive(&mut self) -> usize {
         let mut total = self.receive_handed();
+        let mut bytes = 0;
         for port in (0..self.io.ports() as u16).map(PortId) {
             for _ in 0..BURSTS_PER_TURN {
                 let count = self.io.rx_burst(port);
                 for index in 0..count {
                     let frame = self.io.bytes(Packet(index));
+                    bytes += frame.len();
                     let handoff = Some(&mut self.handoff);
                     let after = handle(
                         port,
@@ -58,6 +60,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             }
         }
         self.handoff.wake();
+        self.bulk = bytes > super::BULK * total;
         self.mailbox.counters.add(Total::PacketsReceived, total as u64);
         total
     }
