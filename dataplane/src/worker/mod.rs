@@ -33,7 +33,7 @@ use crate::neigh::Paths;
 use crate::snapshot::Compiled;
 use crate::stats::Total;
 use crate::time::{Clock, Duration, Instant, Now};
-use patience::Patience;
+use patience::{Mix, Patience};
 use sessions::Sessions;
 use timers::Timers;
 
@@ -44,9 +44,6 @@ const NAP: Duration = Duration::from_secs(1);
 /// established connections wait (measured: 4 instead of 1 makes a tenth more connections at saturation,
 /// and the median of a round trip beside them 490 instead of 410 µs).
 const HANDSHAKES_PER_TURN: u32 = 2;
-
-/// Mean length of a turn's packets from which on they are bulk.
-const BULK: usize = 700;
 
 /// Turns between two looks at what the driver itself has dropped.
 const DROPS_EVERY: u64 = 64;
@@ -111,8 +108,7 @@ pub struct Worker<P: PacketIo, C: Clock> {
     stopping: Option<Instant>,
     /// Packets that the last turn left queued.
     queued: usize,
-    /// What the last turn received was long packets for the most part.
-    bulk: bool,
+    mix: Mix,
 }
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
@@ -142,7 +138,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             grace_until: now.mono + settings.limits.pre_existing_grace.into(),
             stopping: None,
             queued: 0,
-            bulk: false,
+            mix: Mix::default(),
             handoff: handoff::Handoff::alone(),
             io,
             clock,
@@ -163,7 +159,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let mut patience = Patience::new();
         while !self.is_done() {
             if self.turn() {
-                patience.found(self.now.mono, self.bulk);
+                patience.found(self.now.mono, self.mix.is_bulk());
                 continue;
             }
             match self.settings.waiting {

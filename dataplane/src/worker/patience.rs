@@ -41,6 +41,34 @@ const NEWEST: u32 = 3;
 /// All weights together.
 const WHOLE: u64 = 1 << 16;
 
+/// Mean length of recent packets from which on they are bulk: where one way's segments and the other
+/// way's acknowledgements mix, it is about a thousand.
+const BULK: u64 = 700;
+
+/// The share of a turn's packets in what [`Mix`] knows: 1/16.
+const MIXED: u64 = 16;
+
+/// What a worker has received lately, in the mean.
+#[derive(Debug, Default)]
+pub struct Mix {
+    bytes: u64,
+    /// In 1/1024, so that few do not vanish.
+    packets: u64,
+}
+
+impl Mix {
+    pub fn add(&mut self, bytes: usize, packets: usize) {
+        if packets > 0 {
+            self.bytes = self.bytes - self.bytes / MIXED + bytes as u64;
+            self.packets = self.packets - self.packets / MIXED + packets as u64 * 1024;
+        }
+    }
+
+    pub fn is_bulk(&self) -> bool {
+        self.bytes * 1024 > self.packets * BULK
+    }
+}
+
 #[derive(Debug)]
 pub struct Patience {
     /// Share of recent pauses in each class, out of [`WHOLE`]; the last one: longer than all bounds.
@@ -161,6 +189,25 @@ mod tests {
             looked(&mut patience, EXPLORE, 400);
         }
         assert!((3..=12).contains(&patience.bound), "{patience:?}");
+    }
+
+    #[test]
+    fn segments_with_their_acknowledgements_are_bulk_and_requests_are_not() {
+        let mut mix = Mix::default();
+        assert!(!mix.is_bulk());
+        for (name, lengths, bulk) in [
+            ("segments", &[1514][..], true),
+            ("segments, every second acknowledged", &[1514, 1514, 66], true),
+            ("requests", &[130, 66], false),
+            ("requests, and a long one now and then", &[130, 66, 130, 66, 130, 66, 1514], false),
+            ("trains", &[65_226, 66, 66], true),
+            ("acknowledgements", &[66], false),
+        ] {
+            (0..200).for_each(|_| lengths.iter().for_each(|length| mix.add(*length, 1)));
+            assert_eq!(mix.is_bulk(), bulk, "{name}");
+            mix.add(0, 0);
+            assert_eq!(mix.is_bulk(), bulk, "{name}: a turn without packets says nothing");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             }
         }
         self.handoff.wake();
-        self.bulk = bytes > super::BULK * total;
+        self.mix.add(bytes, total);
         self.mailbox.counters.add(Total::PacketsReceived, total as u64);
         total
     }
