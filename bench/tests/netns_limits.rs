@@ -5,7 +5,7 @@ use bench::limits::Limit;
 #[test]
 fn the_raw_forward_is_measured_and_takes_its_namespaces_and_pins_away() {
     let (figures, foreign) = Limit::Forward.measure(0.2).unwrap();
-    assert_eq!(figures.len(), 6, "{figures:?}");
+    assert_eq!(figures.len(), 8, "two of each way: {figures:?}");
     assert!(figures.values().all(|figure| figure.value > 0.0 && figure.value.is_finite()), "{figures:?}");
     assert!((0.0..=1.5).contains(&foreign), "{foreign}");
     let ours = format!("sl-{}-", std::process::id());
