@@ -32,8 +32,8 @@ Usage: bench/agree [OPTIONS] EARLIER LATER
   -h, --help       this text
 
 Examples:
-  bench/agree bench/results/2026-11-22 target/bench
-  bench/run --against bench/results/2026-11-22       # measures, then compares
+  bench/agree bench/results/2026-11-26 target/bench
+  bench/run --against bench/results/2026-11-26       # measures, then compares
 
 Exits with 0 if all that can be compared agrees, 1 if something does not, 2 if nothing can be
 compared or the command is wrong.

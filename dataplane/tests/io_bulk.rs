@@ -100,7 +100,7 @@ fn a_train_leaves_as_one_packet_and_arrives_cut_up() {
     assert_eq!(kicks, 0, "none of it took the ring");
 }
 
-/// What makes the generic mode the better one on a veth: the kernel has no reason to cut.
+/// What the generic mode is for on a veth: the kernel has no reason to cut.
 #[test]
 fn a_train_arrives_whole_where_the_program_runs_in_generic_mode() {
     namespace();

@@ -32,24 +32,30 @@ fn guards(node: &Namespace) -> Vec<&'static str> {
     PORTS.into_iter().filter(on).collect()
 }
 
-/// As they are on a veth by default.
-fn generic(ports: &[&'static str]) -> Vec<(&'static str, &'static str)> {
-    ports.iter().map(|port| (*port, "generic")).collect()
+fn native(ports: &[&'static str]) -> Vec<(&'static str, &'static str)> {
+    ports.iter().map(|port| (*port, "native")).collect()
 }
 
 #[test]
 fn a_port_with_a_program_of_another_is_named_and_taken_once_that_one_is_gone() {
     let mut pair = Pair::configure(&Setup::default()).unwrap();
     let node = pair.site.node_a.clone();
-    let settings =
-        Settings { name: "other", inside: &["in1"], cores: &[0], ttl: "1h", unmatched_egress: "pass", limits: "{}" };
+    let settings = Settings {
+        name: "other",
+        inside: &["in1"],
+        cores: &[0],
+        ttl: "1h",
+        unmatched_egress: "pass",
+        limits: "{}",
+        xdp: "auto",
+    };
     let mut other = Gateway::configure(&pair.site.rig, &node, &pair.authority, &settings, &[]).unwrap();
     other.launch().unwrap();
     other.wait_ready().unwrap();
     // Its programs stay in force, as they should: now they are in the way.
     other.stop().unwrap();
     let before = programs(&node);
-    assert_eq!(before, generic(&["in1", "out0"]));
+    assert_eq!(before, native(&["in1", "out0"]));
 
     pair.node_a.launch().unwrap();
     let said = wait_until("it says what is in the way, and is started again", Duration::from_secs(20), || {
@@ -67,7 +73,7 @@ fn a_port_with_a_program_of_another_is_named_and_taken_once_that_one_is_gone() {
 
     assert!(other.at(&node, "detach").unwrap().ok().unwrap().contains("steering program on interface in1"));
     pair.node_a.wait_ready().unwrap();
-    assert_eq!(programs(&node), generic(&PORTS));
+    assert_eq!(programs(&node), native(&PORTS));
 }
 
 #[test]
@@ -78,7 +84,7 @@ fn detach_is_refused_while_a_gateway_runs_and_from_elsewhere_and_then_leaves_not
     pair.node_a.wait_ready().unwrap();
     let pins = pair.node_a.pins().to_owned();
     let all = || (programs(&node), guards(&node), Path::new(&pins).exists());
-    let attached = (generic(&PORTS), vec!["in0", "in1", "in2"], true);
+    let attached = (native(&PORTS), vec!["in0", "in1", "in2"], true);
     assert_eq!(all(), attached);
 
     let check = pair.node_a.at(&node, "check").unwrap().stdout;

@@ -58,7 +58,8 @@ pub enum Mode {
     /// a packet of its own on the way here.
     Native,
     /// On skbs, behind the driver: a packet that the peer's offload left whole, up to 64 KiB, is one
-    /// packet here too (Linux 6.9 for those that are not linear).
+    /// packet here too (Linux 6.9 for those that are not linear). What was redirected into the interface
+    /// by tc goes past the program.
     Generic,
 }
 

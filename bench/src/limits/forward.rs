@@ -40,7 +40,7 @@ enum Leave {
     Rings,
     /// Native too, and put together again.
     Trains,
-    /// XDP in generic mode, as the gateways have it on a veth: whole, and put together again from segments.
+    /// XDP in generic mode, as the gateways have it here: whole, and put together again from segments.
     Whole,
 }
 

@@ -54,12 +54,14 @@ pub enum Checksum {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// Generic on a veth, native on everything else, and never silently the other one.
+    /// Native, and never silently the other one.
     #[default]
     Auto,
     /// In the driver, before there is an skb.
     Native,
-    /// On skbs: what the sender's segmentation offload left whole comes whole.
+    /// On skbs: what the sender's segmentation offload left whole comes whole. Packets that a tc program
+    /// redirected into the port do not meet it (`skb_is_redirected` in net/core/dev.c), so whoever may load
+    /// one beyond an inside port gets past steering.
     Generic,
 }
 

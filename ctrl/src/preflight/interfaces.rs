@@ -104,29 +104,19 @@ fn driver(port: &Port, link: &LinkMessage) -> String {
 fn mode(subject: &str, port: &Port, link: &LinkMessage) -> Line {
     let driver = driver(port, link);
     let native = NATIVE.contains(&driver.as_str());
-    let text = match (port.xdp, driver.as_str()) {
-        (XdpMode::Auto, "veth") => {
-            "driver veth: XDP in generic mode, which takes what the peer's offload left whole".into()
+    match port.xdp {
+        XdpMode::Generic if native && driver != "veth" => {
+            Line::note(subject, format!("driver {driver} runs XDP natively, which is faster than the generic mode"))
         }
-        (XdpMode::Native, "veth") => {
-            return Line::note(subject, "driver veth: XDP in native mode turns the peer's segmentation offload off");
+        XdpMode::Generic => Line::note(
+            subject,
+            format!("driver {driver}: XDP in generic mode, which packets do not meet that a tc program redirects here"),
+        ),
+        XdpMode::Auto | XdpMode::Native if native => Line::fine(subject, format!("driver {driver} runs XDP natively")),
+        XdpMode::Auto | XdpMode::Native => {
+            Line::note(subject, format!("driver {driver} is not known to run XDP natively; attaching will tell"))
         }
-        (XdpMode::Generic, _) if native && driver != "veth" => {
-            return Line::note(
-                subject,
-                format!("driver {driver} runs XDP natively, which is faster than the generic mode"),
-            );
-        }
-        (XdpMode::Generic, _) => format!("driver {driver}: XDP in generic mode"),
-        (XdpMode::Auto | XdpMode::Native, _) if native => format!("driver {driver} runs XDP natively"),
-        (XdpMode::Auto | XdpMode::Native, _) => {
-            return Line::note(
-                subject,
-                format!("driver {driver} is not known to run XDP natively; attaching will tell"),
-            );
-        }
-    };
-    Line::fine(subject, text)
+    }
 }
 
 /// Each queue has a socket on one core; fewer queues than cores leave cores without packets.

@@ -114,4 +114,4 @@ impl Stage {
 }
 
 const SETTINGS: Settings<'static> =
-    Settings { name: "", inside: &[], cores: &[0], ttl: "1h", unmatched_egress: "refuse", limits: "{}" };
+    Settings { name: "", inside: &[], cores: &[0], ttl: "1h", unmatched_egress: "refuse", limits: "{}", xdp: "auto" };

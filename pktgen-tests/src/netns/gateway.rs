@@ -41,6 +41,8 @@ pub struct Settings<'a> {
     pub unmatched_egress: &'a str,
     /// `spec.limits`, as a YAML map on one line.
     pub limits: &'a str,
+    /// Of every port: `auto`, `native` or `generic`.
+    pub xdp: &'a str,
 }
 
 /// What `sluice status` tells, as far as it is looked at here.
@@ -98,7 +100,9 @@ impl Gateway {
     }
 
     fn resource(&self, settings: &Settings<'_>) -> String {
-        let inside = settings.inside.iter().map(|port| format!("    - {{ interface: {port}, side: inside }}\n"));
+        let xdp = settings.xdp;
+        let inside =
+            settings.inside.iter().map(|port| format!("    - {{ interface: {port}, side: inside, xdp: {xdp} }}\n"));
         let cores = settings.cores.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         format!(
             "apiVersion: sluice.dev/v1alpha1\n\
@@ -106,7 +110,7 @@ impl Gateway {
              metadata: {{ name: {name} }}\n\
              spec:\n  \
                trustDomain: example.com\n  \
-               ports:\n{inside}    - {{ interface: out0, side: outside }}\n  \
+               ports:\n{inside}    - {{ interface: out0, side: outside, xdp: {xdp} }}\n  \
                cores: [{cores}]\n  \
                hosts: {{ {BACKEND}: [198.18.2.2, \"2001:db8:2::2\"] }}\n  \
                identity: {{ source: embedded, embedded: {{ directory: ca, ttl: {ttl} }} }}\n  \

@@ -69,6 +69,7 @@ impl Pair {
             cores: setup.cores,
             ttl: setup.ttl,
             unmatched_egress: "refuse",
+            xdp: "auto",
             limits: setup.limits,
         };
         let a = settings("node-a", &["in0", "in1", "in2"]);
