@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::goals;
-use crate::ratio::{RULE, Ratio, Spread, Stated, cases, last_column};
+use crate::ratio::{DAYS, RULE, Ratio, Spread, Stated, between_runs, cases, last_column};
 use crate::report::table;
 use crate::samples::Terms;
 use crate::summary::{Row, Summary};
@@ -20,8 +20,9 @@ bench/agree: whether two finished runs of bench/run agree, ratio by ratio.
 
 Compares every ratio that both reports state (sluice / best peer, and those of the goals). Each has
 an interval: from the least of the one over the most of the other to the most over the least, over
-all rounds, rounded outwards. Two runs agree in a ratio if its intervals overlap. What rests on a
-difference that is smaller than its own spread (CPU above none near zero) is too noisy to compare,
+all rounds, rounded outwards. Two runs agree in a ratio if its intervals overlap, and still do if
+they come as near as the same programs were seen to do on different days (within 1.25 times, for
+p99 and later within 3.5 times); that is shown apart. What rests on a difference that is smaller than its own spread (CPU above none near zero) is too noisy to compare,
 and a run of one round states no spread: neither is an agreement.
 
 Usage: bench/agree [OPTIONS] EARLIER LATER
@@ -73,6 +74,8 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Agree,
+    /// Not within the rounds of either, but within what days differ by.
+    Days,
     Differ,
     TooNoisy,
     OneRound,
@@ -115,7 +118,7 @@ pub fn compare(earlier: &Summary, later: &Summary, peers: bool) -> Result<Compar
     let same = |a: &Stated, b: &Stated| (&a.case, &a.figure, &a.subject) == (&b.case, &b.figure, &b.subject);
     let pair = |later: &Stated| {
         let earlier = before.iter().find(|earlier| same(earlier, later))?.clone();
-        Some(Compared { verdict: verdict(&earlier.ratio, &later.ratio), earlier, later: later.clone() })
+        Some(Compared { verdict: verdict(&earlier.ratio, &later.ratio, &later.figure), earlier, later: later.clone() })
     };
     let ratios: Vec<Compared> = after.iter().filter_map(pair).collect();
     ensure!(!ratios.is_empty(), "the two runs have no ratio in common");
@@ -152,9 +155,10 @@ fn stated(rows: &[Row], peers: bool) -> Vec<Stated> {
 /// How [`goals::ratios`] says that a ratio is to Sluice's own figure.
 const OWN: &str = "sluice";
 
-fn verdict(earlier: &Ratio, later: &Ratio) -> Verdict {
-    match earlier.agrees(later) {
+fn verdict(earlier: &Ratio, later: &Ratio, figure: &str) -> Verdict {
+    match earlier.agrees(later, 1.0) {
         Some(true) => Verdict::Agree,
+        Some(false) if earlier.agrees(later, between_runs(figure)) == Some(true) => Verdict::Days,
         Some(false) => Verdict::Differ,
         None if [earlier.spread, later.spread].contains(&Spread::NearZero) => Verdict::TooNoisy,
         None => Verdict::OneRound,
@@ -168,7 +172,7 @@ impl Comparison {
 
     /// None: nothing could be compared.
     pub fn all_agree(&self) -> Option<bool> {
-        match (self.count(Verdict::Agree), self.count(Verdict::Differ)) {
+        match (self.count(Verdict::Agree) + self.count(Verdict::Days), self.count(Verdict::Differ)) {
             (0, 0) => None,
             (_, differ) => Some(differ == 0),
         }
@@ -185,6 +189,11 @@ impl Comparison {
             cells.push(line(ratio));
         }
         let (agree, differ) = (self.count(Verdict::Agree), self.count(Verdict::Differ));
+        let days = match self.count(Verdict::Days) {
+            0 => String::new(),
+            days => format!(", {days} of them only within what days differ by"),
+        };
+        let agree = agree + self.count(Verdict::Days);
         let (noisy, once) = (self.count(Verdict::TooNoisy), self.count(Verdict::OneRound));
         let once = if once == 0 { String::new() } else { format!("; {once} of one round have no spread") };
         let alone = match self.alone {
@@ -192,8 +201,8 @@ impl Comparison {
             alone => format!("; {alone} are in one of the runs only"),
         };
         format!(
-            "earlier: {}\nlater:   {}\n\n{}\n{agree} agree, {differ} differ; {noisy} are too noisy to compare{once}{alone}.\n\
-             In brackets, {RULE}. Two agree if their intervals overlap.\n",
+            "earlier: {}\nlater:   {}\n\n{}\n{agree} agree{days}, {differ} differ; {noisy} are too noisy to \
+             compare{once}{alone}.\nIn brackets, {RULE}; {DAYS}.\n",
             self.earlier,
             self.later,
             table(&cells)
@@ -207,6 +216,7 @@ fn line(Compared { earlier, later, verdict }: &Compared) -> Vec<String> {
     let side = |stated: &Stated| format!("{}, {}", stated.ratio, stated.against);
     let verdict = match verdict {
         Verdict::Agree => "agree",
+        Verdict::Days => "agree within days",
         Verdict::Differ => "DIFFER",
         Verdict::TooNoisy => "too noisy to compare",
         Verdict::OneRound => "one round: no spread",
@@ -254,6 +264,24 @@ mod tests {
         assert_eq!(other.all_agree(), Some(false));
         assert!(other.text().contains("1.50 × (1.35–1.66), envoy"), "{}", other.text());
         assert!(other.text().contains("0 agree, 1 differ"), "{}", other.text());
+    }
+
+    #[test]
+    fn what_lies_as_near_as_days_do_agrees_and_is_told_apart() {
+        let run = |figure: &str, sluice| summary(vec![row("sluice", figure, spread(sluice)), row("envoy", figure, spread(1.0))]);
+        for (figure, later, want) in [
+            ("p50", 1.15, Verdict::Agree),
+            ("p50", 1.4, Verdict::Days),
+            ("p50", 1.6, Verdict::Differ),
+            ("p99", 4.0, Verdict::Days),
+            ("p99", 5.0, Verdict::Differ),
+        ] {
+            let comparison = compare(&run(figure, 1.0), &run(figure, later), false).unwrap();
+            assert_eq!(comparison.ratios[0].verdict, want, "{figure} {later}");
+            assert_eq!(comparison.all_agree(), Some(want != Verdict::Differ));
+        }
+        let text = compare(&run("p50", 1.0), &run("p50", 1.4), false).unwrap().text();
+        assert!(text.contains("1 agree, 1 of them only within what days differ by, 0 differ"), "{text}");
     }
 
     #[test]

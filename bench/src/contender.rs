@@ -142,8 +142,7 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
             unmatched_egress: "refuse",
             // Room for the cases with many connections that all come at once.
             limits: "{ sessions: 131072, flows: 524288 }",
-            // What one sets on a veth whose workloads may not redirect packets by tc (see `XdpMode`).
-            xdp: "generic",
+            xdp: "auto",
         };
         let gateway = Gateway::configure(&site.rig, namespace, setting.authority, &settings, &files)?;
         let group = if layout.tls == Tls::PostQuantum { "X25519MLKEM768" } else { "X25519" };

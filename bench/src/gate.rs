@@ -26,9 +26,21 @@ pub fn losses(base: &Results, results: &Results) -> Vec<String> {
     results.iter().filter(lost).map(|(name, _)| name.clone()).collect()
 }
 
+/// The names of what the base knows and these results do not.
+pub fn missing(base: &Results, results: &Results) -> Vec<String> {
+    base.keys().filter(|name| !results.contains_key(*name)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_longer_counted_is_named() {
+        let of = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 1.0)).collect::<Results>();
+        assert_eq!(missing(&of(&["a", "b", "c"]), &of(&["b", "new"])), ["a", "c"]);
+        assert_eq!(missing(&of(&["a"]), &of(&["a"])), Vec::<String>::new());
+    }
 
     #[test]
     fn three_percent_more_is_a_loss_and_one_is_not() {

@@ -2,7 +2,7 @@
 
 use crate::figures::more_is_better;
 use crate::goals::Goal;
-use crate::ratio::{RULE, Ratio, Stated, cases, figures, last_column, rounded};
+use crate::ratio::{DAYS, RULE, Ratio, Stated, cases, figures, last_column, rounded};
 use crate::samples::Terms;
 use crate::summary::{Failure, Found, Row, Summary, find};
 
@@ -45,7 +45,7 @@ impl Report<'_> {
         };
         format!(
             "{} × {}, kernel {}; commit {commit}; {}. Finished {finished}.\n{quick}\n\
-             Medians of {rounds} rounds of {seconds} s, contenders in turn; in brackets, least and most; {RULE}. \
+             Medians of {rounds} rounds of {seconds} s, contenders in turn; in brackets, least and most; {RULE}; {DAYS}. \
              CPU above none: busy time of the whole machine less that of the same work without a proxy. \
              CPU of A+B: user and system time of the gateways' processes; on a veth, not all of it is theirs. \
              Latency: from the moment that the schedule names. How it is measured, and what the figures do not say: \
@@ -208,7 +208,7 @@ mod tests {
         assert!(text.contains(&format!("p50 {interval}")), "the last column: {text}");
         let goal = text.lines().find(|line| line.starts_with("| round trip p50")).unwrap();
         assert!(goal.contains(interval), "{goal}");
-        assert!(text.contains(RULE), "{text}");
+        assert!(text.contains(RULE) && text.contains(DAYS), "{text}");
     }
 
     #[test]

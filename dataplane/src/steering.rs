@@ -9,10 +9,10 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use snapshot::{Boot, OnAbsent, Side, XdpMode};
+use snapshot::{Boot, OnAbsent, Side, XdpMode, kernel_version};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
-use crate::io::PortId;
+use crate::io::{PortId, link};
 use crate::io::ports::SteerMap;
 use crate::policy::Captures;
 
@@ -158,11 +158,10 @@ impl SteeringPlane {
     }
 }
 
-/// Native unless the configuration says otherwise. On a veth the generic mode takes half the CPU per GiB
-/// at MTU 1500 (the kernel does not cut what it sends us), but it does not see what was redirected into
-/// the port, and what is not seen is not refused.
 fn mode(port: &snapshot::Port) -> xdp_prog::Mode {
-    match port.xdp {
+    let driver = link::driver(&port.interface).unwrap_or_default();
+    let kernel = kernel_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+    match port.xdp.on(&driver, kernel) {
         XdpMode::Auto | XdpMode::Native => xdp_prog::Mode::Native,
         XdpMode::Generic => xdp_prog::Mode::Generic,
     }

@@ -16,7 +16,13 @@ fn answers(port: u16) -> impl Fn(&[u8]) -> bool {
 
 #[test]
 fn fragments_and_double_tags_reach_no_service_and_extension_headers_are_no_disguise() {
-    let pair = Pair::start(&Setup::default()).unwrap();
+    for xdp in ["generic", "native"] {
+        nothing_bent_arrives(xdp);
+    }
+}
+
+fn nothing_bent_arrives(xdp: &str) {
+    let pair = Pair::start(&Setup { xdp, ..Setup::default() }).unwrap();
     let site = &pair.site;
     let sender = PacketSocket::sender(&site.wire, "b0").unwrap();
     for v6 in [false, true] {
@@ -63,15 +69,15 @@ fn fragments_and_double_tags_reach_no_service_and_extension_headers_are_no_disgu
         }
         let (outside, inside) = (outside.finish().unwrap(), inside.finish().unwrap());
         for (name, _, port, answered) in &cases {
-            assert_eq!(outside.iter().any(|frame| answers(*port)(frame)), *answered, "IPv6 {v6}, {name}: SYN-ACK");
+            assert_eq!(outside.iter().any(|frame| answers(*port)(frame)), *answered, "{xdp}, IPv6 {v6}, {name}: SYN-ACK");
         }
         let legacy = match Host::Legacy.address(v6) {
             std::net::IpAddr::V4(address) => address.octets().to_vec(),
             std::net::IpAddr::V6(address) => address.octets().to_vec(),
         };
         let leaked = inside.iter().find(|frame| frame.windows(legacy.len()).any(|bytes| bytes == legacy));
-        assert_eq!(leaked, None, "IPv6 {v6}: a packet of the sender's on the backend's cable");
-        assert!(listener.accept().is_err(), "IPv6 {v6}: the service has a connection");
+        assert_eq!(leaked, None, "{xdp}, IPv6 {v6}: a packet of the sender's on the backend's cable");
+        assert!(listener.accept().is_err(), "{xdp}, IPv6 {v6}: the service has a connection");
     }
 }
 

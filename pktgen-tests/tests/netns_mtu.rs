@@ -11,8 +11,8 @@ use pktgen_tests::stream::streams;
 
 const TOTAL: u64 = 200_000_000;
 
-fn bytes_are_exact_at(mtu: u32) {
-    let pair = Pair::start(&Setup { cables: Cables::mtu(mtu), ..Setup::default() }).unwrap();
+fn bytes_are_exact_at(mtu: u32, xdp: &str) {
+    let pair = Pair::start(&Setup { cables: Cables::mtu(mtu), xdp, ..Setup::default() }).unwrap();
     for v6 in [false, true] {
         let address = SocketAddr::new(Host::Backend.address(v6), 3000);
         let server = Server::start(&pair.site.backend, address).unwrap();
@@ -27,7 +27,7 @@ fn bytes_are_exact_at(mtu: u32) {
             let seconds = began.elapsed().as_secs_f64();
             let rate = 2.0 * TOTAL as f64 * 8.0 / seconds / 1e9;
             let family = if v6 { "IPv6" } else { "IPv4" };
-            println!("MTU {mtu} {family} {connections} connections: {seconds:.1} s, {rate:.2} Gbit/s both ways");
+            println!("MTU {mtu}, XDP {xdp}, {family}, {connections} connections: {seconds:.1} s, {rate:.2} Gbit/s both ways");
         }
         assert_eq!(server.failures(), Vec::<String>::new());
     }
@@ -36,15 +36,20 @@ fn bytes_are_exact_at(mtu: u32) {
 
 #[test]
 fn bytes_are_exact_at_mtu_1500() {
-    bytes_are_exact_at(1500);
+    bytes_are_exact_at(1500, "auto");
 }
 
 #[test]
 fn bytes_are_exact_at_mtu_9000() {
-    bytes_are_exact_at(9000);
+    bytes_are_exact_at(9000, "auto");
 }
 
 #[test]
 fn bytes_are_exact_at_mtu_65535() {
-    bytes_are_exact_at(65535);
+    bytes_are_exact_at(65535, "auto");
+}
+
+#[test]
+fn bytes_are_exact_at_mtu_1500_in_native_mode() {
+    bytes_are_exact_at(1500, "native");
 }

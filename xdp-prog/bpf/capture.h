@@ -16,7 +16,8 @@ struct match {
 	__u8 take;
 	__u8 guarded;
 	__u8 left; /* one end is a port that is declared not to be ours */
-	__u8 zero[5];
+	__u8 either; /* of a SYN: one of its ends is captured */
+	__u8 zero[4];
 };
 
 static __always_inline bool known_address(__u32 scope, const struct address *address)

@@ -239,7 +239,7 @@ static __always_inline enum parsed transport(const struct view *view, struct pac
 	return parsed;
 }
 
-/* A frame from its first byte, for the one program and for the other. */
+/* A frame from its first byte, for the steering program and for those on tc. */
 __noinline int parse_xdp(struct xdp_md *ctx, struct packet *packet)
 {
 	struct view view = VIEW(ctx);
@@ -265,21 +265,32 @@ __noinline int parse_skb(struct __sk_buff *ctx, struct packet *packet)
 /* The packet that an ICMP error quotes: `ethertype` and `transport` say where it is. Of its transport
  * header only TCP's ports need be there. False if it has none.
  */
-__noinline bool parse_quote(struct xdp_md *ctx, struct packet *packet)
+static __always_inline bool quote(const struct view *view, struct packet *packet)
 {
-	struct view view = VIEW(ctx);
 	const __be16 *tcp_ports;
 
-	if (!packet || network(&view, packet) == TRUNCATED)
+	if (network(view, packet) == TRUNCATED || packet->protocol != IPPROTO_TCP || packet->later)
 		return false;
-	if (packet->protocol != IPPROTO_TCP || packet->later)
-		return false;
-	tcp_ports = at(&view, packet->transport, 4);
+	tcp_ports = at(view, packet->transport, 4);
 	if (!tcp_ports)
 		return false;
 	packet->key.tuple.source_port = tcp_ports[0];
 	packet->key.tuple.destination_port = tcp_ports[1];
 	return true;
+}
+
+__noinline bool quote_xdp(struct xdp_md *ctx, struct packet *packet)
+{
+	struct view view = VIEW(ctx);
+
+	return packet && quote(&view, packet);
+}
+
+__noinline bool quote_skb(struct __sk_buff *ctx, struct packet *packet)
+{
+	struct view view = VIEW(ctx);
+
+	return packet && quote(&view, packet);
 }
 
 /* A SYN that opens a connection; the kernel's listeners see it the same way. */

@@ -8,7 +8,7 @@
 #ifndef STEER_H
 #define STEER_H
 
-#define LAYOUT 1
+#define LAYOUT 2
 
 #define MAX_PORTS 256
 #define MAX_QUEUES 64 /* of one port; `xsks` is indexed by port index * MAX_QUEUES + rx queue */
@@ -115,6 +115,7 @@ enum outcome {
 	DROP_ABSENT, /* the queue has no socket */
 	DROP_VLAN, /* more than one tag */
 	GUARD_DROP,
+	SHIELD_DROP, /* steering would have had it, and has not seen it */
 	OUTCOMES,
 };
 

@@ -19,7 +19,8 @@ pub enum Error {
     Busy { interface: String, program: u32 },
     #[error(
         "{interface}: its driver has no native XDP. Use an interface whose driver has it (virtio_net, most \
-         NICs), or accept the slower generic mode: ports[].xdp: generic"
+         NICs), or accept the slower generic mode, in which captured packets that a tc program redirects into \
+         the interface are dropped: ports[].xdp: generic"
     )]
     NotNative { interface: String },
     #[error(

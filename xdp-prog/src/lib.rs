@@ -1,4 +1,4 @@
-//! The steering program, its maps, and the guard on tc egress.
+//! The steering program, its maps, and on tc the guard (egress) and the shield (ingress).
 //!
 //! [`Steering`] puts `bpf/steer.bpf.c` on every port and fills its maps. Programs, links and maps
 //! are pinned in a bpffs: they stay in force when this process ends, however it ends, and the next
@@ -16,7 +16,6 @@
 
 mod error;
 mod flows;
-mod guard;
 mod maps;
 mod namespace;
 mod pin;
@@ -26,6 +25,7 @@ mod sockets;
 mod steering;
 mod sys;
 mod tables;
+mod tc;
 mod trial;
 
 use std::net::{IpAddr, SocketAddr};
@@ -58,8 +58,8 @@ pub enum Mode {
     /// a packet of its own on the way here.
     Native,
     /// On skbs, behind the driver: a packet that the peer's offload left whole, up to 64 KiB, is one
-    /// packet here too (Linux 6.9 for those that are not linear). What was redirected into the interface
-    /// by tc goes past the program.
+    /// packet here too (Linux 6.9 for those that are not linear). What a tc program redirected into the
+    /// interface goes past it, and is dropped by the shield if steering would have had it.
     Generic,
 }
 

@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::{Action, Capture, CaptureKind, Error, FlowTuple, Port, Result, Side, Source, sys};
 
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 pub const SCOPE_INBOUND: u32 = 0xffff_ffff;
 pub const SCOPE_GUARDED: u32 = 0xffff_fffe;
 
@@ -31,7 +31,7 @@ pub const NAMES: [&str; 12] = [
 ];
 
 /// `enum outcome`, in its order.
-pub const OUTCOMES: [&str; 15] = [
+pub const OUTCOMES: [&str; 16] = [
     "pass",
     "passed_unmatched",
     "passed_absent",
@@ -47,6 +47,7 @@ pub const OUTCOMES: [&str; 15] = [
     "drop_absent",
     "drop_vlan",
     "guard_drop",
+    "shield_drop",
 ];
 
 /// A map and its name.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::maps::{self, LAYOUT, NAMES};
-use crate::{Error, Options, Result, guard, namespace, sys};
+use crate::tc::Filter;
+use crate::{Error, Options, Result, namespace, sys};
 
 /// ELF structures are read in place: they want alignment, which bytes alone do not have.
 #[repr(C, align(8))]
@@ -54,7 +55,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
         ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
     let mut object = object.load().map_err(Error::bpf(
-        "loading the steering programs (needed: Linux 6.1 or later, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",
+        "loading the steering programs (needed: Linux 6.6 or later, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",
     ))?;
     for mut map in object.maps_mut() {
         if let Some(name) = name_of(&map)
@@ -161,8 +162,8 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 /// Takes the program of a pinned link off its interface, and the name away.
 pub fn take_off(path: &Path) -> Result<()> {
     if let Some(link) = open_link(path)? {
-        // An interface that is gone has taken its program along.
-        let _ = sys::detach_link(link.as_fd());
+        // No error if the interface is gone: it has taken its program along.
+        sys::detach_link(link.as_fd()).map_err(Error::system(format!("taking off {}", path.display())))?;
     }
     unpin(path)
 }
@@ -189,15 +190,16 @@ pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
         return Err(Error::NotBpffs { path: pin_directory.to_owned() });
     }
     let ports = pin_directory.join("ports");
-    // Guards go with their interfaces: those of a namespace that is gone are gone.
+    // Filters go with their interfaces: those of a namespace that is gone are gone.
     if namespace::is_ours(pin_directory)?
         && ports.exists()
         && let Ok(map) = MapHandle::from_pinned_path(&ports)
     {
         for key in map.keys() {
             let Some(interface) = key.try_into().ok().map(u32::from_ne_bytes) else { continue };
-            if guard::detach(interface) {
-                removed.push(format!("guard on tc egress of interface {}", interface_label(interface)));
+            for filter in Filter::ALL.into_iter().filter(|filter| filter.detach(interface)) {
+                let (name, direction) = (filter.name(), filter.direction());
+                removed.push(format!("{name} on tc {direction} of interface {}", interface_label(interface)));
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn attach(program: BorrowedFd, directory: &Path, port: &Port, index: u32) ->
             let mode = mode(program, index);
             if mode.is_some_and(|mode| mode != port.mode) {
                 let (is, wanted) = (mode.map_or("", Mode::name), port.mode.name());
-                tracing::warn!(interface, "its XDP mode stays {is} until `sluice detach`; {wanted} is configured");
+                tracing::error!(interface, "its XDP mode stays {is} until `sluice detach`; {wanted} is configured");
             }
             return Ok(true);
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use libbpf_rs::{MapCore, MapFlags, Object, ProgramMut};
 
 use crate::maps::{self, OUTCOMES, Table};
+use crate::tc::Filter;
 use crate::{
-    Error, FlowTuple, Flows, MAX_PORTS, Mode, Options, Port, Result, Side, Sockets, guard, namespace, pin, port,
+    Error, FlowTuple, Flows, MAX_PORTS, Mode, Options, Port, Result, Side, Sockets, namespace, pin, port,
 };
 
 /// The programs, attached. Dropping it leaves them in force; see [`crate::detach`].
@@ -95,8 +96,8 @@ impl Steering {
     }
 
     /// Programs on one port. The ports map first, since a program on an unknown interface passes
-    /// everything; the guard last, since an interface that turns out to be somebody else's may have
-    /// their guard, and nothing is captured or open that was not before.
+    /// everything; the filters last, since an interface that turns out to be somebody else's may have
+    /// their filters, and nothing is captured or open that was not before.
     fn put_on(&self, index: u16) -> Result<()> {
         let Attached { port, interface } = self.attached(index)?;
         let key = interface.to_ne_bytes();
@@ -109,13 +110,16 @@ impl Steering {
             }
             return Err(error);
         }
-        match port.side {
-            Side::Inside => guard::attach(self.program("guard")?.as_fd(), &port.interface, *interface),
-            Side::Outside => {
-                guard::detach(*interface);
-                Ok(())
+        // Of the mode that it is in: a pinned link keeps its own.
+        let generic = port::mode(steer.as_fd(), *interface) != Some(Mode::Native);
+        for (filter, wanted) in [(Filter::Guard, port.side == Side::Inside), (Filter::Shield, generic)] {
+            if wanted {
+                filter.attach(self.program(filter.name())?.as_fd(), &port.interface, *interface)?;
+            } else {
+                filter.detach(*interface);
             }
         }
+        Ok(())
     }
 
     /// Takes programs off interfaces that are no port any more.
@@ -131,7 +135,9 @@ impl Steering {
         for key in self.port_table.entries()?.keys() {
             let interface = key.as_slice().try_into().map(u32::from_ne_bytes).unwrap_or(0);
             if !self.ports.values().any(|at| at.interface == interface) {
-                guard::detach(interface);
+                for filter in Filter::ALL {
+                    filter.detach(interface);
+                }
                 self.port_table.remove(key)?;
             }
         }

@@ -36,21 +36,38 @@ impl Steering {
     /// What the guard says about a frame that the kernel sends to an inside port.
     pub fn try_guard(&self, frame: &[u8]) -> Result<Verdict> {
         let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
-        match run(self.program("guard")?, input)? {
-            0 => Ok(Verdict::Pass),
-            _ => Ok(Verdict::Drop),
-        }
+        filtered(run(self.program("guard")?, input)?)
+    }
+
+    /// What the shield says about a frame that comes out of a port's interface.
+    pub fn try_shield(&self, port: u16, frame: &[u8]) -> Result<Verdict> {
+        let interface = self.attached(port)?.interface;
+        // struct __sk_buff, as far as its eleventh word, ifindex.
+        let mut context: Vec<u8> = [0; 10].into_iter().chain([interface]).flat_map(u32::to_ne_bytes).collect();
+        let input = ProgramInput { context_in: Some(&mut context), data_in: Some(frame), ..ProgramInput::default() };
+        filtered(run(self.program("shield")?, input)?)
     }
 
     /// How many instructions the kernel's verifier walked through each program when it was loaded.
     /// A gateway that was killed steers nothing new until that is done.
-    pub fn verified_instructions(&self) -> Result<[(&'static str, u32); 2]> {
+    pub fn verified_instructions(&self) -> Result<[(&'static str, u32); 3]> {
         let count = |name| {
             sys::verified_instructions(self.program(name)?.as_fd())
                 .map_err(Error::system(format!("asking about the program {name}")))
                 .map(|count| (name, count))
         };
-        Ok([count("steer")?, count("guard")?])
+        Ok([count("steer")?, count("guard")?, count("shield")?])
+    }
+}
+
+/// What a filter said (<linux/pkt_cls.h>).
+fn filtered(action: u32) -> Result<Verdict> {
+    const UNSPEC: u32 = -1i32 as u32;
+    const SHOT: u32 = 2;
+    match action {
+        UNSPEC => Ok(Verdict::Pass),
+        SHOT => Ok(Verdict::Drop),
+        other => Err(Error::Invalid { what: format!("a program on tc said {other}") }),
     }
 }
 

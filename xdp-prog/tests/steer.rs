@@ -73,6 +73,7 @@ fn steering(change: impl FnOnce(&mut xdp_prog::Options)) -> Steering {
         flow(OUT0, "198.18.9.9:5000", "198.18.1.2:3000"),
         flow(OUT0, "[2001:db8:9::9]:5000", "[2001:db8:1::2]:3000"),
         flow(OUT0, "198.18.5.5:443", "198.18.1.2:6000"),
+        flow(OUT0, "198.18.9.9:5001", "198.18.1.4:3000"),
     ] {
         assert!(flows.insert(&flow).unwrap());
     }
@@ -277,6 +278,7 @@ fn segments_and_errors_of_our_flows_never_reach_the_kernel() {
             ("RST", OUT0, tcp("198.18.9.9:5000", "198.18.1.2:3000", 4).bytes(), to, flow),
             ("IPv6", OUT0, tcp("[2001:db8:9::9]:5000", "[2001:db8:1::2]:3000", ACK).bytes(), to, flow),
             ("tagged", OUT0, Frame { tags: 1, ..tcp("198.18.9.9:5000", "198.18.1.2:3000", ACK) }.bytes(), to, flow),
+            ("of a capture that is gone", OUT0, tcp("198.18.9.9:5001", "198.18.1.4:3000", ACK).bytes(), to, flow),
             ("the far server's", OUT0, tcp("198.18.5.5:443", "198.18.1.2:6000", SYN_ACK).bytes(), to, flow),
             ("unreachable", OUT0, error4(3, &quote), to, error),
             ("time exceeded", OUT0, error4(11, &quote), to, error),

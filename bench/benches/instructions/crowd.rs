@@ -28,7 +28,7 @@ const CLIENTS: [&str; 2] = ["frontend", "batch"];
 const SERVER: &str = "backend";
 const FIRST_PORT: u16 = 10_000;
 
-/// Connections that begin at once: as many flights of crypto as a turn takes.
+/// Connections that begin at once.
 const AT_ONCE: usize = 4;
 /// Bytes of a write. Rings hold a whole number of them: one that is cut where a ring begins anew
 /// makes two records, and would do so more often where fewer connections write more.

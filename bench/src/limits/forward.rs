@@ -65,7 +65,7 @@ const IP_LENGTH: std::ops::Range<usize> = 16..18;
 const WINDOW: u64 = 192;
 /// Payload that the sender's schedule hands over at once, as the bulk cases do.
 const BLOCK: u32 = 128 * 1024;
-/// Spun, like a worker, before it sleeps.
+/// Spun before it sleeps: as long as a worker does at most.
 const SPIN: Duration = Duration::from_micros(50);
 /// Seconds for the cables of a way.
 const LAYING: f64 = 1.0;

@@ -43,16 +43,19 @@ fn tc(interface: &str) -> Line {
     }
 }
 
-/// Filters of a listing of tc's that are not our guard. Each has a line with its handle, which u32 writes
+/// Filters of a listing of tc's that are not ours. Each has a line with its handle, which u32 writes
 /// as table::item; one without only opens a priority or a table.
 fn foreign(listing: &str) -> usize {
     let one = |line: &&str| line.contains(" handle ") || (line.contains(" fh ") && line.contains("::"));
     let filters = listing.lines().filter(|line| line.starts_with("filter")).filter(one);
-    filters.filter(|line| !GUARD.iter().all(|sign| line.contains(sign))).count()
+    filters.filter(|line| !is_ours(line)).count()
 }
 
-/// What `xdp-prog` gives its guard: priority, handle, and the program's name.
-const GUARD: [&str; 3] = [" pref 81 bpf ", " handle 0x51 ", " name guard "];
+/// What `xdp-prog` gives its guard and its shield: priority, handle, and the program's name.
+fn is_ours(line: &str) -> bool {
+    [" pref 81 bpf ", " handle 0x51 "].iter().all(|sign| line.contains(sign))
+        && [" name guard ", " name shield "].iter().any(|name| line.contains(name))
+}
 
 #[cfg(test)]
 mod tests {
@@ -70,6 +73,7 @@ mod tests {
         for (name, listing, want) in [
             ("nothing", String::new(), 0),
             ("ours", OURS.into(), 0),
+            ("ours, on ingress", OURS.replace("name guard", "name shield"), 0),
             ("a program of somebody else", bpf.clone(), 1),
             ("both", format!("{OURS}{bpf}"), 1),
             ("a u32 filter", theirs.into(), 1),

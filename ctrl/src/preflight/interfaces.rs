@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
-use snapshot::{Port, Side, XdpMode};
+use snapshot::{Port, Side, XdpMode, kernel_version};
 
 use super::{Line, read};
 use crate::config::Gateway;
@@ -65,8 +65,11 @@ fn port_lines(port: &Port, gateway: &Gateway, links: &[LinkMessage]) -> Vec<Line
     let Some(link) = links.iter().find(named) else {
         return vec![Line::wrong(subject, "there is no such interface here")];
     };
-    let mut lines = vec![state(&subject, port, link), mode(&subject, port, link), queues(&subject, port, gateway)];
-    lines.extend(attached(&subject, link));
+    let kernel = kernel_version(&read("/proc/sys/kernel/osrelease").unwrap_or_default());
+    let mode = port.xdp.on(&driver(port, link), kernel);
+    let mut lines = vec![state(&subject, port, link), runs(&subject, mode, &driver(port, link))];
+    lines.push(queues(&subject, port, gateway));
+    lines.extend(attached(&subject, mode, link));
     lines
 }
 
@@ -101,19 +104,18 @@ fn driver(port: &Port, link: &LinkMessage) -> String {
     kind.or(device).unwrap_or_else(|| "unknown".into())
 }
 
-fn mode(subject: &str, port: &Port, link: &LinkMessage) -> Line {
-    let driver = driver(port, link);
-    let native = NATIVE.contains(&driver.as_str());
-    match port.xdp {
-        XdpMode::Generic if native && driver != "veth" => {
+/// Whether the driver can do what is asked of it.
+fn runs(subject: &str, mode: XdpMode, driver: &str) -> Line {
+    match (mode, NATIVE.contains(&driver)) {
+        (XdpMode::Generic, true) if driver != "veth" => {
             Line::note(subject, format!("driver {driver} runs XDP natively, which is faster than the generic mode"))
         }
-        XdpMode::Generic => Line::note(
+        (XdpMode::Generic, _) => Line::fine(
             subject,
-            format!("driver {driver}: XDP in generic mode, which packets do not meet that a tc program redirects here"),
+            format!("driver {driver}: XDP in generic mode; captured packets that a tc program redirects here are dropped"),
         ),
-        XdpMode::Auto | XdpMode::Native if native => Line::fine(subject, format!("driver {driver} runs XDP natively")),
-        XdpMode::Auto | XdpMode::Native => {
+        (XdpMode::Auto | XdpMode::Native, true) => Line::fine(subject, format!("driver {driver} runs XDP natively")),
+        (XdpMode::Auto | XdpMode::Native, false) => {
             Line::note(subject, format!("driver {driver} is not known to run XDP natively; attaching will tell"))
         }
     }
@@ -142,18 +144,28 @@ fn queues(subject: &str, port: &Port, gateway: &Gateway) -> Line {
     }
 }
 
-fn attached(subject: &str, link: &LinkMessage) -> Option<Line> {
+/// What is on the interface already. A pinned program of ours keeps its mode over a restart, whatever the
+/// configuration says by then.
+fn attached(subject: &str, wanted: XdpMode, link: &LinkMessage) -> Option<Line> {
     let xdp = link.attributes.iter().find_map(|a| if let LinkAttribute::Xdp(x) = a { Some(x) } else { None })?;
     let mode = xdp.iter().find_map(|x| if let LinkXdp::Attached(mode) = x { Some(*mode) } else { None })?;
     let id = xdp.iter().find_map(|x| if let LinkXdp::ProgId(id) = x { Some(*id) } else { None });
-    match mode {
-        XdpAttached::None => None,
-        _ => Some(Line::note(
+    let is = match mode {
+        XdpAttached::None => return None,
+        XdpAttached::SocketBuffer => XdpMode::Generic,
+        _ => XdpMode::Native,
+    };
+    let id = id.map_or_else(|| "(unknown)".into(), |id| id.to_string());
+    let name = |mode| if mode == XdpMode::Generic { "generic" } else { "native" };
+    let found = format!("XDP program {id} is attached, in {} mode", name(is));
+    Some(match is == wanted {
+        true => Line::note(
             subject,
-            format!(
-                "XDP program {} is attached: ours if a gateway runs or ran here; another one has to go first",
-                id.map_or_else(|| "(unknown)".into(), |id| id.to_string())
-            ),
-        )),
-    }
+            format!("{found}: ours if a gateway runs or ran here; another one has to go first"),
+        ),
+        false => Line::wrong(
+            subject,
+            format!("{found}, and {} is wanted: stop the gateway, then `sluice detach`", name(wanted)),
+        ),
+    })
 }

@@ -1,7 +1,7 @@
 //! Kernel, privileges, memory, cores, clock.
 
 use rustix::thread::CapabilitySet;
-use snapshot::PortRange;
+use snapshot::{PortRange, kernel_version};
 
 use super::{Line, read};
 use crate::config::Gateway;
@@ -18,9 +18,7 @@ pub fn check(gateway: &Gateway) -> Vec<Line> {
 
 fn kernel() -> Line {
     let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    match version >= OLDEST {
+    match kernel_version(&release) >= OLDEST {
         true => Line::fine("kernel", release),
         false => Line::wrong(
             "kernel",

@@ -143,6 +143,8 @@ pub enum Next {
     Again,
     /// Step it when a segment comes or at this time.
     Wait(Option<Instant>),
+    /// The same, and when its turn for crypto comes: this turn's budget is spent.
+    Queue(Option<Instant>),
     /// It is over: its memory goes back.
     Free,
 }

@@ -48,7 +48,7 @@ impl Session {
     fn begin_connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Option<Progress> {
         match self.connect(cx) {
             Ok(Connected::Begun) => None,
-            Ok(Connected::Later) => Some(Progress::Yield),
+            Ok(Connected::Later) => Some(Progress::Queue),
             Err(reason) => {
                 self.refuse(reason, None, cx);
                 Some(Progress::Moved)
@@ -112,7 +112,7 @@ impl Session {
         let up = self.up.as_mut().expect("handshakes have a leg");
         let result = match shake_hands(up, cx.handshakes) {
             Ok(Some(())) => Ok(()),
-            Ok(None) => return Progress::Yield,
+            Ok(None) => return Progress::Queue,
             Err(failure) => Err(failure),
         };
         let gone = up.conn.ended().is_some() || (up.conn.fin_received() && up.conn.received() == 0);
@@ -263,9 +263,14 @@ impl Session {
             self.refuse(RefuseReason::PlaintextRefused, None, cx);
             return Progress::Moved;
         }
+        // Nobody is there to spend crypto on.
+        if self.down.conn.ended().is_some() {
+            self.refuse(RefuseReason::CallerGone, None, cx);
+            return Progress::Moved;
+        }
         let result = match shake_hands(&mut self.down, cx.handshakes) {
             Ok(Some(())) => Ok(()),
-            Ok(None) => return Progress::Yield,
+            Ok(None) => return Progress::Queue,
             Err(failure) => Err(failure),
         };
         let down = &self.down;

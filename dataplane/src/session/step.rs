@@ -22,6 +22,8 @@ pub(super) enum Progress {
     Moved,
     /// There is more to do, and others are due first.
     Yield,
+    /// Crypto is due, and the turn's budget for it is spent.
+    Queue,
 }
 
 impl Session {
@@ -31,23 +33,25 @@ impl Session {
         if self.compiled.version != cx.compiled.version && self.state != State::Relaying {
             self.review(cx);
         }
-        let mut again = false;
+        let mut progress = Progress::Moved;
         for _ in 0..ROUNDS {
-            match self.advance(cx) {
-                Progress::Moved => {}
-                Progress::Stuck => break,
-                Progress::Yield => {
-                    again = true;
-                    break;
-                }
+            progress = self.advance(cx);
+            if !matches!(progress, Progress::Moved) {
+                break;
             }
         }
-        again |= self.transmit(cx) == Sent::More;
+        let more = self.transmit(cx) == Sent::More;
         // A RST or the last ACK may just have left.
         if self.ending.is_some() && self.is_over(cx.now.mono) {
             return Next::Free;
         }
-        if again { Next::Again } else { Next::Wait(self.wake_at(cx)) }
+        match progress {
+            // Acknowledgements, retransmissions and its deadline do not wait for its turn.
+            Progress::Queue => Next::Queue(if more { Some(cx.now.mono) } else { self.wake_at(cx) }),
+            Progress::Yield => Next::Again,
+            Progress::Moved | Progress::Stuck if more => Next::Again,
+            Progress::Moved | Progress::Stuck => Next::Wait(self.wake_at(cx)),
+        }
     }
 
     fn advance<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {

@@ -11,20 +11,21 @@
 //!   cost of looking for b = Σ pause ≤ b: pause   +   Σ pause > b: b + SLEPT      choose the least
 //! ```
 //!
-//! Bulk is not worth looking for: its throughput does not feel the wake-up, and what gathers meanwhile
-//! is taken and sent on together, which is cheaper than segment by segment (what a NIC's interrupt
-//! moderation is for). A pause that ends with it counts like one that nobody saw the end of.
+//! Bulk ([`Mix`]) is not worth looking for: its throughput does not feel the wake-up, and what gathers
+//! meanwhile is taken and sent on together, which is cheaper than segment by segment (what a NIC's
+//! interrupt moderation is for). A pause that ends with it counts like one that nobody saw the end of.
 //!
 //! Only pauses that were looked at for the full [`LONGEST`] are learned from: how long one would have
 //! been that was slept through cannot be told. One in [`EXPLORE`] is, whatever the bound.
 
-use crate::time::Instant;
+use super::Received;
+use crate::time::{Duration, Instant};
 
 /// The longest that is ever looked, in microseconds.
 const LONGEST: u64 = 50;
 
-/// What having slept is worth in microseconds of looking: so it is worth to look to the end if one pause
-/// in seven ends by then. A wake-up takes about 10 µs of CPU, and 20 to 90 until the worker runs (more on
+/// What having slept is worth in microseconds of looking: so it is worth to look to the end if more than
+/// one pause in six ends by then. A wake-up takes about 10 µs of CPU, and 20 to 90 until the worker runs (more on
 /// a virtual CPU that was halted), and both ends of a ping-pong only stay awake if both look. Measured
 /// from 10 to 300: bulk and busy servers hardly mind, a lone ping-pong needs 150 µs or 55.
 const SLEPT: u64 = 300;
@@ -41,31 +42,40 @@ const NEWEST: u32 = 3;
 /// All weights together.
 const WHOLE: u64 = 1 << 16;
 
-/// Mean length of recent packets from which on they are bulk: where one way's segments and the other
-/// way's acknowledgements mix, it is about a thousand.
-const BULK: u64 = 700;
+/// What makes bulk: packets of so many bytes in the mean (where one way's segments and the other way's
+/// acknowledgements mix, it is about a thousand), and so many bytes a microsecond, which is 0.64 Gbit/s. A
+/// connection that asks for 4 KiB and waits for them, as fast as it can, stays below that.
+const BULK_LENGTH: u64 = 700;
+const BULK_RATE: u64 = 80;
 
-/// The share of a turn's packets in what [`Mix`] knows: 1/16.
-const MIXED: u64 = 16;
+/// For how long what is received is summed up before it is judged.
+const WINDOW: Duration = Duration::from_millis(2);
 
-/// What a worker has received lately, in the mean.
-#[derive(Debug, Default)]
+/// Whether what the worker receives is bulk.
+#[derive(Debug)]
 pub struct Mix {
+    since: Instant,
     bytes: u64,
-    /// In 1/1024, so that few do not vanish.
     packets: u64,
+    bulk: bool,
 }
 
 impl Mix {
-    pub fn add(&mut self, bytes: usize, packets: usize) {
-        if packets > 0 {
-            self.bytes = self.bytes - self.bytes / MIXED + bytes as u64;
-            self.packets = self.packets - self.packets / MIXED + packets as u64 * 1024;
+    pub fn new(now: Instant) -> Self {
+        Self { since: now, bytes: 0, packets: 0, bulk: false }
+    }
+
+    pub fn add(&mut self, received: Received, now: Instant) {
+        self.bytes += received.bytes as u64;
+        self.packets += received.packets as u64;
+        if now - self.since >= WINDOW {
+            let long = self.bytes > self.packets * BULK_LENGTH;
+            *self = Self { bulk: long && self.bytes > (now - self.since).total_micros() * BULK_RATE, ..Self::new(now) };
         }
     }
 
     pub fn is_bulk(&self) -> bool {
-        self.bytes * 1024 > self.packets * BULK
+        self.bulk
     }
 }
 
@@ -192,21 +202,26 @@ mod tests {
     }
 
     #[test]
-    fn segments_with_their_acknowledgements_are_bulk_and_requests_are_not() {
-        let mut mix = Mix::default();
-        assert!(!mix.is_bulk());
-        for (name, lengths, bulk) in [
-            ("segments", &[1514][..], true),
-            ("segments, every second acknowledged", &[1514, 1514, 66], true),
-            ("requests", &[130, 66], false),
-            ("requests, and a long one now and then", &[130, 66, 130, 66, 130, 66, 1514], false),
-            ("trains", &[65_226, 66, 66], true),
-            ("acknowledgements", &[66], false),
+    fn long_packets_in_quick_succession_are_bulk_and_requests_are_not() {
+        for (name, lengths, micros, bulk) in [
+            ("segments", &[1514][..], 12, true),
+            ("segments, every second acknowledged", &[1514, 1514, 66], 24, true),
+            ("trains", &[65_226, 66, 66], 500, true),
+            ("segments now and then", &[1514], 100, false),
+            ("requests", &[130, 66], 1, false),
+            ("4 KiB there and back, one after the other", &[1514, 1514, 1264, 66, 1514, 1514, 1264, 66], 120, false),
+            ("requests, and a long one now and then", &[130, 66, 130, 66, 130, 66, 1514], 10, false),
+            ("acknowledgements", &[66], 1, false),
         ] {
-            (0..200).for_each(|_| lengths.iter().for_each(|length| mix.add(*length, 1)));
+            let mut now = Instant::from_micros(1_000_000);
+            let mut mix = Mix::new(now);
+            for _ in 0..10_000 {
+                now += Duration::from_micros(micros);
+                mix.add(Received { packets: lengths.len(), bytes: lengths.iter().sum() }, now);
+            }
             assert_eq!(mix.is_bulk(), bulk, "{name}");
-            mix.add(0, 0);
-            assert_eq!(mix.is_bulk(), bulk, "{name}: a turn without packets says nothing");
+            mix.add(Received { packets: 1, bytes: 1514 }, now + Duration::from_secs(1));
+            assert!(!mix.is_bulk(), "{name}: and then a second of silence");
         }
     }
 

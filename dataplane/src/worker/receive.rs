@@ -6,7 +6,7 @@ use tcp_stack::Stack;
 
 use super::handoff::Handoff;
 use super::sessions::Sessions;
-use super::{Mailbox, Settings, Worker};
+use super::{Mailbox, Received, Settings, Worker};
 use crate::flow::{FlowKey, FlowRef, FlowTable};
 use crate::io::{BURST, Packet, PacketIo, PortId};
 use crate::parse::{self, Content, IcmpError, IcmpKind, Segment, flags};
@@ -14,8 +14,9 @@ use crate::session::{Reply, Syn, send_frame, send_reset};
 use crate::stats::Total;
 use crate::time::{Clock, Instant};
 
-/// Bursts from one port before the next has its turn.
+/// Bursts from one port before the next has its turn, and bytes: a packet may have 64 KiB.
 const BURSTS_PER_TURN: usize = 4;
+const BYTES_PER_TURN: usize = 512 << 10;
 
 /// What a packet asks for once its frame may be given back.
 enum After {
@@ -28,16 +29,16 @@ enum After {
 }
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
-    /// Everything that arrived, up to a bound a port. Returns how many packets.
-    pub(super) fn receive(&mut self) -> usize {
+    /// Everything that arrived, up to a bound a port.
+    pub(super) fn receive(&mut self) -> Received {
         let mut total = self.receive_handed();
-        let mut bytes = 0;
         for port in (0..self.io.ports() as u16).map(PortId) {
+            let enough = total.bytes + BYTES_PER_TURN;
             for _ in 0..BURSTS_PER_TURN {
                 let count = self.io.rx_burst(port);
                 for index in 0..count {
                     let frame = self.io.bytes(Packet(index));
-                    bytes += frame.len();
+                    total.bytes += frame.len();
                     let handoff = Some(&mut self.handoff);
                     let after = handle(
                         port,
@@ -53,25 +54,27 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                     self.follow_up(port, after);
                 }
                 self.io.release();
-                total += count;
-                if count < BURST {
+                total.packets += count;
+                if count < BURST || total.bytes >= enough {
                     break;
                 }
             }
         }
         self.handoff.wake();
-        self.mix.add(bytes, total);
-        self.mailbox.counters.add(Total::PacketsReceived, total as u64);
+        self.mix.add(total, self.now.mono);
+        self.mailbox.counters.add(Total::PacketsReceived, total.packets as u64);
         total
     }
 
     /// What other cores received for flows of ours.
-    fn receive_handed(&mut self) -> usize {
-        let mut total = 0;
+    fn receive_handed(&mut self) -> Received {
+        let mut total = Received::default();
         for other in 0..self.handoff.others() {
             for _ in 0..BURSTS_PER_TURN * BURST {
                 let Some(mut parcel) = self.handoff.take(other) else { break };
                 let port = parcel.port();
+                total.packets += 1;
+                total.bytes += parcel.frame().len();
                 let after = handle(
                     port,
                     parcel.frame(),
@@ -85,7 +88,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 );
                 self.handoff.back(other, parcel);
                 self.follow_up(port, after);
-                total += 1;
             }
         }
         total

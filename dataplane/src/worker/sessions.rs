@@ -1,4 +1,7 @@
-//! The sessions of a core: a slab of fixed size, and the list of those that want to be stepped.
+//! The sessions of a core: a slab of fixed size, the list of those that want to be stepped, and the
+//! queue of those whose crypto waits for its turn.
+
+use std::collections::VecDeque;
 
 use crate::session::{Session, State};
 
@@ -7,6 +10,10 @@ pub struct Sessions {
     free: Vec<u32>,
     dirty: Vec<u32>,
     is_dirty: Vec<bool>,
+    /// First come, first served. A session that ended may still be in it, or another one in its slot:
+    /// that one is stepped once too often.
+    queue: VecDeque<u32>,
+    is_queued: Vec<bool>,
     /// Sessions in a TCP or TLS handshake.
     opening: usize,
 }
@@ -18,6 +25,8 @@ impl Sessions {
             free: (0..capacity as u32).rev().collect(),
             dirty: Vec::with_capacity(capacity),
             is_dirty: vec![false; capacity],
+            queue: VecDeque::with_capacity(capacity),
+            is_queued: vec![false; capacity],
             opening: 0,
         }
     }
@@ -74,8 +83,27 @@ impl Sessions {
         }
     }
 
-    pub fn any_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+    /// Whether any is marked or queued.
+    pub fn any_due(&self) -> bool {
+        !self.dirty.is_empty() || self.any_queued()
+    }
+
+    /// Puts it at the end of the queue, unless it has its place there.
+    pub fn queue(&mut self, index: u32) {
+        if !std::mem::replace(&mut self.is_queued[index as usize], true) {
+            self.queue.push_back(index);
+        }
+    }
+
+    pub fn any_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The one that has waited longest.
+    pub fn next_queued(&mut self) -> Option<u32> {
+        let index = self.queue.pop_front()?;
+        self.is_queued[index as usize] = false;
+        Some(index)
     }
 
     /// All that are marked, into `out`; they are unmarked.

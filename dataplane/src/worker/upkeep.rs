@@ -142,33 +142,38 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     }
 
     /// Steps what is marked: established sessions first, whose packets leave at once, then those that
-    /// cost crypto, in the order they came, as far as the turn's budget goes.
+    /// have yet to stand. Their crypto is done in the order in which it came to be due, as far as the turn's
+    /// budget goes; all that costs none (acknowledgements, retransmissions, the end) is done now.
     pub(super) fn step_sessions(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.upkeep.batch);
         self.sessions.take_dirty(&mut batch);
+        let any = !batch.is_empty() || self.sessions.any_queued();
         let mut budget = HANDSHAKES_PER_TURN;
-        let mut established = 0;
-        for &index in &batch {
-            if self.sessions.find(index).is_some_and(|session| session.state.is_settled()) {
-                self.step(index, &mut budget);
-                established += 1;
+        let before = batch.len();
+        let mut crypto = self.sessions.any_queued();
+        batch.retain(|&index| {
+            let Some(state) = self.sessions.find(index).map(|session| session.state) else { return false };
+            if state.is_settled() {
+                self.step(index, &mut 0);
             }
-        }
-        if (1..batch.len()).contains(&established) {
+            crypto |= state.is_handshake();
+            !state.is_settled()
+        });
+        if crypto && batch.len() < before {
+            // Nothing of this turn comes after them in less time than a flight takes.
+            self.io.expect_more(false);
             self.io.flush();
         }
-        for &index in &batch {
-            let Some(state) = self.sessions.find(index).map(|session| session.state) else { continue };
-            // Those behind keep their places: looking at each of them in every turn would cost more than
-            // the crypto.
-            if state.is_handshake() && budget == 0 {
-                self.sessions.mark(index);
-            } else if !state.is_settled() {
-                self.step(index, &mut budget);
-            }
+        for index in batch.drain(..) {
+            let mut none = 0;
+            let spend = if self.sessions.any_queued() { &mut none } else { &mut budget };
+            self.step(index, spend);
         }
-        let any = !batch.is_empty();
-        batch.clear();
+        while budget > 0
+            && let Some(index) = self.sessions.next_queued()
+        {
+            self.step(index, &mut budget);
+        }
         self.upkeep.batch = batch;
         any
     }
@@ -176,6 +181,10 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     fn step(&mut self, index: u32, budget: &mut u32) {
         match self.with_session(index, budget, Session::step) {
             Some(Next::Again) => self.sessions.mark(index),
+            Some(Next::Queue(at)) => {
+                self.sessions.queue(index);
+                at.into_iter().for_each(|at| self.timers.arm(index, at));
+            }
             Some(Next::Wait(Some(at))) => self.timers.arm(index, at),
             Some(Next::Wait(None)) | None => {}
             Some(Next::Free) => self.free(index),

@@ -22,6 +22,8 @@ pub struct Setup<'a> {
     pub cables: Cables,
     pub ttl: &'a str,
     pub cores: &'a [u32],
+    /// `ports[].xdp` of all ports.
+    pub xdp: &'a str,
     /// `spec.limits`, as a YAML map on one line.
     pub limits: &'a str,
     /// Files of both configurations.
@@ -41,7 +43,7 @@ pub fn policy() -> String {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { cables: Cables::mtu(1500), ttl: "1h", cores: &[0], limits: "{}", files: &[] }
+        Self { cables: Cables::mtu(1500), ttl: "1h", cores: &[0], xdp: "auto", limits: "{}", files: &[] }
     }
 }
 
@@ -69,7 +71,7 @@ impl Pair {
             cores: setup.cores,
             ttl: setup.ttl,
             unmatched_egress: "refuse",
-            xdp: "auto",
+            xdp: setup.xdp,
             limits: setup.limits,
         };
         let a = settings("node-a", &["in0", "in1", "in2"]);

@@ -100,9 +100,28 @@ pub fn stop(steering: &Steering, workers: Vec<OwnedFd>, captured: &[u8]) {
     panic!("a closed socket is still in the map");
 }
 
-/// What the steering program does with a frame, and the one counter that it raises.
+/// What the steering program does with a frame, and the one counter that it raises. The shield has to
+/// be of the same mind about each: what steering passes it passes, all else it drops.
 pub fn steer(steering: &Steering, port: u16, frame: &[u8]) -> (Verdict, &'static str) {
-    counted(steering, || steering.try_frame(port, 0, frame).unwrap())
+    let steered = counted(steering, || steering.try_frame(port, 0, frame).unwrap());
+    if !fits_an_skb(frame) {
+        return steered;
+    }
+    let shielded = counted(steering, || steering.try_shield(port, frame).unwrap());
+    let want = if steered.0 == Verdict::Pass { (Verdict::Pass, "none") } else { (Verdict::Drop, "shield_drop") };
+    assert_eq!(shielded, want, "the shield, where steering says {steered:?}");
+    steered
+}
+
+/// BPF_PROG_TEST_RUN makes an skb only of what fits a page and has a whole network header
+/// (`bpf_prog_test_run_skb` in net/bpf/test_run.c).
+fn fits_an_skb(frame: &[u8]) -> bool {
+    let header = match frame[12..14] {
+        [0x08, 0x00] => 20,
+        [0x86, 0xdd] => 40,
+        _ => 0,
+    };
+    (14 + header..3_000).contains(&frame.len())
 }
 
 /// What the guard does, with `none` if it counts nothing.
