@@ -12,8 +12,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use snapshot::{Boot, OnAbsent, Side, XdpMode, kernel_version};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
-use crate::io::{PortId, link};
 use crate::io::ports::SteerMap;
+use crate::io::{PortId, link};
 use crate::policy::Captures;
 
 /// Held as long as a process uses what is pinned in a directory, so that nobody takes the programs

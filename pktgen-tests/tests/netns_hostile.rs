@@ -69,7 +69,11 @@ fn nothing_bent_arrives(xdp: &str) {
         }
         let (outside, inside) = (outside.finish().unwrap(), inside.finish().unwrap());
         for (name, _, port, answered) in &cases {
-            assert_eq!(outside.iter().any(|frame| answers(*port)(frame)), *answered, "{xdp}, IPv6 {v6}, {name}: SYN-ACK");
+            assert_eq!(
+                outside.iter().any(|frame| answers(*port)(frame)),
+                *answered,
+                "{xdp}, IPv6 {v6}, {name}: SYN-ACK"
+            );
         }
         let legacy = match Host::Legacy.address(v6) {
             std::net::IpAddr::V4(address) => address.octets().to_vec(),

@@ -27,7 +27,9 @@ fn bytes_are_exact_at(mtu: u32, xdp: &str) {
             let seconds = began.elapsed().as_secs_f64();
             let rate = 2.0 * TOTAL as f64 * 8.0 / seconds / 1e9;
             let family = if v6 { "IPv6" } else { "IPv4" };
-            println!("MTU {mtu}, XDP {xdp}, {family}, {connections} connections: {seconds:.1} s, {rate:.2} Gbit/s both ways");
+            println!(
+                "MTU {mtu}, XDP {xdp}, {family}, {connections} connections: {seconds:.1} s, {rate:.2} Gbit/s both ways"
+            );
         }
         assert_eq!(server.failures(), Vec::<String>::new());
     }

@@ -9,9 +9,7 @@ use libbpf_rs::{MapCore, MapFlags, Object, ProgramMut};
 
 use crate::maps::{self, OUTCOMES, Table};
 use crate::tc::Filter;
-use crate::{
-    Error, FlowTuple, Flows, MAX_PORTS, Mode, Options, Port, Result, Side, Sockets, namespace, pin, port,
-};
+use crate::{Error, FlowTuple, Flows, MAX_PORTS, Mode, Options, Port, Result, Side, Sockets, namespace, pin, port};
 
 /// The programs, attached. Dropping it leaves them in force; see [`crate::detach`].
 #[derive(Debug)]

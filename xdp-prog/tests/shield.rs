@@ -100,9 +100,7 @@ fn rig_in(mode: Mode) -> (Steering, Vec<OwnedFd>, OwnedFd) {
     let workers = rig::workers(&steering);
     let destination = Some("198.18.1.2".parse().unwrap());
     let kind = CaptureKind::Inbound;
-    steering
-        .set_captures(&[Capture { kind, destination, port: 3000, action: Action::Take, protected: true }])
-        .unwrap();
+    steering.set_captures(&[Capture { kind, destination, port: 3000, action: Action::Take, protected: true }]).unwrap();
     let program = redirect_to(index("in0p"));
     let mut hook = TcHookBuilder::new(program.as_fd())
         .ifindex(index("red") as i32)

@@ -112,7 +112,9 @@ fn runs(subject: &str, mode: XdpMode, driver: &str) -> Line {
         }
         (XdpMode::Generic, _) => Line::fine(
             subject,
-            format!("driver {driver}: XDP in generic mode; captured packets that a tc program redirects here are dropped"),
+            format!(
+                "driver {driver}: XDP in generic mode; captured packets that a tc program redirects here are dropped"
+            ),
         ),
         (XdpMode::Auto | XdpMode::Native, true) => Line::fine(subject, format!("driver {driver} runs XDP natively")),
         (XdpMode::Auto | XdpMode::Native, false) => {
@@ -159,10 +161,9 @@ fn attached(subject: &str, wanted: XdpMode, link: &LinkMessage) -> Option<Line> 
     let name = |mode| if mode == XdpMode::Generic { "generic" } else { "native" };
     let found = format!("XDP program {id} is attached, in {} mode", name(is));
     Some(match is == wanted {
-        true => Line::note(
-            subject,
-            format!("{found}: ours if a gateway runs or ran here; another one has to go first"),
-        ),
+        true => {
+            Line::note(subject, format!("{found}: ours if a gateway runs or ran here; another one has to go first"))
+        }
         false => Line::wrong(
             subject,
             format!("{found}, and {} is wanted: stop the gateway, then `sluice detach`", name(wanted)),
