@@ -21,8 +21,9 @@ bench/agree: whether two finished runs of bench/run agree, ratio by ratio.
 Compares every ratio that both reports state (sluice / best peer, and those of the goals). Each has
 an interval: from the least of the one over the most of the other to the most over the least, over
 all rounds, rounded outwards. Two runs agree in a ratio if its intervals overlap, and still do if
-they come as near as the same programs were seen to do on different days (within 1.25 times, for
-p99 and later within 3.5 times); that is shown apart. What rests on a difference that is smaller than its own spread (CPU above none near zero) is too noisy to compare,
+they come as near as the same programs were seen to do in other runs (within 1.25 times; the p99 and
+later of one connection at a fixed rate within 6 times); that is shown apart.
+What rests on a difference that is smaller than its own spread (CPU above none near zero) is too noisy to compare,
 and a run of one round states no spread: neither is an agreement.
 
 Usage: bench/agree [OPTIONS] EARLIER LATER
@@ -74,8 +75,8 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Agree,
-    /// Not within the rounds of either, but within what days differ by.
-    Days,
+    /// Not within the rounds of either, but within what runs differ by.
+    Runs,
     Differ,
     TooNoisy,
     OneRound,
@@ -118,7 +119,7 @@ pub fn compare(earlier: &Summary, later: &Summary, peers: bool) -> Result<Compar
     let same = |a: &Stated, b: &Stated| (&a.case, &a.figure, &a.subject) == (&b.case, &b.figure, &b.subject);
     let pair = |later: &Stated| {
         let earlier = before.iter().find(|earlier| same(earlier, later))?.clone();
-        Some(Compared { verdict: verdict(&earlier.ratio, &later.ratio, &later.figure), earlier, later: later.clone() })
+        Some(Compared { verdict: verdict(&earlier.ratio, &later.ratio, later), earlier, later: later.clone() })
     };
     let ratios: Vec<Compared> = after.iter().filter_map(pair).collect();
     ensure!(!ratios.is_empty(), "the two runs have no ratio in common");
@@ -155,10 +156,10 @@ fn stated(rows: &[Row], peers: bool) -> Vec<Stated> {
 /// How [`goals::ratios`] says that a ratio is to Sluice's own figure.
 const OWN: &str = "sluice";
 
-fn verdict(earlier: &Ratio, later: &Ratio, figure: &str) -> Verdict {
+fn verdict(earlier: &Ratio, later: &Ratio, of: &Stated) -> Verdict {
     match earlier.agrees(later, 1.0) {
         Some(true) => Verdict::Agree,
-        Some(false) if earlier.agrees(later, between_runs(figure)) == Some(true) => Verdict::Days,
+        Some(false) if earlier.agrees(later, between_runs(&of.case, &of.figure)) == Some(true) => Verdict::Runs,
         Some(false) => Verdict::Differ,
         None if [earlier.spread, later.spread].contains(&Spread::NearZero) => Verdict::TooNoisy,
         None => Verdict::OneRound,
@@ -172,7 +173,7 @@ impl Comparison {
 
     /// None: nothing could be compared.
     pub fn all_agree(&self) -> Option<bool> {
-        match (self.count(Verdict::Agree) + self.count(Verdict::Days), self.count(Verdict::Differ)) {
+        match (self.count(Verdict::Agree) + self.count(Verdict::Runs), self.count(Verdict::Differ)) {
             (0, 0) => None,
             (_, differ) => Some(differ == 0),
         }
@@ -189,11 +190,11 @@ impl Comparison {
             cells.push(line(ratio));
         }
         let (agree, differ) = (self.count(Verdict::Agree), self.count(Verdict::Differ));
-        let days = match self.count(Verdict::Days) {
+        let runs = match self.count(Verdict::Runs) {
             0 => String::new(),
-            days => format!(", {days} of them only within what days differ by"),
+            runs => format!(", {runs} of them only within what runs differ by"),
         };
-        let agree = agree + self.count(Verdict::Days);
+        let agree = agree + self.count(Verdict::Runs);
         let (noisy, once) = (self.count(Verdict::TooNoisy), self.count(Verdict::OneRound));
         let once = if once == 0 { String::new() } else { format!("; {once} of one round have no spread") };
         let alone = match self.alone {
@@ -201,7 +202,7 @@ impl Comparison {
             alone => format!("; {alone} are in one of the runs only"),
         };
         format!(
-            "earlier: {}\nlater:   {}\n\n{}\n{agree} agree{days}, {differ} differ; {noisy} are too noisy to \
+            "earlier: {}\nlater:   {}\n\n{}\n{agree} agree{runs}, {differ} differ; {noisy} are too noisy to \
              compare{once}{alone}.\nIn brackets, {RULE}; {DAYS}.\n",
             self.earlier,
             self.later,
@@ -216,7 +217,7 @@ fn line(Compared { earlier, later, verdict }: &Compared) -> Vec<String> {
     let side = |stated: &Stated| format!("{}, {}", stated.ratio, stated.against);
     let verdict = match verdict {
         Verdict::Agree => "agree",
-        Verdict::Days => "agree within days",
+        Verdict::Runs => "agree, as runs do",
         Verdict::Differ => "DIFFER",
         Verdict::TooNoisy => "too noisy to compare",
         Verdict::OneRound => "one round: no spread",
@@ -267,23 +268,22 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_as_near_as_days_do_agrees_and_is_told_apart() {
+    fn what_lies_as_near_as_runs_do_agrees_and_is_told_apart() {
         let run = |figure: &str, sluice| {
             summary(vec![row("sluice", figure, spread(sluice)), row("envoy", figure, spread(1.0))])
         };
         for (figure, later, want) in [
             ("p50", 1.15, Verdict::Agree),
-            ("p50", 1.4, Verdict::Days),
+            ("p50", 1.4, Verdict::Runs),
             ("p50", 1.6, Verdict::Differ),
-            ("p99", 4.0, Verdict::Days),
-            ("p99", 5.0, Verdict::Differ),
+            ("p99", 1.6, Verdict::Differ),
         ] {
             let comparison = compare(&run(figure, 1.0), &run(figure, later), false).unwrap();
             assert_eq!(comparison.ratios[0].verdict, want, "{figure} {later}");
             assert_eq!(comparison.all_agree(), Some(want != Verdict::Differ));
         }
         let text = compare(&run("p50", 1.0), &run("p50", 1.4), false).unwrap().text();
-        assert!(text.contains("1 agree, 1 of them only within what days differ by, 0 differ"), "{text}");
+        assert!(text.contains("1 agree, 1 of them only within what runs differ by, 0 differ"), "{text}");
     }
 
     #[test]

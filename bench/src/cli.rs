@@ -36,6 +36,7 @@ Examples:
   bench/run --case 'memory' --seconds 1
   SLUICE_BIN_DIR=/usr/lib/sluice bench/run --quick      # programs of another build
   BENCH_ENVOY=/usr/bin/envoy bench/run                  # another Envoy
+  BENCH_XDP=native bench/run --case bulk --fresh        # Sluice's ports in their default mode, not generic
 
 Exits with 0 if every sample was taken: every contender came up, verified its clients, and carried
 what it was asked to; with --against, also only if all that can be compared agrees. With 1 if not,

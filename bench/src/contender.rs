@@ -133,6 +133,9 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
     let site = setting.site;
     let policy = policy()?;
     let files = [("policy.yaml", policy.as_str())];
+    // What one sets on a veth whose workloads have no CAP_NET_ADMIN (see `XdpMode`). A word that is none
+    // is for the gateway to refuse.
+    let xdp = std::env::var("BENCH_XDP").unwrap_or_else(|_| "generic".into());
     let configure = |namespace, name, cores: &[u32]| -> Result<Gateway> {
         let settings = Settings {
             name,
@@ -142,7 +145,7 @@ fn sluice(setting: &Setting<'_>, layout: &Layout) -> Result<Running> {
             unmatched_egress: "refuse",
             // Room for the cases with many connections that all come at once.
             limits: "{ sessions: 131072, flows: 524288 }",
-            xdp: "auto",
+            xdp: &xdp,
         };
         let gateway = Gateway::configure(&site.rig, namespace, setting.authority, &settings, &files)?;
         let group = if layout.tls == Tls::PostQuantum { "X25519MLKEM768" } else { "X25519" };

@@ -17,15 +17,16 @@ pub const RULE: &str = "the interval of a ratio is from the least of the one ove
                         over the least, over all rounds, rounded outwards";
 
 /// What a report says of [`between_runs`].
-pub const DAYS: &str = "on another day a ratio of the same programs was seen up to 1.25 × beyond its interval, one of \
-                        a tail (p99 and later) up to 3.5 ×";
+pub const DAYS: &str = "in another run a ratio of the same programs was seen up to 1.23 × beyond its interval, one of \
+                        the p99 or later of one connection at a fixed rate up to 5.2 ×";
 
-/// By which factor a ratio of this figure may lie beyond its interval in another run. Seen in three runs
-/// on two days and two machines (2026-11-22 and two on 2026-11-26, all of the same peers, the first two of
-/// the same Sluice): of 415 ratios 408 had intervals that overlap, three came as near as 1.03, 1.21 and
-/// 1.24, and four, tails of one connection at a fixed rate, as near as 1.8 to 3.5.
-pub fn between_runs(figure: &str) -> f64 {
-    if figure.starts_with("p99") { 3.5 } else { 1.25 }
+/// By which factor a ratio may lie beyond its interval in another run. Seen between peers, whose programs
+/// were the same, in four runs on two machines (2026-11-22, three on 2026-11-26), each with each: of 858
+/// ratios 847 had intervals that overlap, eight came as near as 1.01 to 1.23, and three, nginx's p99 of
+/// one connection at 2000/s, as near as 1.8 to 5.2: one pause of the machine decides that.
+pub fn between_runs(case: &str, figure: &str) -> f64 {
+    let one_pause = case.starts_with("round trip, 1 connection, 2000/s") && figure.starts_with("p99");
+    if one_pause { 6.0 } else { 1.25 }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -221,6 +222,13 @@ pub mod tests {
         assert_eq!(ratio(1.0, 1.2).agrees(&ratio(1.51, 1.6), 1.25), Some(false));
         let none = Ratio { value: 1.0, spread: Spread::NearZero };
         assert_eq!(none.agrees(&ratio(1.0, 1.2), 3.5), None);
+    }
+
+    #[test]
+    fn only_the_tail_that_one_pause_decides_has_more_room_between_runs() {
+        let alone = "round trip, 1 connection, 2000/s, MTU 1500/1500, offload on";
+        assert_eq!([between_runs(alone, "p99.9"), between_runs(alone, "p50")], [6.0, 1.25]);
+        assert_eq!(between_runs("isolation, storm 10x, MTU 1500/1500, offload on", "p99"), 1.25);
     }
 
     #[test]

@@ -351,7 +351,7 @@ fn check_says_what_the_machine_lacks() {
     let check = ["check", "--config", directory.to_str().unwrap()];
     let text = node.sluice(&check);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("✓ port in0: driver veth: XDP in generic mode"), "{text}");
+    assert!(text.contains("port in0: driver veth runs XDP natively"), "{text}");
     assert!(text.contains("! port in0: up, MTU 1500; up to 65535"), "{text}");
     assert!(text.contains("✓ identity source: opens"), "{text}");
     node.write("gateway.yaml", &node.gateway("1h").replace("out0", "out7").replace("cores: [0]", "cores: [999]"));

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use snapshot::{Boot, OnAbsent, Side, XdpMode, kernel_version};
+use snapshot::{Boot, OnAbsent, Side};
 use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
+use crate::io::PortId;
 use crate::io::ports::SteerMap;
-use crate::io::{PortId, link};
 use crate::policy::Captures;
 
 /// Held as long as a process uses what is pinned in a directory, so that nobody takes the programs
@@ -138,10 +138,11 @@ impl SteeringPlane {
 
     /// The port's link came, came back, or changed.
     pub fn link_changed(&mut self, port: PortId, index: u32) -> Result<(), Error> {
-        let known = &mut self.links[usize::from(port.0)];
-        if known.replace(index).is_some_and(|before| before != index) {
+        if self.links[usize::from(port.0)].is_some_and(|before| before != index) {
             self.steering.reattach(port.0)?;
         }
+        // Only now: what failed is tried again with the next change.
+        self.links[usize::from(port.0)] = Some(index);
         Ok(())
     }
 
@@ -159,12 +160,7 @@ impl SteeringPlane {
 }
 
 fn mode(port: &snapshot::Port) -> xdp_prog::Mode {
-    let driver = link::driver(&port.interface).unwrap_or_default();
-    let kernel = kernel_version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
-    match port.xdp.on(&driver, kernel) {
-        XdpMode::Auto | XdpMode::Native => xdp_prog::Mode::Native,
-        XdpMode::Generic => xdp_prog::Mode::Generic,
-    }
+    if port.xdp.is_generic() { xdp_prog::Mode::Generic } else { xdp_prog::Mode::Native }
 }
 
 fn source(source: &crate::policy::captures::Source) -> Source {

@@ -32,9 +32,8 @@ fn guards(node: &Namespace) -> Vec<&'static str> {
     PORTS.into_iter().filter(on).collect()
 }
 
-/// What `auto` comes to on a veth.
-fn generic(ports: &[&'static str]) -> Vec<(&'static str, &'static str)> {
-    ports.iter().map(|port| (*port, "generic")).collect()
+fn native(ports: &[&'static str]) -> Vec<(&'static str, &'static str)> {
+    ports.iter().map(|port| (*port, "native")).collect()
 }
 
 #[test]
@@ -56,7 +55,7 @@ fn a_port_with_a_program_of_another_is_named_and_taken_once_that_one_is_gone() {
     // Its programs stay in force, as they should: now they are in the way.
     other.stop().unwrap();
     let before = programs(&node);
-    assert_eq!(before, generic(&["in1", "out0"]));
+    assert_eq!(before, native(&["in1", "out0"]));
 
     pair.node_a.launch().unwrap();
     let said = wait_until("it says what is in the way, and is started again", Duration::from_secs(20), || {
@@ -74,7 +73,7 @@ fn a_port_with_a_program_of_another_is_named_and_taken_once_that_one_is_gone() {
 
     assert!(other.at(&node, "detach").unwrap().ok().unwrap().contains("steering program on interface in1"));
     pair.node_a.wait_ready().unwrap();
-    assert_eq!(programs(&node), generic(&PORTS));
+    assert_eq!(programs(&node), native(&PORTS));
 }
 
 #[test]
@@ -85,7 +84,7 @@ fn detach_is_refused_while_a_gateway_runs_and_from_elsewhere_and_then_leaves_not
     pair.node_a.wait_ready().unwrap();
     let pins = pair.node_a.pins().to_owned();
     let all = || (programs(&node), guards(&node), Path::new(&pins).exists());
-    let attached = (generic(&PORTS), vec!["in0", "in1", "in2"], true);
+    let attached = (native(&PORTS), vec!["in0", "in1", "in2"], true);
     assert_eq!(all(), attached);
 
     let check = pair.node_a.at(&node, "check").unwrap().stdout;
@@ -96,7 +95,7 @@ fn detach_is_refused_while_a_gateway_runs_and_from_elsewhere_and_then_leaves_not
     let check = pair.node_a.at(&node, "check").unwrap().stdout;
     assert!(check.contains("tc on in0: 1 filters of others"), "{check}");
 
-    assert!(check.contains("generic mode: ours if a gateway runs"), "{check}");
+    assert!(check.contains("native mode: ours if a gateway runs"), "{check}");
 
     let refused = pair.node_a.at(&node, "detach").unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -109,11 +108,11 @@ fn detach_is_refused_while_a_gateway_runs_and_from_elsewhere_and_then_leaves_not
 
     // A pinned program keeps its mode, and `check` says what that means for another one.
     let gateway = pair.node_a.directory().join("gateway.yaml");
-    let changed = fs::read_to_string(&gateway).unwrap().replace("xdp: auto", "xdp: native");
+    let changed = fs::read_to_string(&gateway).unwrap().replace("xdp: auto", "xdp: generic");
     fs::write(&gateway, changed).unwrap();
     let check = pair.node_a.at(&node, "check").unwrap();
     assert_eq!(check.status.code(), Some(1), "{check:?}");
-    let says = "attached, in generic mode, and native is wanted: stop the gateway, then `sluice detach`";
+    let says = "is attached, in native mode, which is not what is configured, and stays so: `sluice detach`";
     assert_eq!(check.stdout.matches(says).count(), PORTS.len(), "{check:?}");
 
     // There the same numbers are other interfaces.

@@ -52,6 +52,6 @@ fn bytes_are_exact_at_mtu_65535() {
 }
 
 #[test]
-fn bytes_are_exact_at_mtu_1500_in_native_mode() {
-    bytes_are_exact_at(1500, "native");
+fn bytes_are_exact_at_mtu_1500_in_generic_mode() {
+    bytes_are_exact_at(1500, "generic");
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The steering program (XDP, ingress of every port), the shield behind it (tc, ingress of ports in
- * generic mode) and the guard (tc, egress of inside ports).
+/* The steering program (XDP, ingress of every port), the shield behind it (tc, ingress of every port)
+ * and the guard (tc, egress of inside ports).
  *
  * Steering takes the TCP connections that Sluice answers for out of the kernel's hands and gives
  * them to the AF_XDP socket of their port and queue. It decides nothing about identity: it may
@@ -132,12 +132,17 @@ static __always_inline void pull(struct __sk_buff *skb)
 		bpf_skb_pull_data(skb, skb->len < 256 ? skb->len : 256);
 }
 
-/* In generic mode the kernel does not run XDP on a packet that a tc program redirected into the
- * interface (skb_is_redirected() in net/core/dev.c), so a workload that may load one could get
- * around steering. All that steering lets by comes past here as well, and what it takes or drops
- * never does: so what it would have taken or dropped has not met it, and is dropped.
+/* Packets get past XDP. In generic mode all that tc or nft redirected into the interface
+ * (skb_is_redirected() in net/core/dev.c), in native mode what the driver does not hand over itself:
+ * bpf_redirect_peer() and redirects to ingress. All that steering lets by comes past here as well, and
+ * what it takes or drops never does: so what it would have taken or dropped has not met it, and is
+ * dropped.
  *
- * Others' filters go on behind us: UNSPEC, not OK, which would end the list.
+ * It is no wall in generic mode. A packet that an IFB device sent on is marked to skip tc once
+ * (tc_skip_classify), and who may make such a device beyond the port can redirect it here. And filters
+ * that stand before this one decide for themselves.
+ *
+ * UNSPEC, not OK, which would end the list for those behind.
  */
 SEC("tc")
 int shield(struct __sk_buff *skb)

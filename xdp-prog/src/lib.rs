@@ -58,8 +58,8 @@ pub enum Mode {
     /// a packet of its own on the way here.
     Native,
     /// On skbs, behind the driver: a packet that the peer's offload left whole, up to 64 KiB, is one
-    /// packet here too (Linux 6.9 for those that are not linear). What a tc program redirected into the
-    /// interface goes past it, and is dropped by the shield if steering would have had it.
+    /// packet here too (Linux 6.9 for those that are not linear). What was redirected into the interface
+    /// goes past it, and meets the shield, unless it was sent past that as well.
     Generic,
 }
 

@@ -88,19 +88,23 @@ impl Steering {
         self.renumber_flows()?;
         let indices: Vec<u16> = self.ports.keys().copied().collect();
         for index in indices {
-            self.put_on(index)?;
+            self.put_on(index, false)?;
         }
         self.leave_others()
     }
 
     /// Programs on one port. The ports map first, since a program on an unknown interface passes
-    /// everything; the filters last, since an interface that turns out to be somebody else's may have
-    /// their filters, and nothing is captured or open that was not before.
-    fn put_on(&self, index: u16) -> Result<()> {
+    /// everything. Then the filters, if the interface is known to be ours: captures may be in force, and
+    /// nothing is to come by before the shield stands. One that turns out to be somebody else's may have
+    /// their filters, so there steering is tried first.
+    fn put_on(&self, index: u16, ours: bool) -> Result<()> {
         let Attached { port, interface } = self.attached(index)?;
         let key = interface.to_ne_bytes();
         let known = self.port_table.value(&key)?.is_some();
         self.port_table.put(&key, &maps::port(port))?;
+        if ours || known {
+            self.put_filters_on(port, *interface)?;
+        }
         let steer = self.program("steer")?;
         if let Err(error) = port::attach(steer.as_fd(), &self.pin_directory, port, *interface) {
             if !known {
@@ -108,16 +112,20 @@ impl Steering {
             }
             return Err(error);
         }
-        // Of the mode that it is in: a pinned link keeps its own.
-        let generic = port::mode(steer.as_fd(), *interface) != Some(Mode::Native);
-        for (filter, wanted) in [(Filter::Guard, port.side == Side::Inside), (Filter::Shield, generic)] {
-            if wanted {
-                filter.attach(self.program(filter.name())?.as_fd(), &port.interface, *interface)?;
-            } else {
-                filter.detach(*interface);
+        self.put_filters_on(port, *interface)
+    }
+
+    fn put_filters_on(&self, port: &Port, interface: u32) -> Result<()> {
+        let shield = Filter::Shield;
+        shield.attach(self.program(shield.name())?.as_fd(), &port.interface, interface)?;
+        let guard = Filter::Guard;
+        match port.side {
+            Side::Inside => guard.attach(self.program(guard.name())?.as_fd(), &port.interface, interface),
+            Side::Outside => {
+                guard.detach(interface);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Takes programs off interfaces that are no port any more.
@@ -190,7 +198,7 @@ impl Steering {
         if let Some(attached) = self.ports.get_mut(&port) {
             attached.interface = interface;
         }
-        self.put_on(port)?;
+        self.put_on(port, true)?;
         self.leave_others()
     }
 

@@ -1,4 +1,4 @@
-//! The programs on tc: the guard on egress of inside ports, the shield on ingress of those in generic mode.
+//! The programs on tc: the guard on egress of inside ports, the shield on ingress of all.
 //!
 //! A tc filter is held by the interface, not by a descriptor: it outlives this process like the
 //! pinned links do. Ours have a handle and a priority of their own, so that adoption replaces them in

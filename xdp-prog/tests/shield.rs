@@ -1,5 +1,5 @@
-//! Real packets past the steering program: what a tc program redirected into a port in generic mode does
-//! not meet it, and meets the shield.
+//! Real packets past the steering program: what a tc program redirected into a port in generic mode, or
+//! to the ingress of one in native mode, does not meet it, and meets the shield.
 
 mod rig;
 
@@ -13,8 +13,12 @@ use rig::frame::{ACK, SYN, tcp, udp};
 use rig::{IN0, run};
 use xdp_prog::{Action, Capture, CaptureKind, Mode, Steering, Verdict};
 
-/// Loads `return bpf_redirect(interface, 0)` for tc.
-fn redirect_to(interface: u32) -> OwnedFd {
+/// For `bpf_redirect`: out of the interface, or in as if it had been received there.
+const OUT: i32 = 0;
+const IN: i32 = 1;
+
+/// Loads `return bpf_redirect(interface, way)` for tc.
+fn redirect_to(interface: u32, way: i32) -> OwnedFd {
     let instruction = |code: u8, register: u8, immediate: i32| {
         let mut instruction = libbpf_sys::bpf_insn { code, imm: immediate, ..Default::default() };
         instruction.set_dst_reg(register);
@@ -26,7 +30,7 @@ fn redirect_to(interface: u32) -> OwnedFd {
     const BPF_REDIRECT: i32 = 23;
     let program = [
         instruction(MOVE, 1, interface as i32),
-        instruction(MOVE, 2, 0),
+        instruction(MOVE, 2, way),
         instruction(CALL, 0, BPF_REDIRECT),
         instruction(EXIT, 0, 0),
     ];
@@ -89,9 +93,8 @@ fn raised(steering: &Steering, socket: &File, frame: &[u8]) -> Vec<&'static str>
     }
 }
 
-/// in0 in a mode, with a captured service and a worker; `red` redirects all that it sends out of in0p, as a
-/// program beyond the port might.
-fn rig_in(mode: Mode) -> (Steering, Vec<OwnedFd>, OwnedFd) {
+/// in0 in a mode, with a captured service and a worker; `red` redirects all that it sends.
+fn rig_in(mode: Mode, to: &str, way: i32) -> (Steering, Vec<OwnedFd>, OwnedFd) {
     rig::enter();
     rig::add("red");
     let mut options = rig::options();
@@ -101,7 +104,7 @@ fn rig_in(mode: Mode) -> (Steering, Vec<OwnedFd>, OwnedFd) {
     let destination = Some("198.18.1.2".parse().unwrap());
     let kind = CaptureKind::Inbound;
     steering.set_captures(&[Capture { kind, destination, port: 3000, action: Action::Take, protected: true }]).unwrap();
-    let program = redirect_to(index("in0p"));
+    let program = redirect_to(index(to), way);
     let mut hook = TcHookBuilder::new(program.as_fd())
         .ifindex(index("red") as i32)
         .replace(true)
@@ -115,7 +118,7 @@ fn rig_in(mode: Mode) -> (Steering, Vec<OwnedFd>, OwnedFd) {
 
 #[test]
 fn what_was_redirected_around_steering_is_dropped_if_steering_would_have_had_it() {
-    let (steering, _workers, _program) = rig_in(Mode::Generic);
+    let (steering, _workers, _program) = rig_in(Mode::Generic, "in0p", OUT);
     let (straight, around) = (sender("in0p"), sender("red"));
     let captured = tcp("198.18.9.9:40000", "198.18.1.2:3000", SYN).bytes();
     let segment = tcp("198.18.9.9:40000", "198.18.1.2:3000", ACK).bytes();
@@ -132,30 +135,38 @@ fn what_was_redirected_around_steering_is_dropped_if_steering_would_have_had_it(
 }
 
 #[test]
-fn the_native_mode_sees_what_was_redirected_and_needs_no_shield() {
-    let (steering, _workers, _program) = rig_in(Mode::Native);
+fn the_native_mode_sees_what_was_redirected_out_of_the_peer_and_not_what_was_put_in_behind_the_driver() {
     let captured = tcp("198.18.9.9:40000", "198.18.1.2:3000", SYN).bytes();
+    let (steering, _workers, _program) = rig_in(Mode::Native, "in0p", OUT);
     assert_eq!(raised(&steering, &sender("red"), &captured), ["to_worker_syn"]);
-    assert!(!run("tc filter show dev in0 ingress").contains("shield"));
+    rig::leave();
+    drop(steering);
+    let (steering, _workers, _program) = rig_in(Mode::Native, "in0", IN);
+    assert_eq!(raised(&steering, &sender("in0p"), &captured), ["to_worker_syn"], "the rig works");
+    assert_eq!(raised(&steering, &sender("red"), &captured), ["shield_drop"]);
 }
 
 #[test]
-fn the_shield_stands_where_and_as_long_as_the_mode_is_generic() {
+fn the_shield_stands_on_each_port_until_it_is_detached() {
     rig::enter();
-    let shields = |port: &str| run(&format!("tc filter show dev {port} ingress")).matches("name shield").count();
-    let mut generic = rig::options();
-    generic.ports[0].mode = Mode::Generic;
-    generic.ports[2].mode = Mode::Generic;
-    drop(Steering::attach(&generic).unwrap());
-    assert_eq!((shields("in0"), shields("in1"), shields("out0")), (1, 0, 1));
-    // The links keep their mode, so the shields stay, whatever is configured now.
-    drop(Steering::attach(&rig::options()).unwrap());
-    assert_eq!((shields("in0"), shields("in1"), shields("out0")), (1, 0, 1));
+    let shields = || {
+        ["in0", "in1", "out0"]
+            .map(|port| run(&format!("tc filter show dev {port} ingress")).matches("name shield").count())
+    };
+    let mut options = rig::options();
+    options.ports[0].mode = Mode::Generic;
+    let mut steering = Steering::attach(&options).unwrap();
+    assert_eq!(shields(), [1; 3]);
+    // The port comes back while captures are in force.
+    run("ip link del in0");
+    rig::add("in0");
+    steering.reattach(IN0).unwrap();
+    assert_eq!(shields(), [1; 3]);
+    drop(steering);
+    assert_eq!(shields(), [1; 3]);
     let removed = xdp_prog::detach("/mnt/bpf/node".as_ref()).unwrap();
     assert!(removed.iter().any(|line| line == "shield on tc ingress of interface in0"), "{removed:?}");
-    assert_eq!((shields("in0"), shields("out0")), (0, 0));
-    drop(Steering::attach(&rig::options()).unwrap());
-    assert_eq!((shields("in0"), shields("out0")), (0, 0));
+    assert_eq!(shields(), [0; 3]);
 }
 
 /// Of those that onAbsent lets by, none may come around a worker that is there.

@@ -54,38 +54,25 @@ pub enum Checksum {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// See [`XdpMode::on`].
+    /// Native.
     #[default]
     Auto,
     /// In the driver, before there is an skb.
     Native,
-    /// On skbs: what the sender's segmentation offload left whole comes whole. Packets that a tc program
-    /// redirected into the port do not meet it (`skb_is_redirected` in net/core/dev.c): those that are
-    /// captured are dropped behind it.
+    /// On skbs: what the sender's segmentation offload left whole comes whole. Packets that tc or nft
+    /// redirected into the port do not meet it (`skb_is_redirected` in net/core/dev.c), and a shield on tc
+    /// ingress drops those of them that are captured, but for such as were sent past that too
+    /// (`tc_skip_classify`): whoever has CAP_NET_ADMIN beyond the port can.
     Generic,
 }
 
 impl XdpMode {
-    /// What it comes to on an interface of this driver, under this kernel (major and minor). `auto` is
-    /// generic on a veth, since a native program there makes the kernel cut all that the peer sends into
-    /// segments, and native elsewhere. Neither ever becomes the other silently.
-    pub fn on(self, driver: &str, kernel: (u32, u32)) -> Self {
+    pub const fn is_generic(self) -> bool {
         match self {
-            Self::Auto if driver == "veth" && kernel >= FRAGMENTS => Self::Generic,
-            Self::Auto | Self::Native => Self::Native,
-            Self::Generic => Self::Generic,
+            Self::Auto | Self::Native => false,
+            Self::Generic => true,
         }
     }
-}
-
-/// From here on a generic program is given a packet of many fragments as it is; before, the kernel first
-/// makes it one piece of memory, which fails for large ones when memory is short.
-const FRAGMENTS: (u32, u32) = (6, 9);
-
-/// Major and minor of a kernel's release, such as 6.18.44-generic; zero what is no number.
-pub fn kernel_version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// One worker each, pinned to that CPU.
@@ -232,26 +219,6 @@ impl Default for Timeouts {
             user: Duration::from_secs(120),
             half_close: Duration::from_secs(300),
             drain: Duration::from_secs(30),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn auto_is_generic_on_a_veth_of_a_kernel_that_can_and_native_elsewhere() {
-        for (chosen, driver, release, want) in [
-            (XdpMode::Auto, "veth", "6.18.44-fc", XdpMode::Generic),
-            (XdpMode::Auto, "veth", "6.9.0", XdpMode::Generic),
-            (XdpMode::Auto, "veth", "6.8.12-generic", XdpMode::Native),
-            (XdpMode::Auto, "veth", "unheard of", XdpMode::Native),
-            (XdpMode::Auto, "ice", "7.0-rc1", XdpMode::Native),
-            (XdpMode::Native, "veth", "6.18.0", XdpMode::Native),
-            (XdpMode::Generic, "ice", "6.8.0", XdpMode::Generic),
-        ] {
-            assert_eq!(chosen.on(driver, kernel_version(release)), want, "{chosen:?} on {driver}, {release}");
         }
     }
 }

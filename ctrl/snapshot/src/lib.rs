@@ -25,9 +25,7 @@ pub mod report;
 pub mod state;
 
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
-pub use gateway::{
-    Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode, kernel_version,
-};
+pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode};
 pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload};
 pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};

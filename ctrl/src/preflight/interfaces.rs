@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
-use snapshot::{Port, Side, XdpMode, kernel_version};
+use snapshot::{Port, Side, XdpMode};
 
 use super::{Line, read};
 use crate::config::Gateway;
@@ -65,11 +65,9 @@ fn port_lines(port: &Port, gateway: &Gateway, links: &[LinkMessage]) -> Vec<Line
     let Some(link) = links.iter().find(named) else {
         return vec![Line::wrong(subject, "there is no such interface here")];
     };
-    let kernel = kernel_version(&read("/proc/sys/kernel/osrelease").unwrap_or_default());
-    let mode = port.xdp.on(&driver(port, link), kernel);
-    let mut lines = vec![state(&subject, port, link), runs(&subject, mode, &driver(port, link))];
+    let mut lines = vec![state(&subject, port, link), runs(&subject, port.xdp, &driver(port, link))];
     lines.push(queues(&subject, port, gateway));
-    lines.extend(attached(&subject, mode, link));
+    lines.extend(attached(&subject, port, link));
     lines
 }
 
@@ -110,10 +108,10 @@ fn runs(subject: &str, mode: XdpMode, driver: &str) -> Line {
         (XdpMode::Generic, true) if driver != "veth" => {
             Line::note(subject, format!("driver {driver} runs XDP natively, which is faster than the generic mode"))
         }
-        (XdpMode::Generic, _) => Line::fine(
+        (XdpMode::Generic, _) => Line::note(
             subject,
             format!(
-                "driver {driver}: XDP in generic mode; captured packets that a tc program redirects here are dropped"
+                "driver {driver}: XDP in generic mode, which workloads with CAP_NET_ADMIN can get around: see README"
             ),
         ),
         (XdpMode::Auto | XdpMode::Native, true) => Line::fine(subject, format!("driver {driver} runs XDP natively")),
@@ -148,25 +146,24 @@ fn queues(subject: &str, port: &Port, gateway: &Gateway) -> Line {
 
 /// What is on the interface already. A pinned program of ours keeps its mode over a restart, whatever the
 /// configuration says by then.
-fn attached(subject: &str, wanted: XdpMode, link: &LinkMessage) -> Option<Line> {
+fn attached(subject: &str, port: &Port, link: &LinkMessage) -> Option<Line> {
     let xdp = link.attributes.iter().find_map(|a| if let LinkAttribute::Xdp(x) = a { Some(x) } else { None })?;
     let mode = xdp.iter().find_map(|x| if let LinkXdp::Attached(mode) = x { Some(*mode) } else { None })?;
     let id = xdp.iter().find_map(|x| if let LinkXdp::ProgId(id) = x { Some(*id) } else { None });
-    let is = match mode {
+    let (name, generic) = match mode {
         XdpAttached::None => return None,
-        XdpAttached::SocketBuffer => XdpMode::Generic,
-        _ => XdpMode::Native,
+        XdpAttached::SocketBuffer => ("generic", true),
+        XdpAttached::Driver => ("native", false),
+        _ => ("another", !port.xdp.is_generic()),
     };
     let id = id.map_or_else(|| "(unknown)".into(), |id| id.to_string());
-    let name = |mode| if mode == XdpMode::Generic { "generic" } else { "native" };
-    let found = format!("XDP program {id} is attached, in {} mode", name(is));
-    Some(match is == wanted {
+    let found = format!("XDP program {id} is attached, in {name} mode");
+    let away =
+        format!("`sluice detach` takes ours off a stopped gateway, `ip link set {} xdp off` others", port.interface);
+    Some(match generic == port.xdp.is_generic() {
         true => {
             Line::note(subject, format!("{found}: ours if a gateway runs or ran here; another one has to go first"))
         }
-        false => Line::wrong(
-            subject,
-            format!("{found}, and {} is wanted: stop the gateway, then `sluice detach`", name(wanted)),
-        ),
+        false => Line::wrong(subject, format!("{found}, which is not what is configured, and stays so: {away}")),
     })
 }

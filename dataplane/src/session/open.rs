@@ -110,7 +110,14 @@ impl Session {
 
     pub(super) fn handshake_up<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
         let up = self.up.as_mut().expect("handshakes have a leg");
-        let result = match shake_hands(up, cx.handshakes) {
+        // Of one that is gone only its last word matters, an alert, which costs nothing.
+        let over = up.conn.ended().is_some();
+        if over && up.conn.received() > ALERT {
+            self.refuse(RefuseReason::RefusedByPeer, Some("the far side hung up"), cx);
+            return Progress::Moved;
+        }
+        let mut free = 1;
+        let result = match shake_hands(up, if over { &mut free } else { cx.handshakes }) {
             Ok(Some(())) => Ok(()),
             Ok(None) => return Progress::Queue,
             Err(failure) => Err(failure),
@@ -299,6 +306,9 @@ impl Session {
         self.enter(State::Relaying, cx)
     }
 }
+
+/// An encrypted alert has 24 bytes (RFC 8446 §5.2 and §6); nothing with a signature in it is so short.
+const ALERT: usize = 64;
 
 /// Ciphertext in, crypto, ciphertext out. None: the turn's budget for crypto is spent.
 fn shake_hands(leg: &mut Leg, budget: &mut u32) -> Result<Option<()>, Failure> {

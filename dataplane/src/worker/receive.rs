@@ -14,7 +14,8 @@ use crate::session::{Reply, Syn, send_frame, send_reset};
 use crate::stats::Total;
 use crate::time::{Clock, Instant};
 
-/// Bursts from one port before the next has its turn, and bytes: a packet may have 64 KiB.
+/// Bursts from one port before the next has its turn, and bytes after which no further burst is taken: a
+/// packet may have 64 KiB.
 const BURSTS_PER_TURN: usize = 4;
 const BYTES_PER_TURN: usize = 512 << 10;
 

@@ -150,16 +150,14 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let any = !batch.is_empty() || self.sessions.any_queued();
         let mut budget = HANDSHAKES_PER_TURN;
         let before = batch.len();
-        let mut crypto = self.sessions.any_queued();
         batch.retain(|&index| {
             let Some(state) = self.sessions.find(index).map(|session| session.state) else { return false };
             if state.is_settled() {
                 self.step(index, &mut 0);
             }
-            crypto |= state.is_handshake();
             !state.is_settled()
         });
-        if crypto && batch.len() < before {
+        if batch.len() < before && (!batch.is_empty() || self.sessions.any_queued()) {
             // Nothing of this turn comes after them in less time than a flight takes.
             self.io.expect_more(false);
             self.io.flush();
