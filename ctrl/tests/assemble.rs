@@ -323,7 +323,7 @@ fn policies_name_workloads_by_name_and_by_id_and_their_rules_stand_in_order_with
     assert_eq!((backend.policies.as_slice(), frontend.policies.as_slice()), (&[0, 1][..], &[1, 2][..]));
     let named: Vec<_> =
         snapshot.policies.iter().map(|policy| snapshot.rules[policy.first.0 as usize + 1].clone()).collect();
-    let lines = [84, 75, 66].map(|line| format!("policy.yaml:{line}"));
+    let lines = [86, 77, 68].map(|line| format!("policy.yaml:{line}"));
     for ((rule, name), place) in named.iter().zip(["a", "b", "z"]).zip(&lines) {
         assert_eq!((rule.name.as_str(), &rule.place), (format!("default/{name} spec.rules[1]").as_str(), place));
     }

@@ -10,8 +10,9 @@ const HEAD: &str = "apiVersion: sluice.dev/v1alpha1\nkind: Policy\nmetadata: { n
 
 /// A Policy for `default/a` with these rules, each on a line of its own from line 7 on.
 fn policy(rules: &[&str]) -> String {
-    let rules: String = rules.iter().map(|rule| format!("    - {{ {rule} }}\n")).collect();
-    format!("{HEAD}  workloads: [default/a]\n  rules:\n{rules}")
+    let lines: String = rules.iter().map(|rule| format!("    - {{ {rule} }}\n")).collect();
+    let none = if rules.is_empty() { " []" } else { "" };
+    format!("{HEAD}  workloads: [default/a]\n  rules:{none}\n{lines}")
 }
 
 fn loaded(identity: &str, policy: &str) -> Result<Loaded, Vec<ctrl::config::Diagnostic>> {
@@ -73,9 +74,9 @@ fn each_fault_of_a_policy_is_named_with_its_place_and_what_is_allowed() {
             "conditions that hold never or always",
             policy(&["action: deny, direction: inbound, peers: [], cidrs: [], ports: []"]),
             &[
-                "p.yaml:7:48: error: spec.rules[0].peers: is empty [leave it out where it is no condition]",
-                "p.yaml:7:59: error: spec.rules[0].cidrs: is empty [leave it out where it is no condition]",
-                "p.yaml:7:70: error: spec.rules[0].ports: is empty [leave it out where it is no condition]",
+                "p.yaml:7:50: error: spec.rules[0].peers: is empty [leave it out where it is no condition]",
+                "p.yaml:7:61: error: spec.rules[0].cidrs: is empty [leave it out where it is no condition]",
+                "p.yaml:7:72: error: spec.rules[0].ports: is empty [leave it out where it is no condition]",
             ],
         ),
         (
@@ -84,12 +85,12 @@ fn each_fault_of_a_policy_is_named_with_its_place_and_what_is_allowed() {
                 "action: deny, direction: inbound, cidrs: [198.18.1.1/24, \"::ffff:198.18.1.1\", x], ports: [0, 9-8, y]",
             ]),
             &[
-                "p.yaml:7:49: error: spec.rules[0].cidrs[0]: \"198.18.1.1/24\": has bits set past its length; the network is 198.18.1.0/24 [such as 198.18.1.0/24 or 2001:db8::/64]",
-                "p.yaml:7:64: error: spec.rules[0].cidrs[1]: \"::ffff:198.18.1.1\": an IPv4 address in IPv6 clothes [write it as IPv4]",
-                "p.yaml:7:85: error: spec.rules[0].cidrs[2]: \"x\": there is no /length [such as 198.18.1.0/24 or 2001:db8::/64]",
-                "p.yaml:7:97: error: spec.rules[0].ports[0]: 0 is out of range [use 1 to 65535]",
-                "p.yaml:7:100: error: spec.rules[0].ports[1]: \"9-8\": not a range of ports [a port such as 5432, or a range such as 8000-8100]",
-                "p.yaml:7:105: error: spec.rules[0].ports[2]: \"y\": not a range of ports [a port such as 5432, or a range such as 8000-8100]",
+                "p.yaml:7:51: error: spec.rules[0].cidrs[0]: \"198.18.1.1/24\": has bits set past its length; the network is 198.18.1.0/24 [such as 198.18.1.0/24 or 2001:db8::/64]",
+                "p.yaml:7:66: error: spec.rules[0].cidrs[1]: \"::ffff:198.18.1.1\": an IPv4 address in IPv6 clothes [write it as IPv4]",
+                "p.yaml:7:87: error: spec.rules[0].cidrs[2]: \"x\": there is no /length [such as 198.18.1.0/24 or 2001:db8::/64]",
+                "p.yaml:7:99: error: spec.rules[0].ports[0]: 0 is out of range [use 1 to 65535]",
+                "p.yaml:7:102: error: spec.rules[0].ports[1]: \"9-8\": not a range of ports [a port such as 5432, or a range such as 8000-8100]",
+                "p.yaml:7:107: error: spec.rules[0].ports[2]: \"y\": not a range of ports [a port such as 5432, or a range such as 8000-8100]",
             ],
         ),
         (
@@ -166,9 +167,11 @@ fn rules_that_change_nothing_or_less_than_it_seems_are_warned_about() {
             &[
                 "action: deny, direction: inbound, peers: [spiffe://example.com/b]",
                 "action: deny, direction: inbound, cidrs: [198.18.0.0/16]",
+                "action: allow, direction: inbound, peers: [spiffe://example.com/c]",
             ],
             &[
-                "p.yaml:7:7: warning: spec.rules[0]: the rule changes nothing: callers under SIMPLE show no identity that its peers could be compared with",
+                "p.yaml:7:7: warning: spec.rules[0]: default/a is SIMPLE: who calls from another node, and so shows no identity, is served although it is denied by its ID [use MUTUAL, or deny without peers]",
+                "p.yaml:9:7: warning: spec.rules[2]: the rule changes nothing: callers under SIMPLE show no identity, and none is asked for",
             ],
         ),
         (
@@ -180,7 +183,7 @@ fn rules_that_change_nothing_or_less_than_it_seems_are_warned_about() {
             ],
             &[
                 "p.yaml:8:7: warning: spec.rules[1]: the rule never matches: spec.rules[0] (p.yaml:7) denies all of it",
-                "p.yaml:7:7: warning: spec.rules[0]: default/a is PERMISSIVE: a caller that is denied by its ID and speaks plain TCP is served [use MUTUAL, or deny without peers]",
+                "p.yaml:7:7: warning: spec.rules[0]: default/a is PERMISSIVE: who speaks plain TCP, and is not of this node, is served although it is denied by its ID [use MUTUAL, or deny without peers]",
                 "p.yaml:8:7: warning: spec.rules[1]: the rule changes nothing: PERMISSIVE without an inbound list admits every caller that it knows; write [] to admit by rules alone",
             ],
         ),

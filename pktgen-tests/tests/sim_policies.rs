@@ -241,12 +241,15 @@ fn a_living_connection_is_counted_once_by_a_rule_in_shadow_that_comes_while_it_l
 #[test]
 fn what_policy_lets_pass_in_clear_is_counted_and_shown() {
     let mut world = World::new(&Setup::new(37));
-    world.push(A, &[], |snapshot| snapshot.workloads[0].unmatched_egress = Unmatched::Pass);
+    world.push(A, &[], |snapshot| {
+        snapshot.workloads[0].unmatched_egress = Unmatched::Pass;
+        snapshot.workloads[0].egress.clear();
+    });
     let clear = |world: &mut World, from, to, port| {
         let call = call(world, from, to, port, request(), Expect::Delivered);
         world.call(0, Call { plain: true, ..call })
     };
-    let unmatched = clear(&mut world, "frontend", "legacy", PORT);
+    let unmatched = clear(&mut world, "frontend", "raw", PORT);
     let legacy = clear(&mut world, "legacy", "open", PORT);
     finish(&mut world, "in clear");
     assert_eq!((total(&world, A, Total::RelayedPlain), total(&world, B, Total::RelayedPlain)), (1, 1));

@@ -50,7 +50,8 @@ pub struct Rule {
 pub struct Naming<'p> {
     names: HashMap<&'p str, Vec<u32>>,
     ids: HashMap<&'p str, Vec<u32>>,
-    under: Vec<(&'p IdPattern, u32)>,
+    /// By the path that everything is under, with the slash at its end.
+    under: HashMap<&'p str, Vec<u32>>,
 }
 
 impl<'p> Naming<'p> {
@@ -61,7 +62,7 @@ impl<'p> Naming<'p> {
                 match &named.whom {
                     Whom::Name(name) => naming.names.entry(name).or_default().push(index),
                     Whom::Id(IdPattern::Exact(id)) => naming.ids.entry(id).or_default().push(index),
-                    Whom::Id(pattern @ IdPattern::Under(_)) => naming.under.push((pattern, index)),
+                    Whom::Id(IdPattern::Under(path)) => naming.under.entry(path).or_default().push(index),
                 }
             }
         }
@@ -73,9 +74,9 @@ impl<'p> Naming<'p> {
         let id = id.map(SpiffeId::as_str);
         let by_name = self.names.get(identity.name.as_str());
         let by_id = id.and_then(|id| self.ids.get(id));
-        let under = self.under.iter().filter(|(pattern, _)| id.is_some_and(|id| pattern.matches(id)));
-        let listed = [by_name, by_id].into_iter().flatten().flatten().copied();
-        let mut found: Vec<u32> = listed.chain(under.map(|(_, index)| *index)).collect();
+        let paths = id.into_iter().flat_map(|id| id.match_indices('/').map(|(at, _)| &id[..=at]));
+        let under = paths.filter_map(|path| self.under.get(path));
+        let mut found: Vec<u32> = by_name.into_iter().chain(by_id).chain(under).flatten().copied().collect();
         found.sort_unstable();
         found.dedup();
         found

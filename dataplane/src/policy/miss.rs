@@ -9,8 +9,9 @@ use super::rules::{Ends, Seen};
 use super::{AllowList, Route};
 use crate::snapshot::Compiled;
 
-/// Rules that are looked at for a near miss, so that a long policy makes no refusal dear.
-pub(super) const LOOKED_AT: usize = 4_096;
+/// Rules, and peers of each, that are looked at for a near miss, so that a long policy makes no refusal dear.
+pub(super) const LOOKED_AT: usize = 1_024;
+const PEERS: usize = 64;
 
 /// `id`: the peer's, if it proved one.
 pub fn why_not(
@@ -103,16 +104,24 @@ fn allows(
 fn closeness(rule: &PolicyRule, seen: &Seen<'_>) -> (bool, usize, usize) {
     let id = seen.id.unwrap_or_default();
     let holding = usize::from(holds_address(rule, seen)) + usize::from(holds_port(rule, seen));
-    let shared = rule.peers.iter().map(|peer| common(&peer.to_string(), id)).max().unwrap_or(0);
-    (names(rule, seen), holding, shared)
+    let peers = || rule.peers.iter().take(PEERS);
+    let shared = peers().map(|peer| common(text(peer), id)).max().unwrap_or(0);
+    (peers().any(|peer| peer.matches(id)), holding, shared)
+}
+
+/// What a pattern says, without the star.
+fn text(pattern: &IdPattern) -> &str {
+    match pattern {
+        IdPattern::Exact(text) | IdPattern::Under(text) => text,
+    }
 }
 
 /// The first condition that does not hold, and what came instead.
-pub(super) fn expected(rule: &PolicyRule, seen: &Seen<'_>) -> Option<String> {
+fn expected(rule: &PolicyRule, seen: &Seen<'_>) -> Option<String> {
     let id = seen.id.unwrap_or("nobody");
     if !names(rule, seen) {
-        let near = |peer: &&IdPattern| common(&peer.to_string(), id);
-        return rule.peers.iter().max_by_key(near).map(|peer| format!("{peer}, got {id}"));
+        let near = |peer: &&IdPattern| common(text(peer), id);
+        return rule.peers.iter().take(PEERS).max_by_key(near).map(|peer| format!("{peer}, got {id}"));
     }
     let list = |items: &[String]| items.join(" or ");
     if !holds_address(rule, seen) {
