@@ -14,7 +14,8 @@ pub const TOLERANCE: f64 = 0.02;
 const KEYED: f64 = 0.08;
 
 fn tolerance(name: &str) -> f64 {
-    if name.starts_with("egress route") { KEYED } else { TOLERANCE }
+    let keyed = ["egress route", "policy verdict"];
+    if keyed.iter().any(|few| name.starts_with(few)) { KEYED } else { TOLERANCE }
 }
 
 /// The names of what takes more than `base` and the tolerance. What the base does not know is new,

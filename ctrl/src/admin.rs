@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/config  /v1/counters
+//!   GET  /v1/policies
 //!   GET  /v1/connections?which=live|refused|closed
-//!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT
+//!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
 //!   POST /v1/apply   {"file", "text", "dry_run"}
 //! ```
 //! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/identities", get(identities))
         .route("/v1/config", get(config))
         .route("/v1/counters", get(counters))
+        .route("/v1/policies", get(policies))
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
         .route("/v1/apply", post(apply))
@@ -63,9 +66,13 @@ impl App {
         status.last_nack = state.nack.as_ref().map(|(version, reason)| format!("version {version}: {reason}"));
         match self.publisher.query(Query::Status, PATIENCE).await {
             Ok(Reply::Status(dataplane)) => status.dataplane = Some(dataplane),
-            Ok(Reply::Counters(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) => {
-                status.dataplane_error = Some(QueryError::Unexpected.to_string());
-            }
+            Ok(
+                Reply::Counters(_)
+                | Reply::Connections { .. }
+                | Reply::Rules { .. }
+                | Reply::Explanation(_)
+                | Reply::Failed(_),
+            ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
             Err(e) => status.dataplane_error = Some(e.to_string()),
         }
         status.ready = self.publisher.ready();
@@ -100,10 +107,24 @@ async fn config(State(app): State<App>) -> Json<view::Resources> {
 async fn counters(State(app): State<App>) -> Answer<Counters> {
     match app.publisher.query(Query::Counters, PATIENCE).await.map_err(unavailable)? {
         Reply::Counters(counters) => Ok(Json(counters)),
-        Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_) => {
-            Err(unavailable(QueryError::Unexpected))
-        }
+        Reply::Status(_)
+        | Reply::Connections { .. }
+        | Reply::Rules { .. }
+        | Reply::Explanation(_)
+        | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
+}
+
+/// The rules of the configuration, each with how often it decided.
+async fn policies(State(app): State<App>) -> Answer<Vec<view::PolicyRow>> {
+    let hits = app.publisher.rules(PATIENCE).await.map_err(unavailable)?;
+    let hits: HashMap<_, _> = hits.into_iter().map(|hit| (hit.rule, hit.hits)).collect();
+    let view = app.view.borrow().clone();
+    let counted = |row: &view::PolicyRow| view::PolicyRow {
+        hits: Some(hits.get(&row.rule).copied().unwrap_or(0)),
+        ..row.clone()
+    };
+    Ok(Json(view.resources.policies.iter().map(counted).collect()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,26 +153,32 @@ async fn connections(State(app): State<App>, Parameters(asked): Parameters<Which
 struct FromTo {
     from: String,
     to: String,
+    at: Option<String>,
 }
 
 async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) -> Answer<Explanation> {
-    let from = caller(&asked.from).map_err(wrong)?;
+    let from = caller(&asked.from, asked.at.as_deref()).map_err(wrong)?;
     let to: SocketAddr =
         asked.to.parse().map_err(|_| wrong(format!("to={}: use ADDRESS:PORT, [ADDRESS]:PORT for IPv6", asked.to)))?;
     match app.publisher.query(Query::Explain { from, to }, PATIENCE).await.map_err(unavailable)? {
         Reply::Explanation(explanation) => Ok(Json(explanation)),
-        Reply::Status(_) | Reply::Connections { .. } | Reply::Counters(_) | Reply::Failed(_) => {
+        Reply::Status(_) | Reply::Connections { .. } | Reply::Rules { .. } | Reply::Counters(_) | Reply::Failed(_) => {
             Err(unavailable(QueryError::Unexpected))
         }
     }
 }
 
-/// A SPIFFE ID or an address.
-pub fn caller(text: &str) -> Result<Caller, String> {
-    match text.parse() {
-        Ok(address) => Ok(Caller::Address(address)),
-        Err(_) if text.starts_with("spiffe://") => Ok(Caller::Id(text.into())),
-        Err(_) => Err(format!("from={text}: use a SPIFFE ID (spiffe://...) or an address")),
+/// A SPIFFE ID or an address; of an ID, where it calls from.
+pub fn caller(text: &str, at: Option<&str>) -> Result<Caller, String> {
+    match (text.parse(), at) {
+        (Ok(address), None) => Ok(Caller::Address(address)),
+        (Ok(_), Some(_)) => Err(format!("from={text} is an address already: leave at= out")),
+        (Err(_), None) if text.starts_with("spiffe://") => Ok(Caller::Id(text.into())),
+        (Err(_), Some(at)) if text.starts_with("spiffe://") => match at.parse() {
+            Ok(address) => Ok(Caller::IdAt(text.into(), address)),
+            Err(_) => Err(format!("at={at}: use an address")),
+        },
+        (Err(_), _) => Err(format!("from={text}: use a SPIFFE ID (spiffe://...) or an address")),
     }
 }
 

@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Boot, Bundle, Cores, EgressRule, KeyId, Network, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched, Version,
-    Workload,
+    Boot, Bundle, Cores, EgressRule, KeyId, Network, Policy, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched,
+    Version, Workload,
 };
 
 use crate::attest::{Attestation, attest, claimed_twice};
-use crate::config::{AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Place, Target, WorkloadIdentity};
+use crate::config::{AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, Target, WorkloadIdentity};
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
 
@@ -72,10 +72,12 @@ pub fn assemble(
 ) -> Result<Assembled, Vec<Diagnostic>> {
     let attested = attest_all(loaded, network)?;
     let mut rules = Rules::default();
+    let naming = Naming::new(&loaded.policies);
     let workloads: Vec<Workload> = attested
         .iter()
-        .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, &mut rules))
+        .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, (&naming, &mut rules)))
         .collect();
+    let policies = policies(loaded, &mut rules);
     let snapshot = Snapshot {
         schema: SCHEMA,
         version,
@@ -83,6 +85,7 @@ pub fn assemble(
         trust_domain: loaded.gateway.trust_domain.to_string(),
         services: services(loaded, resolved),
         bundles: bundles(identities),
+        policies,
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
@@ -131,7 +134,7 @@ fn workload(
     attestation: &Attestation,
     loaded: &Loaded,
     identities: &Identities,
-    rules: &mut Rules,
+    (naming, rules): (&Naming<'_>, &mut Rules),
 ) -> Workload {
     let id = identity.spiffe_id(&loaded.gateway.trust_domain);
     let egress = identity.egress.iter().enumerate();
@@ -149,10 +152,23 @@ fn workload(
         outbound: patterns(identity.outbound.as_ref()),
         outbound_rule,
         egress: egress.map(|(nth, entry)| egress_rule(identity, nth, entry, loaded, rules)).collect(),
+        policies: naming.of(identity, Some(&id)),
         unmatched_egress,
         unmatched_rule,
         spiffe_id: id.as_str().to_owned(),
     }
+}
+
+/// All of them, in the order of their names, so that an index means the same in every assembly.
+fn policies(loaded: &Loaded, rules: &mut Rules) -> Vec<Policy> {
+    let policy = |policy: &crate::config::Policy| {
+        let first = RuleId(rules.0.len() as u32);
+        for (nth, rule) in policy.rules.iter().enumerate() {
+            rules.add(format!("{} spec.rules[{nth}]", policy.name), &rule.place);
+        }
+        Policy { name: policy.name.clone(), first, rules: policy.rules.iter().map(|rule| rule.rule.clone()).collect() }
+    };
+    loaded.policies.iter().map(policy).collect()
 }
 
 fn egress_rule(

@@ -22,7 +22,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply};
+use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
 use tokio::sync::watch;
 
 use crate::publish::Publisher;
@@ -30,6 +30,8 @@ use crate::runtime::View;
 use crate::{admin::App, view};
 
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Series of single rules: a policy of any length must not fill the store that scrapes it.
+const MOST_RULES: usize = 200;
 /// Totals that measure rather than count; each core reports them by itself.
 const GAUGES: &[&str] = &["sessions", "handshaking", "flows", "frames_free", "frames", "snapshot_version"];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -65,9 +67,19 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let counters = match app.publisher.query(Query::Counters, PATIENCE).await {
         Ok(Reply::Counters(counters)) => Some(counters),
         // Shown by sluice_dataplane_up.
-        Ok(Reply::Status(_) | Reply::Connections { .. } | Reply::Explanation(_) | Reply::Failed(_)) | Err(_) => None,
+        Ok(
+            Reply::Status(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_),
+        )
+        | Err(_) => None,
     };
-    let scrape = Scrape { status: app.status().await, counters };
+    let mut rules = app.publisher.rules(PATIENCE).await.unwrap_or_default();
+    rules.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
+    rules.truncate(MOST_RULES);
+    let scrape = Scrape { status: app.status().await, counters, rules };
     ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
 }
 
@@ -84,6 +96,8 @@ pub fn encode(scrape: Scrape) -> String {
 pub struct Scrape {
     pub status: view::Status,
     pub counters: Option<Counters>,
+    /// The busiest, at most [`MOST_RULES`].
+    pub rules: Vec<RuleHits>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -130,6 +144,9 @@ impl Scrape {
             let rows = values.into_iter().map(|(value, count)| (vec![(label, value)], count));
             counters(encoder, name, help, rows)?;
         }
+        let rules = self.rules.iter().map(|rule| (vec![("rule", rule.rule.clone())], rule.hits));
+        let help = "Calls that a rule of a Policy decided, or in shadow would have";
+        counters(encoder, "policy_rule_hits", help, rules)?;
         for (name, count) in counted.totals.iter().filter(|(name, _)| !GAUGES.contains(&name.as_str())) {
             counters(encoder, name, "Counted by the dataplane, all cores", [(vec![], *count)])?;
         }

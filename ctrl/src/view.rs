@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use snapshot::{SourceAddress, Version, Workload};
 
 use crate::attest::Attestation;
-use crate::config::{AllowList, Egress, Loaded, Selector, Service, Target, WorkloadIdentity};
+use crate::config::policy::{Named, Whom};
+use crate::config::{AllowList, Egress, Loaded, Policy, Selector, Service, Target, WorkloadIdentity};
 use crate::rotate::Identities;
 
 /// `GET /v1/status`.
@@ -91,6 +92,7 @@ pub struct Resources {
     pub gateways: Vec<GatewayRow>,
     pub identities: Vec<IdentityRow>,
     pub services: Vec<ServiceRow>,
+    pub policies: Vec<PolicyRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,6 +128,39 @@ pub struct ServiceRow {
     pub place: String,
 }
 
+/// One rule of a Policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// `namespace/name` of the Policy.
+    pub name: String,
+    /// `shop/partners spec.rules[0] (policy.yaml:12)`, as every view names the rule.
+    pub rule: String,
+    pub workloads: Vec<String>,
+    /// `deny inbound spiffe://example.com/batch from 203.0.113.0/24`.
+    pub says: String,
+    pub enforcement: String,
+    /// Calls that it decided, in shadow would have. None: no dataplane was asked.
+    pub hits: Option<u64>,
+}
+
+impl PolicyRow {
+    fn all(policy: &Policy) -> impl Iterator<Item = Self> {
+        let named = |named: &Named| match &named.whom {
+            Whom::Name(name) => name.clone(),
+            Whom::Id(pattern) => pattern.to_string(),
+        };
+        let workloads: Vec<_> = policy.workloads.iter().map(named).collect();
+        policy.rules.iter().enumerate().map(move |(nth, rule)| Self {
+            name: policy.name.clone(),
+            rule: format!("{} spec.rules[{nth}] ({})", policy.name, rule.place),
+            workloads: workloads.clone(),
+            says: rule.rule.to_string(),
+            enforcement: rule.rule.enforcement.name().into(),
+            hits: None,
+        })
+    }
+}
+
 impl Resources {
     pub fn of(loaded: &Loaded) -> Self {
         let gateway = &loaded.gateway;
@@ -141,6 +176,7 @@ impl Resources {
             }],
             identities: loaded.identities.iter().map(|i| IdentityRow::of(i, loaded)).collect(),
             services: loaded.services.iter().map(ServiceRow::of).collect(),
+            policies: loaded.policies.iter().flat_map(PolicyRow::all).collect(),
         }
     }
 }

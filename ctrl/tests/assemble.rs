@@ -116,6 +116,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         outbound: None,
         outbound_rule: RuleId(1),
         egress: vec![],
+        policies: vec![],
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
     };
@@ -138,6 +139,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             allowed: Some(vec![exact("myapp/app/backend-api")]),
             source: SourceAddress::Preserve,
         }],
+        policies: vec![],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(RuleId(3)),
     };
@@ -152,6 +154,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             trust_domain: "example.com".into(),
             workloads: vec![backend, frontend],
             services: vec![Service { name: "riptides-system/backend-api-svc".into(), endpoints: vec![endpoint] }],
+            policies: vec![],
             bundles: vec![Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }],
             rules: vec![
                 rule("backend-api spec.allowedSPIFFEIDs.inbound", 31),
@@ -297,6 +300,32 @@ fn an_unmatched_call_gets_the_nearest_word_about_it_and_the_word_is_named() {
             format!("{} ({line})", source.name)
         });
         assert_eq!((said.unmatched_egress, named), (want, rule), "{policy}{node}");
+    }
+}
+
+#[test]
+fn policies_name_workloads_by_name_and_by_id_and_their_rules_stand_in_order_with_their_places() {
+    let policy = |name: &str, whom: &str| {
+        format!(
+            "---\napiVersion: sluice.dev/v1alpha1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:\n  \
+             workloads: [{whom}]\n  rules:\n    - {{ action: deny, direction: inbound }}\n    \
+             - {{ action: deny, direction: outbound }}\n"
+        )
+    };
+    let by_name = policy("z", "riptides-system/frontend");
+    let by_id = policy("b", "spiffe://example.com/myapp/*");
+    let exact = policy("a", "spiffe://example.com/myapp/app/backend-api");
+    let loaded = load(&format!("{}{by_name}{by_id}{exact}", by_address()));
+    let (snapshot, ..) = assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap();
+    let names: Vec<_> = snapshot.policies.iter().map(|policy| policy.name.as_str()).collect();
+    assert_eq!(names, ["default/a", "default/b", "default/z"], "in the order of their names");
+    let [backend, frontend] = snapshot.workloads.as_slice() else { panic!("two workloads") };
+    assert_eq!((backend.policies.as_slice(), frontend.policies.as_slice()), (&[0, 1][..], &[1, 2][..]));
+    let named: Vec<_> =
+        snapshot.policies.iter().map(|policy| snapshot.rules[policy.first.0 as usize + 1].clone()).collect();
+    let lines = [86, 77, 68].map(|line| format!("policy.yaml:{line}"));
+    for ((rule, name), place) in named.iter().zip(["a", "b", "z"]).zip(&lines) {
+        assert_eq!((rule.name.as_str(), &rule.place), (format!("default/{name} spec.rules[1]").as_str(), place));
     }
 }
 

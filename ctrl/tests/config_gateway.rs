@@ -106,7 +106,7 @@ fn each_fault_of_a_gateway_is_named() {
             "a misspelt kind",
             gateway("kind: Gateway", "kind: Gatway"),
             &[
-                "g.yaml:2:7: error: kind: \"Gatway\" is not a kind that is known [did you mean Gateway? kinds: Gateway, Service, TrustBundle, WorkloadIdentity]",
+                "g.yaml:2:7: error: kind: \"Gatway\" is not a kind that is known [did you mean Gateway? kinds: Gateway, Policy, Service, TrustBundle, WorkloadIdentity]",
                 "g.yaml: error: there is no Gateway [add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)]",
             ],
         ),

@@ -35,6 +35,7 @@ fn refusal() -> ConnectionReport {
         closed: None,
         detail: Some("the server is spiffe://example.com/myapp/app/evil".into()),
         rule: Some("shop/frontend spec.egress[0]".into()),
+        shadow: None,
         version: Version(1),
         opened_at: 1_700_000_000_000,
         ended_at: Some(1_700_000_000_500),
@@ -93,7 +94,8 @@ fn answer(query: &Query, in_force: Version) -> Reply {
         Query::Live => connections(vec![live()]),
         Query::Refused => connections(vec![refusal()]),
         Query::Closed => connections(vec![]),
-        Query::Explain { from: Caller::Id(_), .. } => Reply::Explanation(Explanation {
+        Query::Rules => Reply::Rules { part: vec![], more: false },
+        Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),
             allowed: false,
             only_with: None,

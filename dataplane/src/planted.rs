@@ -20,10 +20,19 @@ pub enum Bug {
     SecondSanUnchecked,
     /// Two records are sealed under one nonce.
     NonceRepeated,
+    /// Explicit denies are not asked.
+    DenySkipped,
+    /// The last block of a range of ports is left out.
+    RangeCutShort,
+    /// A CIDR of one family is compared with addresses of the other.
+    FamiliesMixed,
+    /// A rule in shadow decides.
+    ShadowEnforced,
 }
 
 impl Bug {
-    pub const ALL: [Self; 8] = [
+    /// What the simulation has to catch.
+    pub const ALL: [Self; 9] = [
         Self::VerdictSkipped,
         Self::PlaintextOut,
         Self::LastBytesLost,
@@ -32,7 +41,11 @@ impl Bug {
         Self::StaleSnapshot,
         Self::SecondSanUnchecked,
         Self::NonceRepeated,
+        Self::DenySkipped,
     ];
+
+    /// What the interpreter of policy's words has to catch.
+    pub const OF_RULES: [Self; 4] = [Self::DenySkipped, Self::RangeCutShort, Self::FamiliesMixed, Self::ShadowEnforced];
 }
 
 #[cfg(feature = "planted")]

@@ -44,7 +44,7 @@ impl Case {
             "parse" | "checksum" | "flow_table" => "packet",
             "seal" | "open" => "record",
             "tcp" => "segment",
-            "allow_list" | "inbound_verdict" | "egress_route" => "decision",
+            "allow_list" | "inbound_verdict" | "policy_verdict" | "egress_route" => "decision",
             other => panic!("{other} has no unit in name.rs, and told none"),
         }
     }

@@ -1,5 +1,5 @@
-//! Policy: an allow list by itself, the verdict over a workload's inbound list, and the route
-//! through a workload's egress entries.
+//! Policy: an allow list by itself, the verdict over a workload's inbound list and over a Policy of its,
+//! and the route through a workload's egress entries.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -10,9 +10,13 @@ use dataplane::snapshot::Compiled;
 use dataplane::tls::Peer;
 use gungraun::prelude::*;
 use pktgen_tests::sim::clock::EPOCH;
+use pktgen_tests::sim::topology::add_policy;
 use pktgen_tests::sim::topology::{PORT, address};
 use snapshot::policy::Endpoint;
-use snapshot::{EgressRule, IdPattern, RuleId, Service, Side, Snapshot, SourceAddress};
+use snapshot::{
+    Action, EgressRule, Enforcement, IdPattern, PolicyRule, PortRange, Prefix, RuleDirection, RuleId, Service, Side,
+    Snapshot, SourceAddress,
+};
 
 use super::name::TIMES;
 use super::node::{compiled, workload};
@@ -78,6 +82,50 @@ fn callers(rules: u32) -> (Compiled, Route, Peer) {
     (compiled, route, peer)
 }
 
+#[library_benchmark(setup = ruled)]
+#[bench::rules_10(10)]
+#[bench::rules_100(100)]
+#[bench::rules_1000(1_000)]
+#[bench::rules_10000(10_000)]
+#[bench::rules_100000(100_000)]
+fn policy_verdict((compiled, route, peer): (Vec<Compiled>, Route, Peer)) -> (Vec<Compiled>, Route, Peer) {
+    for at in 0..TIMES as usize {
+        let compiled = black_box(&compiled[at % compiled.len()]);
+        assert!(matches!(decide(compiled, &route, Some(&peer)), Verdict::Allow(_)));
+    }
+    (compiled, route, peer)
+}
+
+/// A workload whose callers so many rules are about, in the shapes that rules have: denies by ID, by path
+/// and by address, an allow under conditions. The last one admits.
+fn ruled(rules: u32) -> (Vec<Compiled>, Route, Peer) {
+    let rule = |number: u32| {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let last = number + 1 == rules;
+        let network = Prefix::new([10, high, middle, low].into(), 32);
+        let (peers, cidrs) = match number % 3 {
+            _ if last => (vec![IdPattern::Exact(path(number))], vec![Prefix::new([0; 4].into(), 0)]),
+            0 => (vec![IdPattern::Exact(path(number))], vec![]),
+            1 => (vec![IdPattern::Under(path(number))], vec![network]),
+            _ => (vec![], vec![network]),
+        };
+        let action = if last { Action::Allow } else { Action::Deny };
+        let ports = PortRange::new(PORT, PORT + 1).into_iter().filter(|_| number % 3 == 1).collect();
+        let (direction, enforcement) = (RuleDirection::Inbound, Enforcement::Enforce);
+        PolicyRule { action, direction, enforcement, peers, cidrs, ports }
+    };
+    let edit = |snapshot: &mut Snapshot| {
+        workload(snapshot, "backend").inbound = Some(vec![]);
+        add_policy(snapshot, (0..rules).map(rule).collect());
+    };
+    let compiled: Vec<_> = (0..keyings(rules) / 8).map(|_| compiled(1, edit)).collect();
+    let client = SocketAddr::new(address("frontend", false), 40_000);
+    let server = SocketAddr::new(address("backend", false), PORT);
+    let route = compiled[0].route(Side::Outside, "out0", client, server, EPOCH);
+    let peer = Peer { spiffe_id: path(rules - 1).into(), serial: "1".into(), not_after: EPOCH + 60 };
+    (compiled, route, peer)
+}
+
 #[library_benchmark(setup = callees)]
 #[bench::rules_10(10)]
 #[bench::rules_100(100)]
@@ -127,4 +175,4 @@ fn path(number: u32) -> String {
     format!("spiffe://example.com/team-{number}/app/")
 }
 
-library_benchmark_group!(name = policies, benchmarks = [allow_list, inbound_verdict, egress_route]);
+library_benchmark_group!(name = policies, benchmarks = [allow_list, inbound_verdict, policy_verdict, egress_route]);

@@ -8,7 +8,7 @@ use dataplane::tls::TlsLeg;
 use gungraun::prelude::*;
 use pktgen_tests::sim::clock::EPOCH;
 use pktgen_tests::sim::topology::{PORT, address};
-use snapshot::{Side, TlsMode};
+use snapshot::Side;
 
 use super::name::TIMES;
 use super::node::compiled;
@@ -58,10 +58,10 @@ fn pair(bytes: usize) -> Pair {
     let client = SocketAddr::new(address("frontend", false), 40_000);
     let server = SocketAddr::new(address("backend", false), PORT);
     let route = node_a.route(Side::Inside, "in0", client, server, EPOCH);
-    let backend = node_b.destination(server.ip()).expect("it lives there");
+    let inbound = node_b.route(Side::Outside, "out0", client, server, EPOCH);
     let mut legs = [
         TlsLeg::originate(&node_a, &route, server, EPOCH).expect("there is an SVID"),
-        TlsLeg::accept(&node_b, backend, PORT, TlsMode::Mutual, EPOCH).expect("there is an SVID"),
+        TlsLeg::accept(&node_b, &inbound, EPOCH).expect("there is an SVID"),
     ];
     let mut flight = vec![0; LARGEST];
     while !legs.iter().all(TlsLeg::established) {

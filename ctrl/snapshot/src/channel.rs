@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::report::Caller;
-use crate::{Boot, ConnectionReport, Counters, Explanation, KeyId, Status, Version};
+use crate::{Boot, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
 pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// Most connections in one [`Reply::Connections`], so that it stays under [`MAX_MESSAGE`].
 pub const CONNECTIONS_PER_REPLY: usize = 64;
+
+/// Most rules in one [`Reply::Rules`], for the same reason: a name and a place take some hundred bytes.
+pub const RULES_PER_REPLY: usize = 128;
 
 /// Path of the channel's socket, given the admin socket's.
 pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
@@ -85,7 +88,12 @@ pub enum Query {
     Live,
     Refused,
     Closed,
-    Explain { from: Caller, to: SocketAddr },
+    /// The rules of policies that have decided something.
+    Rules,
+    Explain {
+        from: Caller,
+        to: SocketAddr,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +103,11 @@ pub enum Reply {
     /// At most [`CONNECTIONS_PER_REPLY`]; `more` until the last part.
     Connections {
         part: Vec<ConnectionReport>,
+        more: bool,
+    },
+    /// At most [`RULES_PER_REPLY`]; `more` until the last part.
+    Rules {
+        part: Vec<RuleHits>,
         more: bool,
     },
     Explanation(Explanation),

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{Prefix, SCHEMA, Snapshot, Workload};
+use crate::{Action, Policy, Prefix, SCHEMA, Snapshot, Workload};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -14,6 +14,14 @@ pub enum Error {
     Service { holder: String, index: u32, count: usize },
     #[error("{holder}: rule {index} does not exist, there are {count}")]
     Rule { holder: String, index: u32, count: usize },
+    #[error("{holder}: policy {index} does not exist, there are {count}")]
+    Policy { holder: String, index: u32, count: usize },
+    #[error("{holder}: more than {MOST_POLICIES} policies name it")]
+    Policies { holder: String },
+    #[error("{0}: an allow without peers: an address is no identity, and admits nobody")]
+    AllowsAnybody(String),
+    #[error("{0}: with it the rules of all policies take more than {MOST_ENTRIES} entries")]
+    Entries(String),
     #[error("workload {name}: {id:?} is not a SPIFFE ID of trust domain {domain}")]
     SpiffeId { name: String, id: String, domain: String },
     #[error("{prefix} on {interface} is claimed by {first} and by {second}: narrow the selectors of one")]
@@ -24,9 +32,19 @@ pub enum Error {
     Bundle(String),
 }
 
+/// Policies of one workload: each is asked about each of its calls.
+pub const MOST_POLICIES: usize = 64;
+
+/// Of all rules of a snapshot, [each](crate::PolicyRule::entries): some 100 MB of tables.
+pub const MOST_ENTRIES: usize = 2_000_000;
+
 pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
     if snapshot.schema != SCHEMA {
         return Err(Error::Schema(snapshot.schema));
+    }
+    let mut entries = 0;
+    for policy in &snapshot.policies {
+        check_policy(snapshot, policy, &mut entries)?;
     }
     let mut claims = HashMap::new();
     for workload in &snapshot.workloads {
@@ -71,9 +89,34 @@ fn check_workload(snapshot: &Snapshot, workload: &Workload) -> Result<(), Error>
             return Err(Error::Rule { holder: workload.name.clone(), index: rule.0, count: snapshot.rules.len() });
         }
     }
+    if workload.policies.len() > MOST_POLICIES {
+        return Err(Error::Policies { holder: workload.name.clone() });
+    }
+    if let Some(&index) = workload.policies.iter().find(|&&index| index as usize >= snapshot.policies.len()) {
+        return Err(Error::Policy { holder: workload.name.clone(), index, count: snapshot.policies.len() });
+    }
     for &index in workload.egress.iter().flat_map(|e| &e.services) {
         if index as usize >= snapshot.services.len() {
             return Err(Error::Service { holder: workload.name.clone(), index, count: snapshot.services.len() });
+        }
+    }
+    Ok(())
+}
+
+fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Result<(), Error> {
+    let end = (policy.first.0 as usize).saturating_add(policy.rules.len());
+    if end > snapshot.rules.len() {
+        let index = u32::try_from(end - 1).unwrap_or(u32::MAX);
+        return Err(Error::Rule { holder: policy.name.clone(), index, count: snapshot.rules.len() });
+    }
+    for (nth, rule) in policy.rules.iter().enumerate() {
+        let holder = || format!("{} spec.rules[{nth}]", policy.name);
+        if rule.action == Action::Allow && rule.peers.is_empty() {
+            return Err(Error::AllowsAnybody(holder()));
+        }
+        *entries = entries.saturating_add(rule.entries());
+        if *entries > MOST_ENTRIES {
+            return Err(Error::Entries(holder()));
         }
     }
     Ok(())
@@ -101,6 +144,7 @@ mod tests {
             outbound: None,
             outbound_rule: RuleId(0),
             egress: vec![],
+            policies: vec![],
             unmatched_egress: Unmatched::Refuse,
             unmatched_rule: None,
         }
@@ -115,6 +159,7 @@ mod tests {
             workloads,
             services: vec![],
             bundles: vec![],
+            policies: vec![],
             rules: vec![RuleSource { name: "r".into(), place: "p:1".into() }],
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
@@ -133,5 +178,38 @@ mod tests {
         ] {
             assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
         }
+    }
+
+    #[test]
+    fn a_policy_that_points_nowhere_admits_by_address_or_is_too_large_is_refused() {
+        use crate::{Enforcement, IdPattern, PolicyRule, PortRange, RuleDirection};
+        let peer = |n: usize| IdPattern::Exact(format!("spiffe://example.com/{n}"));
+        let rule = |action, peers| PolicyRule {
+            action,
+            direction: RuleDirection::Inbound,
+            enforcement: Enforcement::Enforce,
+            peers,
+            cidrs: vec![Prefix::host("198.18.1.2".parse().unwrap())],
+            ports: vec![],
+        };
+        let of = |first, rules, policies: Vec<u32>| {
+            let mut snapshot = snapshot(vec![Workload { policies, ..workload("a") }]);
+            snapshot.policies = vec![Policy { name: "p".into(), first: RuleId(first), rules }];
+            check(&snapshot)
+        };
+        assert_eq!(of(0, vec![rule(Action::Allow, vec![peer(1)])], vec![0]), Ok(()));
+        assert_eq!(of(0, vec![rule(Action::Deny, vec![])], vec![0; MOST_POLICIES]), Ok(()));
+        assert!(matches!(of(1, vec![rule(Action::Deny, vec![])], vec![]), Err(Error::Rule { index: 1, .. })));
+        assert!(matches!(of(u32::MAX, vec![rule(Action::Deny, vec![])], vec![]), Err(Error::Rule { .. })));
+        assert!(matches!(of(0, vec![rule(Action::Allow, vec![])], vec![]), Err(Error::AllowsAnybody(_))));
+        assert!(matches!(of(0, vec![], vec![1]), Err(Error::Policy { index: 1, .. })));
+        assert!(matches!(of(0, vec![], vec![0; MOST_POLICIES + 1]), Err(Error::Policies { .. })));
+        let ports = |count: usize| (1..=count as u16).map(|port| PortRange::new(port, port).unwrap()).collect();
+        let many = |peers: usize, count| {
+            let rule = PolicyRule { ports: ports(count), ..rule(Action::Deny, (0..peers).map(peer).collect()) };
+            of(0, vec![rule], vec![])
+        };
+        assert_eq!(many(100, MOST_ENTRIES / 100), Ok(()));
+        assert!(matches!(many(101, MOST_ENTRIES / 100), Err(Error::Entries(_))));
     }
 }

@@ -151,7 +151,8 @@ impl Default for Limits {
 /// Ports, both ends of the range included. The default is what Linux leaves above its own ephemeral
 /// ports (`net.ipv4.ip_local_port_range` is 32768 to 60999), so that no socket of the node's has the
 /// same 4-tuple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u16, u16)", into = "(u16, u16)")]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -173,6 +174,14 @@ impl PortRange {
         self.first + (steps % u64::from(self.count())) as u16
     }
 
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -182,9 +191,27 @@ impl PortRange {
     }
 }
 
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = &'static str;
+
+    fn try_from((first, last): (u16, u16)) -> Result<Self, Self::Error> {
+        Self::new(first, last).ok_or("not a range of ports")
+    }
+}
+
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> Self {
+        (range.first, range.last)
+    }
+}
+
+/// `443` where it is one port, else `8000-8100`.
 impl std::fmt::Display for PortRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
     }
 }
 

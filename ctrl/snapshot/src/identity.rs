@@ -28,6 +28,8 @@ pub struct Workload {
     pub outbound: Option<Vec<IdPattern>>,
     pub outbound_rule: RuleId,
     pub egress: Vec<EgressRule>,
+    /// Indices into [`crate::Snapshot::policies`]: those that name it.
+    pub policies: Vec<u32>,
     /// What happens to calls that no egress rule matches.
     pub unmatched_egress: Unmatched,
     /// What says so; None where nothing does, and such calls pass.

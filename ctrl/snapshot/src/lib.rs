@@ -22,6 +22,7 @@ pub mod network;
 pub mod policy;
 pub mod reason;
 pub mod report;
+pub mod rules;
 pub mod state;
 
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
@@ -31,4 +32,5 @@ pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
+pub use rules::{Action, Block, Enforcement, Policy, PolicyRule, RuleDirection, RuleHits};
 pub use state::{SCHEMA, Snapshot, Version};

@@ -75,6 +75,7 @@ reasons! {
         NotAllowedOutbound => "the server's SPIFFE ID is in no outbound list that applies", "add it to allowedSPIFFEIDs.outbound and to the egress entry's list";
         NotAllowedInbound => "the caller's SPIFFE ID is not in the workload's inbound list", "add it to allowedSPIFFEIDs.inbound";
         NoInboundList => "the workload has no inbound list, so nobody may call it under MUTUAL", "add allowedSPIFFEIDs.inbound";
+        DeniedByRule => "a deny of a Policy matches the call", "see the rule, and `sluice explain`; take the caller off it or narrow it";
         PlaintextRefused => "the caller spoke plain where mTLS is required", "give the caller an identity, or set the mode to PERMISSIVE while migrating";
         NoClientCertificate => "the caller offered TLS without a certificate", "configure a client certificate at the caller";
         PeerNoSpiffeId => "the peer's certificate has no SPIFFE ID, or more than one URI SAN", "issue the peer an X.509-SVID with exactly one URI SAN";

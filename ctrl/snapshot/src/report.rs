@@ -44,6 +44,8 @@ pub struct ConnectionReport {
     pub detail: Option<String>,
     /// The rule that decided, and where it stands.
     pub rule: Option<String>,
+    /// What a rule in shadow would have made of it: `would be refused by shop/partners spec.rules[0] (p.yaml:9)`.
+    pub shadow: Option<String>,
     /// The snapshot that it was last decided under.
     pub version: Version,
     /// Milliseconds since the epoch. People and their programs read seconds, as everywhere.
@@ -142,6 +144,8 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Caller {
     Id(String),
+    /// A SPIFFE ID, and where it calls from.
+    IdAt(String, IpAddr),
     Address(IpAddr),
 }
 

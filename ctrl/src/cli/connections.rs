@@ -95,7 +95,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.push(age_ms(c.opened_at));
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
-            row.push(or_dash(c.source));
+            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref())]);
         }
         row
     };
@@ -114,6 +114,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         "CORE",
         "RULE",
         "SEEN AS",
+        "SHADOW",
     ];
     (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
 }
@@ -125,7 +126,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([c.sent.to_string(), c.received.to_string(), or_dash(c.ended_at.map(age_ms))]);
         if wide {
             row.extend([tls(c), or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
-            row.push(or_dash(c.source));
+            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref())]);
         }
         row
     };
@@ -144,6 +145,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         "DETAIL",
         "RULE",
         "SEEN AS",
+        "SHADOW",
     ];
     (if wide { header } else { &header[..10] }, connections.iter().map(row).collect())
 }
@@ -155,10 +157,11 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([reason, or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
         if wide {
             row.extend([or_dash(c.local_id.as_ref()), or_dash(c.peer_id.as_ref()), direction(c.direction).into()]);
+            row.push(or_dash(c.shadow.as_ref()));
         }
         row
     };
     let header: &'static [&'static str] =
-        &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION"];
+        &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION", "SHADOW"];
     (if wide { header } else { &header[..6] }, connections.iter().map(row).collect())
 }

@@ -21,6 +21,7 @@ use crate::client::escape;
 ///
 /// Examples:
 ///   sluice explain --from spiffe://example.com/myapp/app/frontend --to 198.18.2.2:3000
+///   sluice explain --from spiffe://example.com/myapp/app/frontend --at 203.0.113.9 --to 198.18.2.2:3000
 ///   sluice explain --from 198.18.1.2 --to '[2001:db8:2::2]:3000'
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -28,6 +29,9 @@ pub struct Explain {
     /// Who calls: a SPIFFE ID or an address.
     #[arg(long, value_name = "ID|ADDR")]
     from: String,
+    /// Of a SPIFFE ID: the address that it calls from, for rules with CIDRs.
+    #[arg(long, value_name = "ADDR")]
+    at: Option<std::net::IpAddr>,
     /// What is called.
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
@@ -49,9 +53,13 @@ const RECENT: usize = 10;
 
 impl Explain {
     pub async fn run(self) -> Done {
-        let from = admin::caller(&self.from).map_err(Failure::Usage)?;
+        let at = self.at.map(|at| at.to_string());
+        let from = admin::caller(&self.from, at.as_deref()).map_err(Failure::Usage)?;
         let client = self.place.client()?;
-        let path = format!("/v1/explain?from={}&to={}", escape(&self.from), escape(&self.to.to_string()));
+        let mut path = format!("/v1/explain?from={}&to={}", escape(&self.from), escape(&self.to.to_string()));
+        if let Some(at) = at {
+            path.push_str(&format!("&at={}", escape(&at)));
+        }
         let explanation: Explanation = client.get(&path).await?;
         let mut refusals: Vec<ConnectionReport> = client.get("/v1/connections?which=refused").await?;
         refusals.retain(|c| c.server == self.to && is_caller(c, &from));
@@ -66,7 +74,9 @@ impl Explain {
 fn is_caller(connection: &ConnectionReport, from: &Caller) -> bool {
     match from {
         Caller::Address(address) => connection.client.ip() == *address,
-        Caller::Id(id) => [&connection.local_id, &connection.peer_id].into_iter().flatten().any(|known| known == id),
+        Caller::Id(id) | Caller::IdAt(id, _) => {
+            [&connection.local_id, &connection.peer_id].into_iter().flatten().any(|known| known == id)
+        }
     }
 }
 

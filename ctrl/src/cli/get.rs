@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::output::{Output, or_dash, table};
 use super::place::{self, Place};
-use super::{Done, Failure};
+use super::{Done, Failure, policies};
 use crate::view::{GatewayRow, IdentityRow, Resources, ServiceRow};
 
 /// List resources: of a running gateway, or of a directory with --config.
@@ -34,6 +34,8 @@ enum Kind {
     Identities,
     #[value(alias = "service")]
     Services,
+    #[value(alias = "policy")]
+    Policies,
 }
 
 impl Get {
@@ -50,6 +52,9 @@ impl Get {
                 self.rows(resources.identities.into_iter().filter(|r| wanted(&r.name)).collect(), identities)
             }
             Kind::Services => self.rows(resources.services.into_iter().filter(|r| wanted(&r.name)).collect(), services),
+            Kind::Policies => {
+                self.rows(resources.policies.into_iter().filter(|r| wanted(&r.name)).collect(), policies::show)
+            }
         }
     }
 

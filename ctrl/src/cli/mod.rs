@@ -11,6 +11,7 @@ mod get;
 mod identities;
 mod output;
 mod place;
+mod policies;
 mod status;
 mod up;
 mod validate;
@@ -46,6 +47,7 @@ enum Command {
     Check(check::Check),
     Identities(identities::Identities),
     Connections(connections::Connections),
+    Policies(policies::Policies),
     Explain(explain::Explain),
     Detach(detach::Detach),
     Completion(completion::Completion),
@@ -108,6 +110,7 @@ impl Cli {
             Command::Check(command) => command.run().await,
             Command::Identities(command) => command.run().await,
             Command::Connections(command) => command.run().await,
+            Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),

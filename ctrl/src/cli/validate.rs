@@ -42,11 +42,12 @@ impl Validate {
     pub fn run(self) -> Done {
         let parsed = match &self.config {
             Some(directory) => config::load_dir(directory).map(|l| {
-                let summary = summary(1, l.identities.len(), l.services.len());
+                let summary = summary(1, l.identities.len(), l.services.len(), l.policies.len());
                 (summary, l.warnings)
             }),
             None => config::parse_files(&self.read()?).map(|r| {
-                let summary = summary(r.gateway.iter().count(), r.identities.len(), r.services.len());
+                let gateways = r.gateway.iter().count();
+                let summary = summary(gateways, r.identities.len(), r.services.len(), r.policies.len());
                 (summary, r.warnings)
             }),
         };
@@ -72,10 +73,12 @@ impl Validate {
     }
 }
 
-fn summary(gateways: usize, identities: usize, services: usize) -> String {
+fn summary(gateways: usize, identities: usize, services: usize, policies: usize) -> String {
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    // Most configurations have none.
+    let policies = if policies > 0 { format!(", {}", count(policies, "Policy", "Policies")) } else { String::new() };
     format!(
-        "{} {}, {}, {}",
+        "{} {}, {}, {}{policies}",
         green("right:"),
         count(gateways, "Gateway", "Gateways"),
         count(identities, "WorkloadIdentity", "WorkloadIdentities"),

@@ -6,15 +6,17 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Place, Resources, WorkloadIdentity};
+use super::{Diagnostic, Place, Resources, WorkloadIdentity, lint_policy};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     twice(resources.identities.iter().map(|i| ("WorkloadIdentity", &i.name, &i.place)), &mut found);
     twice(resources.services.iter().map(|s| ("Service", &s.name, &s.place)), &mut found);
+    twice(resources.policies.iter().map(|p| ("Policy", &p.name, &p.place)), &mut found);
+    let admitted = lint_policy::lint(resources, &mut found);
     for identity in &resources.identities {
-        lists_and_modes(identity, &mut found);
+        lists_and_modes(identity, admitted.contains(identity.name.as_str()), &mut found);
         if identity.selectors.is_empty() {
             let message = format!("{} has no selector: it is attested nowhere", identity.name);
             found.push(Diagnostic::warning(&identity.place, "spec.selectors", message));
@@ -42,19 +44,27 @@ fn twice<'r>(named: impl Iterator<Item = (&'static str, &'r String, &'r Place)>,
 }
 
 /// What a mode means for an inbound list (ARCHITECTURE.md, D11): the workload's, then its ports'.
-fn lists_and_modes(identity: &WorkloadIdentity, found: &mut Vec<Diagnostic>) {
-    list_and_mode(identity, identity.mode, "", found);
+/// `by_rule`: an allow of a Policy admits somebody.
+fn lists_and_modes(identity: &WorkloadIdentity, by_rule: bool, found: &mut Vec<Diagnostic>) {
+    list_and_mode(identity, by_rule, identity.mode, "", found);
     for (port, mode) in identity.ports.iter().filter(|(_, mode)| **mode != identity.mode) {
-        list_and_mode(identity, *mode, &format!(" on port {port}"), found);
+        list_and_mode(identity, by_rule, *mode, &format!(" on port {port}"), found);
     }
 }
 
-fn list_and_mode(identity: &WorkloadIdentity, mode: TlsMode, on_port: &str, found: &mut Vec<Diagnostic>) {
+fn list_and_mode(
+    identity: &WorkloadIdentity,
+    by_rule: bool,
+    mode: TlsMode,
+    on_port: &str,
+    found: &mut Vec<Diagnostic>,
+) {
     const LIST: &str = "spec.allowedSPIFFEIDs.inbound";
     let name = &identity.name;
     let at = identity.inbound.as_ref().map_or(&identity.place, |list| &list.place);
     let is = format!("{name} is {}{on_port}", mode.name());
     let (message, help) = match (&identity.inbound, mode) {
+        (None, TlsMode::Mutual) if by_rule => return,
         (None, TlsMode::Mutual) => (
             format!("{name} has no inbound list: under MUTUAL nobody may call it{on_port}"),
             "list who may, or write [] to say that nobody shall",

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::decode::{Faults, Field, allowed};
-use super::{Gateway, Place, Resources, Service, WorkloadIdentity};
+use super::{Gateway, Place, Policy, Resources, Service, WorkloadIdentity};
 
 /// `metadata`, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
         "Gateway" => {
             into.take_gateway(Gateway::decode(meta, &spec, faults), faults);
         }
+        "Policy" => into.policies.extend(Policy::decode(meta, &spec, faults)),
         "Service" => into.services.extend(Service::decode(meta, &spec, faults)),
         _ => into.identities.extend(WorkloadIdentity::decode(meta, &spec, faults)),
     }
@@ -121,8 +122,13 @@ fn resource_name(text: &str) -> Result<String, &'static str> {
 
 const SLUICE: &str = "sluice.dev/v1alpha1";
 const RIPTIDES: &str = "core.riptides.io/v1alpha1";
-const KINDS: &[(&str, &str)] =
-    &[("Gateway", SLUICE), ("Service", RIPTIDES), ("TrustBundle", SLUICE), ("WorkloadIdentity", RIPTIDES)];
+const KINDS: &[(&str, &str)] = &[
+    ("Gateway", SLUICE),
+    ("Policy", SLUICE),
+    ("Service", RIPTIDES),
+    ("TrustBundle", SLUICE),
+    ("WorkloadIdentity", RIPTIDES),
+];
 const ADDED_BY_A_CLUSTER: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
-use snapshot::{ConnectionReport, KeyId, Query, Reply, SCHEMA, ToCtrl, ToDataplane, Version};
+use snapshot::{ConnectionReport, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
@@ -22,6 +22,8 @@ const HELLO: Duration = Duration::from_secs(5);
 const PENDING: usize = 64;
 /// Most connections that are put together for one query.
 const CONNECTIONS: usize = 1 << 20;
+/// The same of rules.
+const RULES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -98,6 +100,7 @@ struct Link {
 struct Pending {
     answer: oneshot::Sender<Answer>,
     parts: Vec<ConnectionReport>,
+    rules: Vec<RuleHits>,
 }
 
 async fn read(link: &Link, number: u64, shared: &Shared) -> Result<(), Error> {
@@ -156,6 +159,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Answer::Connections(std::mem::take(&mut waiting.parts))
         }
+        Reply::Rules { part, more } => {
+            waiting.rules.extend(part);
+            if more && waiting.rules.len() < RULES {
+                pending.insert(id, waiting);
+                return;
+            }
+            Answer::Rules(std::mem::take(&mut waiting.rules))
+        }
         one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Answer::One(one),
     };
     // An error means the same: nobody waits any more.
@@ -195,7 +206,7 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Answer::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(id, Pending { answer: request.answer, parts: vec![] });
+        pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![] });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     Ok(link.packets.send(&message, None).await?)

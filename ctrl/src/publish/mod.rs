@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
-use snapshot::{Boot, ConnectionReport, KeyId, Network, Query, Reply, Snapshot, Version};
+use snapshot::{Boot, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -144,6 +144,7 @@ impl Publisher {
             Ok(Ok(Answer::One(Reply::Failed(reason)))) => Err(QueryError::Failed(reason)),
             Ok(Ok(Answer::One(reply))) => Ok(reply),
             Ok(Ok(Answer::Connections(part))) => Ok(Reply::Connections { part, more: false }),
+            Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -153,9 +154,21 @@ impl Publisher {
     pub async fn connections(&self, query: Query, patience: Duration) -> Result<Vec<ConnectionReport>, QueryError> {
         match self.query(query, patience).await? {
             Reply::Connections { part, .. } => Ok(part),
-            Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_) => {
+            Reply::Status(_) | Reply::Counters(_) | Reply::Rules { .. } | Reply::Explanation(_) | Reply::Failed(_) => {
                 Err(QueryError::Unexpected)
             }
+        }
+    }
+
+    /// The rules of policies that have decided something, and how often.
+    pub async fn rules(&self, patience: Duration) -> Result<Vec<RuleHits>, QueryError> {
+        match self.query(Query::Rules, patience).await? {
+            Reply::Rules { part, .. } => Ok(part),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
     }
 
@@ -175,6 +188,7 @@ impl Publisher {
 pub(crate) enum Answer {
     One(Reply),
     Connections(Vec<ConnectionReport>),
+    Rules(Vec<RuleHits>),
 }
 
 #[derive(Debug)]

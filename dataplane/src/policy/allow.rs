@@ -64,7 +64,8 @@ impl AllowList {
     }
 }
 
-fn common(a: &str, b: &str) -> usize {
+/// How many bytes two texts begin with that are the same.
+pub(super) fn common(a: &str, b: &str) -> usize {
     a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 

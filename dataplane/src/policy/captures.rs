@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::snapshot::{Prefix, Side, TlsMode, Unmatched};
+use ::snapshot::{Action, Enforcement, PolicyRule, PortRange, Prefix, RuleDirection, Side, TlsMode, Unmatched};
 
 use crate::io::PortId;
 use crate::snapshot::Compiled;
@@ -65,6 +65,9 @@ pub struct Captures {
 
 /// Most addresses of one place that are entered one by one.
 pub const WIDEST: u32 = 1024;
+
+/// Most ports of one deny that are entered one by one.
+const MOST_PORTS: u32 = 16;
 
 /// `ports`: index, interface and side of each.
 pub fn captures(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Captures {
@@ -154,6 +157,9 @@ fn outbound(compiled: &Compiled, index: usize, out: &mut Vec<Outbound>) {
     if workload.unmatched_egress == Unmatched::Refuse {
         out.push(Outbound { set, address: None, port: 0, protected: true });
     }
+    for (_, rule) in compiled.rules_of(index, RuleDirection::Outbound).filter(|(_, rule)| denies_anyone(rule)) {
+        denied(set, rule, out);
+    }
     for &service in workload.egress.iter().flat_map(|rule| &rule.services) {
         for endpoint in &compiled.services[service as usize].endpoints {
             let Some((rule, _)) = compiled.egress(index, endpoint.address) else { continue };
@@ -166,6 +172,33 @@ fn outbound(compiled: &Compiled, index: usize, out: &mut Vec<Outbound>) {
                 TlsMode::Mutual | TlsMode::Simple => out.push(exactly(set, endpoint.address, true)),
             }
         }
+    }
+}
+
+/// Whether it denies calls whoever answers them, and so also those that no entry takes off the kernel.
+fn denies_anyone(rule: &PolicyRule) -> bool {
+    (rule.action, rule.enforcement) == (Action::Deny, Enforcement::Enforce) && rule.peers.is_empty()
+}
+
+/// Where the addresses are too many to be entered one by one, calls to all are looked at, and those that
+/// the rule does not deny are relayed as they would have gone.
+fn denied(set: u32, rule: &PolicyRule, out: &mut Vec<Outbound>) {
+    let few = |cidr: &Prefix| addresses(*cidr);
+    let exact: Option<Vec<_>> = rule.cidrs.iter().map(few).collect();
+    let to: Vec<Option<IpAddr>> = match exact {
+        Some(ranges) if !ranges.is_empty() => {
+            ranges.into_iter().flatten().map(Some).take(WIDEST as usize + 1).collect()
+        }
+        Some(_) | None => vec![None],
+    };
+    let to = if to.len() > WIDEST as usize { vec![None] } else { to };
+    let count: u32 = rule.ports.iter().map(|range| range.count()).sum();
+    let ports: Vec<u16> = match count {
+        1..=MOST_PORTS => rule.ports.iter().flat_map(|range: &PortRange| range.ports()).collect(),
+        _ => vec![0],
+    };
+    for address in to {
+        out.extend(ports.iter().map(|&port| Outbound { set, address, port, protected: true }));
     }
 }
 

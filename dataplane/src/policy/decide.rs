@@ -1,12 +1,16 @@
-//! Whether an authenticated peer may: the lists of both ends (D11), nothing else.
+//! Whether an authenticated peer may: explicit denies first, then the lists of both ends (D11).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::snapshot::RefuseReason::{self, *};
-use ::snapshot::{RuleId, Side, SourceAddress, TlsMode};
+use ::snapshot::RuleDirection::{Inbound, Outbound};
+use ::snapshot::{Action, Enforcement, RuleId, Side, SourceAddress, TlsMode};
 
+use super::AllowList;
+use super::miss::why_not;
 use super::route::{Route, Svids};
+use super::rules::{Ends, Trial};
 use crate::planted::{self, Bug};
 use crate::snapshot::Compiled;
 use crate::tls::{Peer, Refusal};
@@ -18,109 +22,127 @@ pub enum Verdict {
     Refuse(RefuseReason, Option<RuleId>),
 }
 
+impl Verdict {
+    pub const fn rule(self) -> Option<RuleId> {
+        match self {
+            Self::Allow(rule) | Self::Refuse(_, rule) => rule,
+        }
+    }
+}
+
 /// Decides about `route`, which `compiled` gave, for `peer`: who calls (inbound) or who was called
 /// (egress), None if it is plain or anonymous.
 pub fn decide(compiled: &Compiled, route: &Route, peer: Option<&Peer>) -> Verdict {
-    if planted::is(Bug::VerdictSkipped) {
-        return Verdict::Allow(None);
-    }
-    let id = peer.map(|peer| &*peer.spiffe_id);
-    match *route {
-        Route::Inbound { workload, mode, .. } => decide_inbound(compiled, workload, mode, id),
-        Route::Egress { workload, rule, .. } => decide_outbound(compiled, workload, rule, id),
-        Route::Local { from, to, rule, mode_in, mode_out } => {
-            decide_local(compiled, from, to, rule, (mode_in, mode_out))
+    Judge { compiled, trial: Trial::Enforced }.decide(route, peer.map(|peer| &*peer.spiffe_id))
+}
+
+/// Decides by the rules that count in `trial`.
+pub(super) struct Judge<'c> {
+    pub compiled: &'c Compiled,
+    pub trial: Trial,
+}
+
+impl Judge<'_> {
+    pub fn decide(&self, route: &Route, id: Option<&str>) -> Verdict {
+        if planted::is(Bug::VerdictSkipped) {
+            return Verdict::Allow(None);
         }
-        Route::Plain { rule, .. } => Verdict::Allow(rule),
-        Route::Refuse { reason, rule, .. } => Verdict::Refuse(reason, rule),
-    }
-}
-
-fn decide_inbound(compiled: &Compiled, workload: usize, mode: TlsMode, caller: Option<&str>) -> Verdict {
-    let callee = &compiled.workloads[workload];
-    let rule = Some(callee.inbound_rule);
-    match (mode, caller, &callee.inbound) {
-        // Server-only TLS: whoever calls is nobody in particular.
-        (TlsMode::Simple, _, _) | (TlsMode::Disable, _, _) => Verdict::Allow(rule),
-        (TlsMode::Mutual, None, _) => Verdict::Refuse(PlaintextRefused, rule),
-        (TlsMode::Mutual, Some(_), None) => Verdict::Refuse(NoInboundList, rule),
-        (TlsMode::Permissive, None, _) | (TlsMode::Permissive, Some(_), None) => Verdict::Allow(rule),
-        (TlsMode::Mutual | TlsMode::Permissive, Some(id), Some(list)) => match list.admits(id) {
-            true => Verdict::Allow(rule),
-            false => Verdict::Refuse(NotAllowedInbound, rule),
-        },
-    }
-}
-
-/// The entry's own list AND the workload's.
-fn decide_outbound(compiled: &Compiled, workload: usize, rule: usize, server: Option<&str>) -> Verdict {
-    let caller = &compiled.workloads[workload];
-    let entry = &caller.egress[rule];
-    let lists = [(&entry.allowed, entry.id), (&caller.outbound, caller.outbound_rule)];
-    for (list, id) in lists {
-        let admitted = list.as_ref().is_none_or(|list| server.is_some_and(|server| list.admits(server)));
-        if !admitted {
-            return Verdict::Refuse(NotAllowedOutbound, Some(id));
+        if let Some(rule) = self.denies(route, id) {
+            return Verdict::Refuse(DeniedByRule, Some(rule));
+        }
+        match *route {
+            Route::Inbound { workload, mode, ends, .. } => self.inbound(workload, mode, id, ends),
+            Route::Egress { workload, rule, ends, .. } => self.outbound(workload, rule, id, ends),
+            Route::Local { from, to, rule, mode_in, mode_out, ends } => {
+                self.local(from, to, rule, (mode_in, mode_out), ends)
+            }
+            Route::Plain { rule, .. } => Verdict::Allow(rule),
+            Route::Refuse { reason, rule, .. } => Verdict::Refuse(reason, rule),
         }
     }
-    Verdict::Allow(Some(entry.id))
-}
 
-/// Both ends are attested here, so both policies apply as they would on the wire; a caller whose
-/// own mode is plain counts as known to MUTUAL, and is served by PERMISSIVE like any plain caller.
-fn decide_local(
-    compiled: &Compiled,
-    from: usize,
-    to: usize,
-    rule: Option<usize>,
-    (mode_in, mode_out): (TlsMode, TlsMode),
-) -> Verdict {
-    let (caller, callee) = (&compiled.workloads[from], &compiled.workloads[to]);
-    if let Some(rule) = rule {
-        let refused @ Verdict::Refuse(..) = decide_outbound(compiled, from, rule, Some(&callee.spiffe_id)) else {
-            return decide_local_inbound(compiled, to, &caller.spiffe_id, (mode_in, mode_out));
+    /// Explicit denies come before every list. Who is of this node is known by attestation too, whatever
+    /// it shows.
+    fn denies(&self, route: &Route, id: Option<&str>) -> Option<RuleId> {
+        let of = |workload, direction, ends: Ends, id| {
+            self.compiled.first_rule(workload, Action::Deny, self.trial, &ends.seen(direction, id))
         };
-        return refused;
-    }
-    decide_local_inbound(compiled, to, &caller.spiffe_id, (mode_in, mode_out))
-}
-
-fn decide_local_inbound(
-    compiled: &Compiled,
-    to: usize,
-    caller: &str,
-    (mode_in, mode_out): (TlsMode, TlsMode),
-) -> Verdict {
-    let shown = mode_in == TlsMode::Mutual || mode_out == TlsMode::Mutual;
-    decide_inbound(compiled, to, mode_in, shown.then_some(caller))
-}
-
-/// What a refusal by list says beyond its reason: which list, and its entry nearest to `id`.
-pub fn why_not(compiled: &Compiled, route: &Route, reason: RefuseReason, id: &str) -> Option<String> {
-    let (inbound, outbound) = match *route {
-        Route::Inbound { workload, .. } => (Some(workload), None),
-        Route::Egress { workload, rule, .. } => (None, Some((workload, Some(rule)))),
-        Route::Local { from, to, rule, .. } => (Some(to), Some((from, rule))),
-        Route::Plain { .. } | Route::Refuse { .. } => (None, None),
-    };
-    let miss = |list: &super::AllowList, whose: String| match list.nearest(id) {
-        Some(nearest) => format!("{id} is not in {whose}; the nearest entry is {nearest}"),
-        None => format!("{id} is not in {whose}, which is empty"),
-    };
-    if reason == NotAllowedInbound {
-        let callee = &compiled.workloads[inbound?];
-        return Some(miss(callee.inbound.as_ref()?, format!("the inbound list of {}", callee.name)));
-    }
-    if reason == NotAllowedOutbound {
-        let (workload, rule) = outbound?;
-        let caller = &compiled.workloads[workload];
-        let entry = rule.map(|rule| &caller.egress[rule]);
-        if let Some((list, entry)) = entry.and_then(|e| Some((e.allowed.as_ref().filter(|l| !l.admits(id))?, e))) {
-            return Some(miss(list, format!("the list of {}", compiled.rule(entry.id).name)));
+        let attested = |workload: usize| Some(&*self.compiled.workloads[workload].spiffe_id);
+        let within =
+            |from, to, ends| of(from, Outbound, ends, attested(to)).or_else(|| of(to, Inbound, ends, attested(from)));
+        match *route {
+            Route::Inbound { workload, ends, from, .. } => {
+                of(workload, Inbound, ends, id).or_else(|| within(from?, workload, ends))
+            }
+            Route::Egress { workload, ends, .. } => of(workload, Outbound, ends, id),
+            Route::Local { from, to, ends, .. } => within(from, to, ends),
+            Route::Plain { workload, outbound, .. } => of(workload?, Outbound, outbound?, None),
+            Route::Refuse { .. } => None,
         }
-        return Some(miss(caller.outbound.as_ref()?, format!("the outbound list of {}", caller.name)));
     }
-    (reason == NoInboundList).then(|| format!("{id} would have to be in an inbound list, and there is none"))
+
+    fn inbound(&self, workload: usize, mode: TlsMode, caller: Option<&str>, ends: Ends) -> Verdict {
+        let callee = &self.compiled.workloads[workload];
+        let rule = Some(callee.inbound_rule);
+        match (mode, caller, &callee.inbound) {
+            // Server-only TLS: whoever calls is nobody in particular.
+            (TlsMode::Simple, _, _) | (TlsMode::Disable, _, _) => Verdict::Allow(rule),
+            (TlsMode::Mutual, None, _) => Verdict::Refuse(PlaintextRefused, rule),
+            (TlsMode::Permissive, None, _) | (TlsMode::Permissive, Some(_), None) => Verdict::Allow(rule),
+            (TlsMode::Mutual | TlsMode::Permissive, Some(id), list) => {
+                if list.as_ref().is_some_and(|list| list.admits(id)) {
+                    return Verdict::Allow(rule);
+                }
+                let seen = ends.seen(Inbound, Some(id));
+                match self.compiled.first_rule(workload, Action::Allow, self.trial, &seen) {
+                    Some(allow) => Verdict::Allow(Some(allow)),
+                    None if list.is_none() && !self.has_allows(workload) => Verdict::Refuse(NoInboundList, rule),
+                    None => Verdict::Refuse(NotAllowedInbound, rule),
+                }
+            }
+        }
+    }
+
+    fn has_allows(&self, workload: usize) -> bool {
+        self.compiled.has_rule(workload, Action::Allow, Inbound, Enforcement::Enforce)
+    }
+
+    /// The entry's own list AND the workload's, which allows add to.
+    fn outbound(&self, workload: usize, rule: usize, server: Option<&str>, ends: Ends) -> Verdict {
+        let caller = &self.compiled.workloads[workload];
+        let entry = &caller.egress[rule];
+        let admits = |list: &AllowList| server.is_some_and(|server| list.admits(server));
+        if !entry.allowed.as_ref().is_none_or(admits) {
+            return Verdict::Refuse(NotAllowedOutbound, Some(entry.id));
+        }
+        if caller.outbound.as_ref().is_none_or(admits) {
+            return Verdict::Allow(Some(entry.id));
+        }
+        match self.compiled.first_rule(workload, Action::Allow, self.trial, &ends.seen(Outbound, server)) {
+            Some(allow) => Verdict::Allow(Some(allow)),
+            None => Verdict::Refuse(NotAllowedOutbound, Some(caller.outbound_rule)),
+        }
+    }
+
+    /// Both ends are attested here, so both policies apply as they would on the wire; a caller whose
+    /// own mode is plain counts as known to MUTUAL, and is served by PERMISSIVE like any plain caller.
+    fn local(
+        &self,
+        from: usize,
+        to: usize,
+        rule: Option<usize>,
+        (mode_in, mode_out): (TlsMode, TlsMode),
+        ends: Ends,
+    ) -> Verdict {
+        let (caller, callee) = (&self.compiled.workloads[from], &self.compiled.workloads[to]);
+        if let Some(rule) = rule
+            && let refused @ Verdict::Refuse(..) = self.outbound(from, rule, Some(&callee.spiffe_id), ends)
+        {
+            return refused;
+        }
+        let shown = mode_in == TlsMode::Mutual || mode_out == TlsMode::Mutual;
+        self.inbound(to, mode_in, shown.then_some(&*caller.spiffe_id), ends)
+    }
 }
 
 /// What a living connection must keep of itself to be decided again under a newer snapshot.
@@ -178,12 +200,13 @@ impl Standing {
             Wire::Anonymous | Wire::Plain | Wire::Local(_) => None,
         };
         let now = Self::new(newer, &route, self.wire != Wire::Plain, peer);
-        if !carried_alike(&route, &self.wire) || now.local_id != self.local_id {
+        // A refusal names itself below.
+        let refused = matches!(route, Route::Refuse { .. });
+        if !carried_alike(&route, &self.wire) || (now.local_id != self.local_id && !refused) {
             let detail = "the call would now be carried in another way, or under another identity";
             return Err(Refusal::new(PolicyChanged, detail));
         }
-        // A refusal names itself below.
-        if now.source != self.source && !matches!(route, Route::Refuse { .. }) {
+        if now.source != self.source && !refused {
             let detail = format!("the call would now leave with source: {}", now.source.name());
             return Err(Refusal::new(PolicyChanged, detail));
         }
@@ -199,8 +222,9 @@ impl Standing {
         match decide(newer, &route, peer) {
             Verdict::Allow(rule) => Ok((route, rule)),
             Verdict::Refuse(reason, rule) => {
-                let detail = peer.and_then(|peer| why_not(newer, &route, reason, &peer.spiffe_id));
-                Err(Refusal { reason: PolicyChanged, rule, detail: detail.or_else(|| Some(reason.to_string())) })
+                let id = peer.map(|peer| &*peer.spiffe_id);
+                let detail = why_not(newer, &route, (reason, rule), id);
+                Err(Refusal { reason: PolicyChanged, rule, detail: Some(detail.unwrap_or_else(|| reason.to_string())) })
             }
         }
     }

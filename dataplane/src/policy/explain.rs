@@ -4,14 +4,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Explanation, RefuseReason, RuleId, Side, SourceAddress, TlsMode};
+use ::snapshot::{
+    Direction, Explanation, PolicyRule, RefuseReason, RuleDirection, RuleId, Side, SourceAddress, TlsMode,
+};
 
-use super::{AllowList, Route, Verdict, decide, why_not};
+use super::rules::Ends;
+use super::{Route, Verdict, decide, miss, why_not};
 use crate::snapshot::Compiled;
 use crate::tls::{Peer, SpiffeId};
 
 /// How many entries of a list are shown.
-const SHOWN: usize = 8;
+pub(super) const SHOWN: usize = 8;
 
 /// What would happen to a new connection of `caller` to `to` at `now`.
 pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -> Explanation {
@@ -39,19 +42,27 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
     let unspecified = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let outside = |address, id| Position { side: Side::Outside, interface: String::new(), address, id };
     match caller {
-        Caller::Id(id) => {
+        Caller::Id(id) | Caller::IdAt(id, _) => {
+            let from = match caller {
+                Caller::IdAt(_, address) => Some(address.to_canonical()),
+                Caller::Id(_) | Caller::Address(_) => None,
+            };
             let workload = compiled.workloads.iter().find(|w| *w.spiffe_id == **id && !w.places.is_empty());
             match workload {
                 Some(workload) => {
-                    let place = &workload.places[0];
+                    let holds = |place: &&::snapshot::Place| from.is_none_or(|from| place.prefix.contains(from));
+                    let Some(place) = workload.places.iter().find(holds) else {
+                        story.say(format!("{id} is workload {}, which is not at that address.", workload.name));
+                        return None;
+                    };
                     story
                         .say(format!("{id} is workload {} at {} on {}.", workload.name, place.prefix, place.interface));
-                    let (interface, address) = (place.interface.clone(), place.prefix.address);
+                    let (interface, address) = (place.interface.clone(), from.unwrap_or(place.prefix.address));
                     Some(Position { side: Side::Inside, interface, address, id: None })
                 }
                 None if local => {
                     story.say(format!("{id} is no workload of this node: it calls from the wire."));
-                    Some(outside(unspecified, Some(id.clone())))
+                    Some(outside(from.unwrap_or(unspecified), Some(id.clone())))
                 }
                 None => {
                     story.say(format!("{id} is no workload of this node, and {to} is none either."));
@@ -88,9 +99,9 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
     }
 }
 
-struct Story<'a> {
-    compiled: &'a Compiled,
-    told: Explanation,
+pub(super) struct Story<'a> {
+    pub compiled: &'a Compiled,
+    pub told: Explanation,
 }
 
 impl<'a> Story<'a> {
@@ -109,15 +120,15 @@ impl<'a> Story<'a> {
         Self { compiled, told }
     }
 
-    fn say(&mut self, sentence: String) {
+    pub fn say(&mut self, sentence: String) {
         self.told.steps.push(sentence);
     }
 
-    fn name_rule(&self, rule: Option<RuleId>) -> Option<String> {
+    pub fn name_rule(&self, rule: Option<RuleId>) -> Option<String> {
         rule.map(|id| self.compiled.rule(id)).map(|rule| format!("{} ({})", rule.name, rule.place))
     }
 
-    fn allow(&mut self, rule: Option<RuleId>) {
+    pub fn allow(&mut self, rule: Option<RuleId>) {
         self.told.allowed = true;
         self.told.rule = self.name_rule(rule);
         let with = if self.told.only_with.is_some() { " with such a certificate" } else { "" };
@@ -125,7 +136,7 @@ impl<'a> Story<'a> {
         self.say(format!("Allowed{with}{by}."));
     }
 
-    fn refuse(&mut self, reason: RefuseReason, rule: Option<RuleId>, detail: Option<String>) {
+    pub fn refuse(&mut self, reason: RefuseReason, rule: Option<RuleId>, detail: Option<String>) {
         self.told.refused = Some(reason);
         self.told.rule = self.name_rule(rule);
         if let Some(detail) = detail {
@@ -135,19 +146,24 @@ impl<'a> Story<'a> {
         self.say(format!("Refused: {} ({}){by}; {}.", reason.meaning(), reason.name(), reason.remedy()));
     }
 
-    fn verdict(&mut self, route: &Route, peer: Option<&Peer>) {
-        match decide(self.compiled, route, peer) {
+    pub fn verdict(&mut self, route: &Route, peer: Option<&Peer>) {
+        let verdict = decide(self.compiled, route, peer);
+        match verdict {
             Verdict::Allow(rule) => self.allow(rule),
             Verdict::Refuse(reason, rule) => {
-                let detail = peer.and_then(|peer| why_not(self.compiled, route, reason, &peer.spiffe_id));
+                let id = peer.map(|peer| &*peer.spiffe_id);
+                let detail = why_not(self.compiled, route, (reason, rule), id);
                 self.refuse(reason, rule, detail);
             }
         }
+        self.tell_shadow(route, peer, verdict);
     }
 
     fn tell_route(&mut self, route: &Route, to: SocketAddr, id: Option<&str>) {
         match route {
-            Route::Inbound { workload, mode, .. } => self.tell_inbound(route, *workload, *mode, to, id),
+            Route::Inbound { workload, mode, ends, .. } => {
+                self.tell_inbound(route, (*workload, *mode, *ends), to, id);
+            }
             Route::Egress { .. } => self.tell_egress(route, to),
             Route::Local { from, to: callee, mode_in, .. } => {
                 let (from, callee) = (&self.compiled.workloads[*from], &self.compiled.workloads[*callee]);
@@ -159,7 +175,7 @@ impl<'a> Story<'a> {
                 let caller = hypothetical(&from);
                 self.verdict(route, Some(&caller));
             }
-            Route::Plain { why, rule, workload, source } => {
+            Route::Plain { why, rule, workload, source, .. } => {
                 self.told.allowed = true;
                 self.told.passed = true;
                 self.told.rule = self.name_rule(*rule);
@@ -171,6 +187,7 @@ impl<'a> Story<'a> {
                 self.told.direction = workload.map(|index| self.direction_of(index, to));
                 self.say(why.meaning().to_owned());
                 self.tell_source(*source);
+                self.tell_shadow(route, None, Verdict::Allow(*rule));
             }
             Route::Refuse { reason, workload, rule, detail } => {
                 self.told.direction = workload.map(|index| self.direction_of(index, to));
@@ -187,7 +204,13 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn tell_inbound(&mut self, route: &Route, workload: usize, mode: TlsMode, to: SocketAddr, id: Option<&str>) {
+    fn tell_inbound(
+        &mut self,
+        route: &Route,
+        (workload, mode, ends): (usize, TlsMode, Ends),
+        to: SocketAddr,
+        id: Option<&str>,
+    ) {
         let callee = &self.compiled.workloads[workload];
         self.told.direction = Some(Direction::Inbound);
         self.told.mode = Some(mode);
@@ -203,64 +226,30 @@ impl<'a> Story<'a> {
                     let detail = format!("there is no bundle for trust domain {}", parsed.trust_domain);
                     self.refuse(RefuseReason::PeerTrustDomainUnknown, None, Some(detail));
                 }
-                Some(_) => self.verdict(route, Some(&hypothetical(id))),
+                Some(_) => {
+                    self.verdict(route, Some(&hypothetical(id)));
+                    if ends.client.is_unspecified() {
+                        let seen = ends.seen(RuleDirection::Inbound, Some(id));
+                        let fits = |rule: &PolicyRule| !rule.cidrs.is_empty() && miss::names(rule, &seen);
+                        self.tell_rules("From where it calls matters (--at)", workload, &seen, fits);
+                    }
+                }
             },
             (None, TlsMode::Mutual) => {
                 self.say("The caller's certificate decides, not its address.".into());
-                let list = callee.inbound.as_ref();
-                match list.filter(|list| !list.is_empty()) {
-                    Some(list) => {
-                        let admitted = list.shown(SHOWN);
-                        self.say(format!("Only a certificate of {admitted} is admitted."));
-                        self.told.only_with = Some(admitted);
-                        self.allow(Some(callee.inbound_rule));
-                    }
-                    None if list.is_some() => {
-                        self.refuse(RefuseReason::NotAllowedInbound, Some(callee.inbound_rule), None);
-                    }
-                    None => self.refuse(RefuseReason::NoInboundList, Some(callee.inbound_rule), None),
-                }
+                self.tell_admitted(workload, ends);
             }
         }
     }
 
     /// That the caller's own address is kept goes without saying.
-    fn tell_source(&mut self, source: SourceAddress) {
+    pub fn tell_source(&mut self, source: SourceAddress) {
         match source {
             SourceAddress::Preserve => {}
             SourceAddress::Node => {
                 self.say("The far side sees an address of this node, not the caller's (source: node).".into());
             }
         }
-    }
-
-    /// Who the server is shows in the handshake: the call is allowed if somebody could answer it.
-    fn tell_egress(&mut self, route: &Route, to: SocketAddr) {
-        let Route::Egress { workload, endpoint, rule, mode, source } = *route else { return };
-        let (caller, service) = (&self.compiled.workloads[workload], self.compiled.service_name(endpoint));
-        let entry = &caller.egress[rule];
-        self.told.direction = Some(Direction::Egress);
-        self.told.mode = Some(mode);
-        let place = self.name_rule(Some(entry.id)).unwrap_or_default();
-        self.say(format!("{to} is service {service}, selected by {place}, mode {}.", mode.name()));
-        self.tell_source(source);
-        let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
-        if lists.is_empty() {
-            self.say("No list restricts the server's SPIFFE ID.".into());
-            return self.allow(Some(entry.id));
-        }
-        // Both lists mostly say the same.
-        let mut shown: Vec<_> = lists.iter().map(|list| list.shown(SHOWN)).collect();
-        shown.dedup();
-        self.say(format!("The server must be one of: {}.", shown.join("; and one of: ")));
-        let decided = |id: &str| decide(self.compiled, route, Some(&hypothetical(id)));
-        let mut named = lists.iter().flat_map(|list| list.exact());
-        let open = lists.iter().all(|list| list.has_patterns());
-        if open || named.any(|id| matches!(decided(id), Verdict::Allow(_))) {
-            return self.allow(Some(entry.id));
-        }
-        let detail = "no SPIFFE ID could be in every list that applies".to_owned();
-        self.refuse(RefuseReason::NotAllowedOutbound, Some(entry.id), Some(detail));
     }
 }
 
@@ -277,6 +266,6 @@ impl super::Why {
     }
 }
 
-fn hypothetical(id: &str) -> Peer {
+pub(super) fn hypothetical(id: &str) -> Peer {
     Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX }
 }

@@ -10,13 +10,20 @@ pub mod allow;
 pub mod captures;
 pub mod decide;
 pub mod explain;
+pub mod miss;
 pub mod route;
+pub mod rules;
+pub mod shadow;
+mod tell;
 
 #[cfg(test)]
 mod tests;
 
 pub use allow::AllowList;
 pub use captures::Captures;
-pub use decide::{Standing, Verdict, Wire, decide, why_not};
+pub use decide::{Standing, Verdict, Wire, decide};
 pub use explain::explain;
+pub use miss::why_not;
 pub use route::{Route, Why};
+pub use rules::{Ends, Rules};
+pub use shadow::{Shadow, Would, shadow};

@@ -9,8 +9,9 @@
 
 use std::net::SocketAddr;
 
-use ::snapshot::{RefuseReason, RuleId, Side, SourceAddress, TlsMode, Unmatched};
+use ::snapshot::{Action, RefuseReason, RuleDirection, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
+use super::rules::{Ends, Trial};
 use crate::snapshot::{Compiled, EndpointId};
 
 /// What a captured SYN is.
@@ -20,8 +21,10 @@ pub enum Route {
     /// inside port when the caller has no identity here or is left to speak TLS itself.
     Inbound {
         workload: usize,
-        port: u16,
         mode: TlsMode,
+        ends: Ends,
+        /// The caller, if it is a workload of this node that is left to speak TLS itself.
+        from: Option<usize>,
     },
     /// From a workload to a service elsewhere, over TLS: `mode` is MUTUAL or SIMPLE.
     Egress {
@@ -30,6 +33,7 @@ pub enum Route {
         rule: usize,
         mode: TlsMode,
         source: SourceAddress,
+        ends: Ends,
     },
     /// Between two workloads of this node, both attested here: decided like a wire call, relayed
     /// plain. `rule`: None where no egress rule matched and unmatched calls pass.
@@ -39,6 +43,7 @@ pub enum Route {
         rule: Option<usize>,
         mode_in: TlsMode,
         mode_out: TlsMode,
+        ends: Ends,
     },
     /// Relayed plain, and counted.
     Plain {
@@ -46,6 +51,8 @@ pub enum Route {
         why: Why,
         rule: Option<RuleId>,
         source: SourceAddress,
+        /// Of a call that the workload makes: its outbound rules speak about it.
+        outbound: Option<Ends>,
     },
     Refuse {
         reason: RefuseReason,
@@ -58,7 +65,13 @@ pub enum Route {
 impl Route {
     /// Relayed plain, with the caller's own address.
     const fn plain(workload: Option<usize>, why: Why, rule: Option<RuleId>) -> Self {
-        Self::Plain { workload, why, rule, source: SourceAddress::Preserve }
+        Self::Plain { workload, why, rule, source: SourceAddress::Preserve, outbound: None }
+    }
+
+    /// The same for a call of the workload's own.
+    const fn plain_outbound(workload: usize, why: Why, rule: Option<RuleId>, ends: Ends) -> Self {
+        let source = SourceAddress::Preserve;
+        Self::Plain { workload: Some(workload), why, rule, source, outbound: Some(ends) }
     }
 
     /// Which address the far side sees.
@@ -119,46 +132,61 @@ impl Compiled {
         server: SocketAddr,
     ) -> Route {
         let (client, server) = (canonical(client), canonical(server));
+        let ends = Ends { client: client.ip(), server };
         let to = self.destination(server.ip());
         match side {
             Side::Outside => match to {
-                Some(to) => self.inbound(svids, to, server.port()),
+                Some(to) => self.inbound(svids, None, to, ends),
                 None => Route::plain(None, Why::NotOurs, None),
             },
             Side::Inside => {
                 let from = self.source(interface, client.ip());
                 let to = to.filter(|&to| self.workloads[to].mode_of(server.port()) != TlsMode::Disable);
+                // What is denied to anyone is denied before anything else is asked.
+                if let Some(refusal) = from.and_then(|from| self.denied(from, RuleDirection::Outbound, ends)) {
+                    return refusal;
+                }
                 match (from, to) {
-                    (Some(from), Some(to)) => self.local(svids, from, to, server),
-                    (Some(from), None) => self.outbound(svids, from, server),
-                    (None, Some(to)) => self.unidentified_local(svids, to, server),
+                    (Some(from), Some(to)) => self.local(svids, from, to, ends),
+                    (Some(from), None) => self.outbound(svids, from, ends),
+                    (None, Some(to)) => self.unidentified_local(svids, to, ends),
                     (None, None) => self.unidentified(client, server),
                 }
             }
         }
     }
 
-    fn inbound(&self, svids: Svids, workload: usize, port: u16) -> Route {
-        let mode = self.workloads[workload].mode_of(port);
-        match mode {
-            TlsMode::Disable => {
-                Route::plain(Some(workload), Why::Disabled, Some(self.workloads[workload].inbound_rule))
-            }
-            // A plain caller needs no SVID of ours; one that offers TLS will find it missing.
-            TlsMode::Permissive => Route::Inbound { workload, port, mode },
-            TlsMode::Mutual | TlsMode::Simple => match self.lacks_svid(svids, workload) {
-                Some(refusal) => refusal,
-                None => Route::Inbound { workload, port, mode },
-            },
+    fn inbound(&self, svids: Svids, from: Option<usize>, workload: usize, ends: Ends) -> Route {
+        let mode = self.workloads[workload].mode_of(ends.server.port());
+        if mode == TlsMode::Disable {
+            return Route::plain(Some(workload), Why::Disabled, Some(self.workloads[workload].inbound_rule));
         }
+        let lacking = match mode {
+            // A plain caller needs no SVID of ours; one that offers TLS will find it missing.
+            TlsMode::Permissive | TlsMode::Disable => None,
+            TlsMode::Mutual | TlsMode::Simple => self.lacks_svid(svids, workload),
+        };
+        let denied = self.denied(workload, RuleDirection::Inbound, ends);
+        denied.or(lacking).unwrap_or(Route::Inbound { workload, mode, ends, from })
     }
 
-    fn outbound(&self, svids: Svids, workload: usize, server: SocketAddr) -> Route {
+    /// By a rule that names no peers: that is known before who the other side is.
+    fn denied(&self, workload: usize, direction: RuleDirection, ends: Ends) -> Option<Route> {
+        let rule = self.first_rule(workload, Action::Deny, Trial::Enforced, &ends.seen(direction, None))?;
+        Some(Route::Refuse {
+            reason: RefuseReason::DeniedByRule,
+            workload: Some(workload),
+            rule: Some(rule),
+            detail: self.policy_rule(rule).map(|rule| format!("the rule is: {rule}")),
+        })
+    }
+
+    fn outbound(&self, svids: Svids, workload: usize, ends: Ends) -> Route {
         let caller = &self.workloads[workload];
-        let Some((rule, endpoint)) = self.egress(workload, server) else { return self.unmatched(workload, server) };
+        let Some((rule, endpoint)) = self.egress(workload, ends.server) else { return self.unmatched(workload, ends) };
         let entry = &caller.egress[rule];
         let source = entry.source;
-        let wire = Route::Egress { workload, endpoint, rule, mode: entry.mode, source };
+        let wire = Route::Egress { workload, endpoint, rule, mode: entry.mode, source, ends };
         match entry.mode {
             TlsMode::Mutual => match self.lacks_svid(svids, workload) {
                 Some(refusal) => refusal,
@@ -174,18 +202,22 @@ impl Compiled {
                         .into(),
                 ),
             },
-            TlsMode::Permissive => {
-                Route::Plain { workload: Some(workload), why: Why::PermissiveEgress, rule: Some(entry.id), source }
-            }
+            TlsMode::Permissive => Route::Plain {
+                workload: Some(workload),
+                why: Why::PermissiveEgress,
+                rule: Some(entry.id),
+                source,
+                outbound: Some(ends),
+            },
             // Not ours to touch, so its address is not either.
-            TlsMode::Disable => Route::plain(Some(workload), Why::Disabled, Some(entry.id)),
+            TlsMode::Disable => Route::plain_outbound(workload, Why::Disabled, Some(entry.id), ends),
         }
     }
 
-    fn unmatched(&self, workload: usize, server: SocketAddr) -> Route {
-        let caller = &self.workloads[workload];
+    fn unmatched(&self, workload: usize, ends: Ends) -> Route {
+        let (caller, server) = (&self.workloads[workload], ends.server);
         match caller.unmatched_egress {
-            Unmatched::Pass => Route::plain(Some(workload), Why::UnmatchedEgress, caller.unmatched_rule),
+            Unmatched::Pass => Route::plain_outbound(workload, Why::UnmatchedEgress, caller.unmatched_rule, ends),
             Unmatched::Refuse => Route::Refuse {
                 reason: RefuseReason::UnmatchedEgress,
                 workload: Some(workload),
@@ -202,18 +234,21 @@ impl Compiled {
         }
     }
 
-    fn local(&self, svids: Svids, from: usize, to: usize, server: SocketAddr) -> Route {
-        let caller = &self.workloads[from];
+    fn local(&self, svids: Svids, from: usize, to: usize, ends: Ends) -> Route {
+        let (caller, server) = (&self.workloads[from], ends.server);
+        if let Some(refusal) = self.denied(to, RuleDirection::Inbound, ends) {
+            return refusal;
+        }
         let mode_in = self.workloads[to].mode_of(server.port());
         let matched = self.egress(from, server).map(|(rule, _)| rule);
         let mode_out = match matched {
             Some(rule) => caller.egress[rule].mode,
-            None if caller.unmatched_egress == Unmatched::Refuse => return self.unmatched(from, server),
+            None if caller.unmatched_egress == Unmatched::Refuse => return self.unmatched(from, ends),
             None => TlsMode::Permissive,
         };
         if mode_out == TlsMode::Disable {
             // The caller does its own TLS: it is for the destination's port like any stranger.
-            return self.inbound(svids, to, server.port());
+            return self.inbound(svids, Some(from), to, ends);
         }
         let needs = |mode| matches!((mode_in, mode_out), (a, b) if a == mode || b == mode);
         let lacking = if needs(TlsMode::Mutual) {
@@ -223,19 +258,19 @@ impl Compiled {
         } else {
             None
         };
-        lacking.unwrap_or(Route::Local { from, to, rule: matched, mode_in, mode_out })
+        lacking.unwrap_or(Route::Local { from, to, rule: matched, mode_in, mode_out, ends })
     }
 
     /// A caller behind an inside port that is nobody, to a workload of this node.
-    fn unidentified_local(&self, svids: Svids, to: usize, server: SocketAddr) -> Route {
-        match self.workloads[to].mode_of(server.port()) {
+    fn unidentified_local(&self, svids: Svids, to: usize, ends: Ends) -> Route {
+        match self.workloads[to].mode_of(ends.server.port()) {
             TlsMode::Mutual => Route::Refuse {
                 reason: RefuseReason::NoIdentity,
                 workload: Some(to),
                 rule: Some(self.workloads[to].inbound_rule),
                 detail: Some(format!("{} admits callers of this node by their identity only", self.workloads[to].name)),
             },
-            TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => self.inbound(svids, to, server.port()),
+            TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => self.inbound(svids, None, to, ends),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Context, Ending, Session, State};
 use crate::flow;
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::Standing;
+use crate::policy::{Standing, Verdict};
 use crate::stats::Report;
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, Refusal};
@@ -61,6 +61,11 @@ impl Session {
             self.rule = rule.filter(|_| self.tls_version == self.compiled.version);
         }
         self.peer = self.tls().and_then(|tls| tls.peer().cloned());
+        if let Failure::Refused(Refusal { reason, .. }) = &failure
+            && self.tls_version == self.compiled.version
+        {
+            self.note_verdict(Verdict::Refuse(*reason, self.rule), cx);
+        }
         self.refuse(failure.refuse_reason(), failure.detail(), cx);
     }
 
@@ -75,9 +80,17 @@ impl Session {
         // A rule is an index into the snapshot that the handshake began under.
         let current = self.tls_version == self.compiled.version;
         match tls.outcome().cloned() {
-            Some(Ok(rule)) => self.rule = rule.filter(|_| current),
+            Some(Ok(rule)) => {
+                self.rule = rule.filter(|_| current);
+                if current {
+                    self.note_verdict(Verdict::Allow(rule), cx);
+                }
+            }
             Some(Err(Refusal { reason, rule, detail })) => {
                 self.rule = rule.filter(|_| current);
+                if current {
+                    self.note_verdict(Verdict::Refuse(reason, rule), cx);
+                }
                 self.refuse(reason, detail.as_deref(), cx);
                 return false;
             }
@@ -120,6 +133,9 @@ impl Session {
                 self.route = route;
                 self.rule = rule;
                 self.compiled = cx.compiled.clone();
+                if self.standing.is_some() {
+                    self.note_shadow(Verdict::Allow(rule), cx);
+                }
             }
             Err(refusal) => self.take_back(refusal, cx),
         }
@@ -129,6 +145,9 @@ impl Session {
     fn take_back<P: PacketIo>(&mut self, refusal: Refusal, cx: &mut Context<'_, P>) {
         self.rule = refusal.rule;
         self.compiled = cx.compiled.clone();
+        if let Some(rule) = refusal.rule {
+            self.compiled.hit(rule);
+        }
         if self.state == State::Relaying {
             self.close(CloseReason::PolicyChanged, refusal.detail.as_deref(), cx);
         } else {

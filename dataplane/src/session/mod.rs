@@ -18,6 +18,7 @@ mod report;
 mod state;
 mod step;
 mod syn;
+mod tried;
 
 use std::sync::Arc;
 
@@ -26,9 +27,10 @@ use tcp_stack::Stack;
 
 pub use leg::{Leg, Reply, send_frame};
 pub use plan::{Order, Plan, Speech};
-pub use report::{local_id, refused_at_once};
+pub use report::{AtOnce, local_id, refused_at_once};
 pub use state::State;
 pub use syn::Syn;
+pub use tried::count;
 
 use crate::flow;
 use crate::io::{PacketIo, PortId};
@@ -129,6 +131,8 @@ pub struct Session {
     response: relay::Flow,
     peer: Option<Peer>,
     rule: Option<RuleId>,
+    /// What a rule in shadow would have made of it.
+    shadow: Option<String>,
     /// The snapshot whose verdict the TLS handshake asked for.
     tls_version: Version,
     /// Milliseconds since the epoch.
@@ -189,6 +193,7 @@ impl Session {
             response: relay::Flow::default(),
             peer: None,
             rule,
+            shadow: None,
             tls_version: compiled.version,
             opened_at: now.unix_ms,
             ending: None,

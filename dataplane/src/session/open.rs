@@ -9,7 +9,7 @@ use super::step::Progress;
 use super::{Context, Order, Session, Speech, State};
 use crate::flow::{self, FlowRef};
 use crate::io::PacketIo;
-use crate::policy::{Route, Standing, Verdict, decide};
+use crate::policy::{Route, Standing, Verdict, decide, why_not};
 use crate::stats::{Report, Total};
 use crate::time::Duration;
 use crate::tls::{Failure, TlsLeg};
@@ -192,15 +192,7 @@ impl Session {
     }
 
     fn accept_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        let accepted = match self.route {
-            Route::Inbound { workload, port, mode } => {
-                TlsLeg::accept(&self.compiled, workload, port, mode, cx.now.unix())
-            }
-            Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. } | Route::Refuse { .. } => {
-                unreachable!("only inbound calls have TLS on the down leg")
-            }
-        };
-        match accepted {
+        match TlsLeg::accept(&self.compiled, &self.route, cx.now.unix()) {
             Ok(tls) => {
                 cx.counters().add(Total::Handshakes, 1);
                 self.tls_version = self.compiled.version;
@@ -250,7 +242,9 @@ impl Session {
 
     /// A plain caller under PERMISSIVE is served, if policy has nothing against it.
     fn relay_plain<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        match decide(&self.compiled, &self.route, None) {
+        let verdict = decide(&self.compiled, &self.route, None);
+        self.note_verdict(verdict, cx);
+        match verdict {
             Verdict::Allow(rule) => {
                 self.rule = rule;
                 self.standing = Some(Standing::new(&self.compiled, &self.route, false, None));
@@ -259,7 +253,8 @@ impl Session {
             }
             Verdict::Refuse(reason, rule) => {
                 self.rule = rule;
-                self.refuse(reason, None, cx);
+                let detail = why_not(&self.compiled, &self.route, (reason, rule), None);
+                self.refuse(reason, detail.as_deref(), cx);
                 Progress::Moved
             }
         }

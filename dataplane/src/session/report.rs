@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use snapshot::{ConnectionReport, Direction, RefuseReason, Side, Version};
+use snapshot::{ConnectionReport, Direction, RefuseReason, RuleId, Side, Version};
 
 use super::{Ending, Session};
 use crate::policy::Route;
@@ -39,6 +39,7 @@ impl Session {
             closed,
             detail: detail.map(str::to_owned),
             rule: self.rule_text(self.rule),
+            shadow: self.shadow.clone(),
             version: self.compiled.version,
             opened_at: self.opened_at,
             ended_at: self.ending.map(|_| now_ms),
@@ -84,7 +85,16 @@ pub fn direction_of(side: Side) -> Direction {
     }
 }
 
-/// Of a call that never became a session. `compiled` is None before the first snapshot.
+/// What is known of a call that was refused from addresses alone.
+pub struct AtOnce<'a> {
+    pub compiled: &'a Compiled,
+    pub route: &'a Route,
+    pub rule: Option<RuleId>,
+    pub detail: Option<String>,
+    pub shadow: Option<String>,
+}
+
+/// Of a call that never became a session. `known` is None before the first snapshot.
 #[allow(clippy::too_many_arguments)]
 pub fn refused_at_once(
     id: u64,
@@ -92,19 +102,18 @@ pub fn refused_at_once(
     side: Side,
     client: SocketAddr,
     server: SocketAddr,
-    compiled: Option<(&Compiled, &Route)>,
+    known: Option<AtOnce<'_>>,
     reason: RefuseReason,
     now: Now,
 ) -> ConnectionReport {
-    let (rule, detail) = match compiled {
-        Some((compiled, Route::Refuse { rule, detail, .. })) => {
-            let rule = rule.map(|rule| compiled.rule(rule)).map(|r| format!("{} ({})", r.name, r.place));
-            (rule, detail.clone())
-        }
-        Some((_, Route::Inbound { .. } | Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. })) | None => {
-            (None, None)
-        }
-    };
+    let compiled = known.as_ref().map(|known| (known.compiled, known.route));
+    let source = known.as_ref().and_then(|known| Some(known.compiled.rule(known.rule?)));
+    let rule = source.map(|source| format!("{} ({})", source.name, source.place));
+    let version = compiled.map_or(Version(0), |(compiled, _)| compiled.version);
+    let workload = compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string());
+    let local_id = compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string());
+    let peer_id = compiled.and_then(|(compiled, route)| callee(compiled, route)).map(|id| id.to_string());
+    let (detail, shadow) = known.map_or((None, None), |known| (known.detail, known.shadow));
     ConnectionReport {
         id,
         core,
@@ -112,9 +121,9 @@ pub fn refused_at_once(
         client,
         server,
         source: None,
-        workload: compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string()),
-        local_id: compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string()),
-        peer_id: None,
+        workload,
+        local_id,
+        peer_id,
         mode: None,
         tls: None,
         state: "refused".into(),
@@ -122,7 +131,8 @@ pub fn refused_at_once(
         closed: None,
         detail,
         rule,
-        version: compiled.map_or(Version(0), |(compiled, _)| compiled.version),
+        shadow,
+        version,
         opened_at: now.unix_ms,
         ended_at: Some(now.unix_ms),
         sent: 0,

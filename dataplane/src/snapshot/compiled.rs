@@ -13,7 +13,7 @@ use ::snapshot::{
 };
 
 use super::addresses::{AddressTable, Map};
-use crate::policy::AllowList;
+use crate::policy::{AllowList, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
 /// Private keys by id, as they came over ctrl's socket. A key is wiped when it is dropped.
@@ -58,6 +58,8 @@ pub struct Workload {
     pub egress: Vec<Egress>,
     /// The first egress rule that names the service.
     by_service: Map<u32, usize>,
+    /// Those that name it, in the order in which they are asked.
+    pub policies: Vec<Arc<Rules>>,
     pub unmatched_egress: Unmatched,
     pub unmatched_rule: Option<RuleId>,
 }
@@ -79,6 +81,8 @@ pub struct Compiled {
     pub workloads: Vec<Workload>,
     pub services: Vec<::snapshot::Service>,
     pub rules: Vec<RuleSource>,
+    /// By their first rule.
+    pub policies: Vec<Arc<Rules>>,
     pub unmatched_egress: Unmatched,
     /// By interface: which workload sends from an address.
     sources: Map<String, AddressTable>,
@@ -100,6 +104,7 @@ impl Compiled {
         provider: &Arc<CryptoProvider>,
         previous: Option<&Self>,
     ) -> Result<Self, Error> {
+        let policies = policies(snapshot, previous);
         let mut workloads = Vec::with_capacity(snapshot.workloads.len());
         for workload in &snapshot.workloads {
             let before = previous.and_then(|p| p.workload(&workload.name));
@@ -107,7 +112,7 @@ impl Compiled {
                 Some(svid) => Some(credentials(workload, svid, keys, before)?),
                 None => None,
             };
-            workloads.push(compile_workload(workload, credentials));
+            workloads.push(compile_workload(workload, credentials, &policies));
         }
         let mut roots = Map::default();
         for bundle in &snapshot.bundles {
@@ -124,6 +129,7 @@ impl Compiled {
             workloads,
             services: snapshot.services.clone(),
             rules: snapshot.rules.clone(),
+            policies: in_order(policies),
             unmatched_egress: snapshot.unmatched_egress,
             roots,
             provider: provider.clone(),
@@ -207,7 +213,11 @@ fn credentials(
     }
 }
 
-fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Credentials>>) -> Workload {
+fn compile_workload(
+    workload: &::snapshot::Workload,
+    credentials: Option<Arc<Credentials>>,
+    policies: &[Arc<Rules>],
+) -> Workload {
     let mut by_service = Map::default();
     for (index, rule) in workload.egress.iter().enumerate() {
         for &service in &rule.services {
@@ -229,6 +239,7 @@ fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Cre
         outbound_rule: workload.outbound_rule,
         egress: workload.egress.iter().map(|rule| compile_egress(rule, workload.mode)).collect(),
         by_service,
+        policies: workload.policies.iter().map(|&index| policies[index as usize].clone()).collect(),
         unmatched_egress: workload.unmatched_egress,
         unmatched_rule: workload.unmatched_rule,
     }
@@ -237,6 +248,23 @@ fn compile_workload(workload: &::snapshot::Workload, credentials: Option<Arc<Cre
 /// With a prefix that is one, whatever came: tables and steering rely on it.
 fn narrowed(place: &Place) -> Place {
     Place { prefix: Prefix::new(place.prefix.address, place.prefix.length), ..place.clone() }
+}
+
+/// In the order of the snapshot, as its workloads refer to them.
+fn policies(snapshot: &Snapshot, previous: Option<&Compiled>) -> Vec<Arc<Rules>> {
+    let mut before: Map<&str, &Arc<Rules>> = Map::default();
+    if let Some(previous) = previous {
+        before.extend(previous.policies.iter().map(|rules| (rules.name(), rules)));
+    }
+    let compile = |policy: &::snapshot::Policy| {
+        Arc::new(Rules::compile(policy, before.get(policy.name.as_str()).map(|rules| &***rules)))
+    };
+    snapshot.policies.iter().map(compile).collect()
+}
+
+fn in_order(mut policies: Vec<Arc<Rules>>) -> Vec<Arc<Rules>> {
+    policies.sort_by_key(|rules| rules.first());
+    policies
 }
 
 fn compile_egress(rule: &EgressRule, mode: TlsMode) -> Egress {

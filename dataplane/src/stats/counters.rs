@@ -14,6 +14,9 @@ pub enum Total {
     SessionsRelayed,
     RelayedPlain,
     RelayedLocal,
+    /// Rules in shadow would have refused it; would have admitted it.
+    ShadowRefused,
+    ShadowAdmitted,
     Handshakes,
     BytesSent,
     BytesReceived,
@@ -37,6 +40,8 @@ impl Total {
         (Self::SessionsRelayed, "sessions_relayed"),
         (Self::RelayedPlain, "relayed_plain"),
         (Self::RelayedLocal, "relayed_local"),
+        (Self::ShadowRefused, "shadow_refused"),
+        (Self::ShadowAdmitted, "shadow_admitted"),
         (Self::Handshakes, "handshakes"),
         (Self::BytesSent, "bytes_sent"),
         (Self::BytesReceived, "bytes_received"),

@@ -10,6 +10,8 @@ use crate::io::PortId;
 pub enum Report {
     /// A connection was refused, or ended after it stood.
     Ended(Box<ConnectionReport>),
+    /// A connection that goes on, and that a rule in shadow would have refused.
+    Shadow(Box<ConnectionReport>),
     /// One live connection, for a [`crate::worker::Command::ListLive`].
     Live {
         query: u64,

@@ -38,26 +38,21 @@ pub struct TlsLeg {
 }
 
 impl TlsLeg {
-    /// The leg towards a caller of `workload`'s `port`. PERMISSIVE is MUTUAL for who offers TLS.
-    pub fn accept(
-        compiled: &Arc<Compiled>,
-        workload: usize,
-        port: u16,
-        mode: TlsMode,
-        now: u64,
-    ) -> Result<Self, RefuseReason> {
+    /// The leg towards the caller that `route`, an [`Route::Inbound`], is for. PERMISSIVE is MUTUAL for who
+    /// offers TLS.
+    pub fn accept(compiled: &Arc<Compiled>, route: &Route, now: u64) -> Result<Self, RefuseReason> {
+        let Route::Inbound { workload, mode, .. } = *route else { return Err(RefuseReason::TlsProtocol) };
         let credentials = compiled.workloads[workload].valid_credentials(now).ok_or(RefuseReason::NoSvid)?;
-        let route = Route::Inbound { workload, port, mode };
         let slot = Arc::new(Slot::default());
         let builder = ServerConfig::builder_with_details(compiled.provider.clone(), Arc::new(At(now)))
             .with_protocol_versions(&[&TLS13])
             .map_err(|_| RefuseReason::TlsProtocol)?;
         let builder = match mode {
             TlsMode::Mutual | TlsMode::Permissive => {
-                builder.with_client_cert_verifier(verifier(compiled, route, &slot))
+                builder.with_client_cert_verifier(verifier(compiled, route.clone(), &slot))
             }
             TlsMode::Simple => {
-                slot.decided(outcome_of(policy::decide(compiled, &route, None)));
+                slot.decided(outcome_of(policy::decide(compiled, route, None)));
                 builder.with_no_client_auth()
             }
             TlsMode::Disable => return Err(RefuseReason::TlsProtocol),

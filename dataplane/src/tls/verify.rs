@@ -68,7 +68,7 @@ impl Verifier {
             match verdict {
                 Verdict::Allow(rule) => Ok(rule),
                 Verdict::Refuse(reason, rule) => {
-                    let detail = policy::why_not(&self.compiled, &self.route, reason, &peer.spiffe_id);
+                    let detail = policy::why_not(&self.compiled, &self.route, (reason, rule), Some(&peer.spiffe_id));
                     Err(Refusal { reason, rule, detail })
                 }
             }

@@ -5,17 +5,26 @@
 
 use std::sync::Arc;
 
-use snapshot::{DropReason, RefuseReason, Side};
+use snapshot::{DropReason, RefuseReason, RuleId, Side};
 
 use super::Worker;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
-use crate::policy::{Route, Standing, Verdict, Why, decide};
-use crate::session::{Leg, Plan, Session, Syn, refused_at_once};
+use crate::policy::{Route, Standing, Verdict, Why, decide, shadow, why_not};
+use crate::session::{AtOnce, Leg, Plan, Session, Syn, count, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
 use crate::time::Clock;
+
+/// The verdict where addresses are enough for one. None: the handshake will tell who calls, or is called.
+fn at_once(compiled: &Compiled, route: &Route) -> Option<Verdict> {
+    match route {
+        Route::Local { .. } | Route::Plain { .. } => Some(decide(compiled, route, None)),
+        Route::Refuse { reason, rule, .. } => Some(Verdict::Refuse(*reason, *rule)),
+        Route::Inbound { .. } | Route::Egress { .. } => None,
+    }
+}
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
@@ -34,10 +43,47 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         if side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
             return self.mailbox.counters.drop(DropReason::NotOurs);
         }
-        match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone()) {
-            Ok(index) => self.sessions.mark(index),
-            Err(reason) => self.refuse_at_once(port, &segment, &syn, mac, Some((&compiled, &route)), reason),
+        let verdict = at_once(&compiled, &route);
+        if let Some(Verdict::Refuse(reason, rule)) = verdict {
+            let known = self.refused_by_policy(&compiled, &route, reason, rule);
+            return self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
         }
+        match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone(), verdict) {
+            Ok(index) => {
+                if let Some(verdict) = verdict {
+                    self.with_session(index, &mut 0, |session, cx| session.note_verdict(verdict, cx));
+                }
+                self.sessions.mark(index);
+            }
+            Err(reason) => {
+                let known = AtOnce { compiled: &compiled, route: &route, rule: None, detail: None, shadow: None };
+                self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
+            }
+        }
+    }
+
+    /// Counts what has refused it, and what would not have.
+    fn refused_by_policy<'a>(
+        &self,
+        compiled: &'a Compiled,
+        route: &'a Route,
+        reason: RefuseReason,
+        rule: Option<RuleId>,
+    ) -> AtOnce<'a> {
+        if let Some(rule) = rule {
+            compiled.hit(rule);
+        }
+        let found = shadow(compiled, route, None, Verdict::Refuse(reason, rule));
+        if let Some(found) = found {
+            count(compiled, found, &self.mailbox.counters);
+        }
+        let detail = match route {
+            Route::Refuse { detail, .. } => detail.clone(),
+            Route::Inbound { .. } | Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. } => {
+                why_not(compiled, route, (reason, rule), None)
+            }
+        };
+        AtOnce { compiled, route, rule, detail, shadow: found.map(|found| found.told(compiled)) }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -50,18 +96,11 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         mac: [u8; 6],
         compiled: &Arc<Compiled>,
         route: Route,
+        verdict: Option<Verdict>,
     ) -> Result<u32, RefuseReason> {
-        if let Route::Refuse { reason, .. } = route {
-            return Err(reason);
-        }
         let plan = Plan::of(&route, side).expect("every route but Refuse has a plan");
-        let (standing, rule) = match &route {
-            Route::Local { .. } | Route::Plain { .. } => match decide(compiled, &route, None) {
-                Verdict::Allow(rule) => (Some(Standing::new(compiled, &route, false, None)), rule),
-                Verdict::Refuse(reason, _) => return Err(reason),
-            },
-            Route::Inbound { .. } | Route::Egress { .. } | Route::Refuse { .. } => (None, None),
-        };
+        let standing = verdict.map(|_| Standing::new(compiled, &route, false, None));
+        let rule = verdict.and_then(Verdict::rule);
         let index = self.sessions.vacant().ok_or(RefuseReason::SessionsFull)?;
         // A flood from the wire leaves the workloads their share.
         let handshakes = self.settings.limits.handshakes as usize;
@@ -126,13 +165,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         segment: &Segment,
         syn: &Syn,
         mac: [u8; 6],
-        compiled: Option<(&Compiled, &Route)>,
+        known: Option<AtOnce<'_>>,
         reason: RefuseReason,
     ) {
         self.mailbox.counters.refuse(reason);
         let (core, side) = (self.settings.core, self.side(port));
         let report =
-            refused_at_once(self.next_id, core, side, segment.source, segment.destination, compiled, reason, self.now);
+            refused_at_once(self.next_id, core, side, segment.source, segment.destination, known, reason, self.now);
         self.next_id += 1;
         self.mailbox.report(Report::Ended(Box::new(report)));
         self.reset(port, mac, syn.packet());

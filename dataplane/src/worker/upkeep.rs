@@ -190,7 +190,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     }
 
     /// None: there is no such session, or nothing to decide by.
-    fn with_session<R>(
+    pub(super) fn with_session<R>(
         &mut self,
         index: u32,
         handshakes: &mut u32,

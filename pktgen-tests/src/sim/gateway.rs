@@ -39,6 +39,8 @@ pub struct Gateway {
     compiled: Arc<Compiled>,
     /// Everything that was reported, in order.
     pub ended: Vec<ConnectionReport>,
+    /// What rules in shadow would have refused.
+    pub shadowed: Vec<ConnectionReport>,
     pub adopted: Option<Version>,
     /// Turns since it was adopted.
     reviewing: u32,
@@ -110,6 +112,7 @@ impl Gateway {
             snapshot: first,
             compiled,
             ended: Vec::new(),
+            shadowed: Vec::new(),
             adopted: None,
             reviewing: 0,
             unresolved: 0,
@@ -193,6 +196,7 @@ impl Gateway {
     fn read(&mut self, report: Report) {
         match report {
             Report::Ended(connection) => self.ended.push(*connection),
+            Report::Shadow(connection) => self.shadowed.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
             Report::Live { .. } | Report::LiveEnd { .. } => {}
         }

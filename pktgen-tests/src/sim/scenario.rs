@@ -96,7 +96,7 @@ fn draw_setup(seed: u64, chance: &mut Chance) -> Setup {
 enum Change {
     /// A newer version that says the same.
     Nothing,
-    /// node-b takes `batch` off the list of `backend`.
+    /// node-b takes `batch` off the list of `backend`, or denies it.
     RefuseBatch,
     /// Every workload of a node has a new SVID.
     Rotate(usize),
@@ -271,9 +271,13 @@ impl Drawn {
             world.calls[id.0].expect = Expect::Cut;
         }
         let batch = IdPattern::Exact(topology::id("batch"));
-        world.push(1, &[], |snapshot| {
-            for workload in &mut snapshot.workloads {
-                workload.inbound.iter_mut().for_each(|list| list.retain(|entry| *entry != batch));
+        let by_deny = self.chance.one_in(2);
+        world.push(1, &[], |snapshot| match by_deny {
+            true => topology::deny(snapshot, batch),
+            false => {
+                for workload in &mut snapshot.workloads {
+                    workload.inbound.iter_mut().for_each(|list| list.retain(|entry| *entry != batch));
+                }
             }
         });
         let version = world.gateways[1].snapshot().version;

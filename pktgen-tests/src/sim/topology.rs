@@ -10,8 +10,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use snapshot::{
-    EgressRule, IdPattern, Link, LinkAddress, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA,
-    Service, Snapshot, SourceAddress, TlsMode, Unmatched, Version, Workload, policy::Endpoint,
+    Action, EgressRule, Enforcement, IdPattern, Link, LinkAddress, Neighbour, Network, Place, Policy, PolicyRule,
+    Prefix, Route, RuleDirection, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode, Unmatched,
+    Version, Workload, policy::Endpoint,
 };
 
 use super::clock::EPOCH;
@@ -190,6 +191,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         workloads: Vec::new(),
         services: services(),
         bundles: vec![authority.bundle()],
+        policies: Vec::new(),
         rules: Vec::new(),
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,
@@ -244,9 +246,36 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
             entry(rule("spec.egress[2]"), &[6], Some(TlsMode::Disable)),
             entry(rule("spec.egress[3]"), &[7], Some(TlsMode::Permissive)),
         ],
+        policies: vec![],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(rule("spec.unmatchedEgress")),
     }
+}
+
+/// Adds a Policy that denies `peer` at every workload, whatever their lists say.
+pub fn deny(snapshot: &mut Snapshot, peer: IdPattern) {
+    let rule = PolicyRule {
+        action: Action::Deny,
+        direction: RuleDirection::Inbound,
+        enforcement: Enforcement::Enforce,
+        peers: vec![peer],
+        cidrs: vec![],
+        ports: vec![],
+    };
+    add_policy(snapshot, vec![rule]);
+}
+
+/// Adds a Policy of these rules that names every workload.
+pub fn add_policy(snapshot: &mut Snapshot, rules: Vec<PolicyRule>) {
+    let first = RuleId(snapshot.rules.len() as u32);
+    let index = snapshot.policies.len() as u32;
+    let source = |nth| RuleSource {
+        name: format!("default/p{index} spec.rules[{nth}]"),
+        place: format!("policies.yaml:{}", nth + 1),
+    };
+    snapshot.rules.extend((0..rules.len()).map(source));
+    snapshot.policies.push(Policy { name: format!("default/p{index}"), first, rules });
+    snapshot.workloads.iter_mut().for_each(|workload| workload.policies.push(index));
 }
 
 /// By index: backend, open, local, peer over mTLS, peer with server-only TLS, simple, raw, greeting.

@@ -1,9 +1,33 @@
 //! Tests of policy: every sentence of decision D11, and that route, verdict, explanation and
 //! captures agree.
+//!
+//! | D11 | held by |
+//! |---|---|
+//! | Selector entries are ORed, keys within one ANDed | ctrl `assemble`: a_selector_binds_the_addresses_… |
+//! | No `inbound` list under MUTUAL: nobody; empty list: nobody | [`modes`]: inbound_each_mode_… |
+//! | … with a warning from `validate` | ctrl `config_faults`: what_is_allowed_and_surprising_… |
+//! | Outbound is `egress` AND `allowedSPIFFEIDs.outbound` | [`modes`]: egress_is_the_entrys_list_and_… |
+//! | No `connection` on an egress entry: the workload's mode | [`modes`]: egress_each_mode_does_… |
+//! | `unmatchedEgress`: workload, list, Gateway, else pass | ctrl `assemble`: an_unmatched_call_gets_… |
+//! | … refuses or passes | [`modes`]: egress_that_no_entry_matches_… |
+//! | … always counted and shown | `sim_policies`: what_policy_lets_pass_in_clear_…; `sim_refusals`; xdp-prog `steer` (passed_unmatched) |
+//! | PERMISSIVE: a caller that offers TLS presents a certificate and passes policy | `netns_modes`: permissive_serves_…; `sim_modes`: permissive_refuses_… |
+//! | … a plain caller is served and counted | `sim_policies`: what_policy_lets_pass_in_clear_… |
+//! | … with an `inbound` list that is a warning | ctrl `config_faults`: what_is_allowed_and_surprising_… |
+//! | SIMPLE inbound: server-only TLS, the caller is anonymous | `sim_modes`: simple_serves_anonymous_…; `netns_modes` |
+//! | … an `inbound` list is an error | ctrl `config_faults`: each_fault_of_an_identity_… |
+//! | SIMPLE egress: no client certificate | `sim_modes`: simple_serves_…; `netns_modes`: simple_egress_checks_… |
+//! | DISABLE per port: untouched | `netns_modes`: a_disabled_port_is_…; [`views`]: steering_captures_… |
+//! | Replaced addresses stay captured for twice their TTL | ctrl `assemble`: a_name_that_stops_… (a fixed 60 s: the system's resolver tells no TTL) |
+//!
+//! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`].
 
+mod agreement;
 mod living;
 mod modes;
+mod policies;
 mod views;
+mod words;
 
 use ::snapshot::Side;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::snapshot::{Prefix, RefuseReason::*, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, OUTSIDE, Way, peer, route};
-use crate::policy::{Route, Verdict, Why, decide};
+use crate::policy::{Ends, Route, Verdict, Why, decide};
 use crate::snapshot::{Compiled, Error};
 use crate::tls::tests::certs::NOW;
 use crate::tls::tests::world::{API, API_AT, DATABASE, DB_AT, FRONTEND, World, at, exact, rule};
@@ -264,9 +264,10 @@ fn one_address_leads_to_one_workload_also_over_two_interfaces() {
 #[test]
 fn why_plain_is_named() {
     let compiled: Arc<Compiled> = World::new().compile();
-    let plain = route(&compiled, FROM_FRONTEND, "203.0.113.1:80");
+    let ends = Ends { client: at(FROM_FRONTEND.2).ip(), server: at("203.0.113.1:80") };
+    let (why, source) = (Why::UnmatchedEgress, SourceAddress::Preserve);
     assert_eq!(
-        plain,
-        Route::Plain { workload: Some(0), why: Why::UnmatchedEgress, rule: None, source: SourceAddress::Preserve }
+        route(&compiled, FROM_FRONTEND, "203.0.113.1:80"),
+        Route::Plain { workload: Some(0), why, rule: None, source, outbound: Some(ends) }
     );
 }

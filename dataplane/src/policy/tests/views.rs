@@ -12,11 +12,12 @@ use crate::policy::{Route, explain};
 use crate::tls::tests::certs::NOW;
 use crate::tls::tests::world::{API, API_AT, DATABASE, DB_AT, FRONTEND, World, at, exact, rule};
 
-const PORTS: [(PortId, &str, Side); 3] =
+pub const PORTS: [(PortId, &str, Side); 3] =
     [(PortId(0), "in0", Side::Inside), (PortId(1), "in1", Side::Inside), (PortId(2), "out0", Side::Outside)];
 
-fn caught(captures: &Captures, set: u32, to: SocketAddr) -> Option<&Outbound> {
-    let keys = [(Some(to.ip()), to.port()), (Some(to.ip()), 0), (None, 0)];
+/// As `ask` of the steering program looks it up.
+pub fn caught(captures: &Captures, set: u32, to: SocketAddr) -> Option<&Outbound> {
+    let keys = [(Some(to.ip()), to.port()), (Some(to.ip()), 0), (None, to.port()), (None, 0)];
     keys.iter().find_map(|&(ip, port)| captures.outbound.iter().find(|o| (o.set, o.address, o.port) == (set, ip, port)))
 }
 

@@ -1,8 +1,8 @@
 //! What the agent tells ctrl: the workers' reports as they come, and answers to its queries.
 
-use snapshot::channel::CONNECTIONS_PER_REPLY;
+use snapshot::channel::{CONNECTIONS_PER_REPLY, RULES_PER_REPLY};
 use snapshot::report::PortReport;
-use snapshot::{ConnectionReport, Query, Reply, ToCtrl, Version};
+use snapshot::{ConnectionReport, Query, Reply, RuleHits, ToCtrl, Version};
 
 use super::{Agent, Listing};
 use crate::admin;
@@ -35,6 +35,7 @@ impl<C: Clock> Agent<C> {
                 self.log.write(&report, now.mono);
                 self.history.add(*report);
             }
+            Report::Shadow(report) => self.log.write_shadow(&report, now.mono),
             Report::Live { query, connection } => {
                 if let Some(listing) = self.listings.iter_mut().find(|listing| listing.query == query) {
                     listing.found.push(*connection);
@@ -74,6 +75,7 @@ impl<C: Clock> Agent<C> {
                 Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),
                 None => Reply::Failed("no snapshot is in force yet".into()),
             },
+            Query::Rules => return self.reply_rules(id),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),
             Query::Live => return self.list_live(id),
@@ -102,6 +104,23 @@ impl<C: Clock> Agent<C> {
         for (at, part) in parts.into_iter().enumerate() {
             self.send(ToCtrl::Reply { id, reply: Reply::Connections { part, more: at < last } });
         }
+    }
+
+    /// Those that decided something, as they stand in the snapshot in force.
+    fn reply_rules(&mut self, id: u64) {
+        let mut all = Vec::new();
+        if let Some(compiled) = &self.compiled {
+            for (rule, hits) in compiled.policies.iter().flat_map(|rules| rules.hits()) {
+                let source = compiled.rule(rule);
+                all.push(RuleHits { rule: format!("{} ({})", source.name, source.place), hits });
+            }
+        }
+        let mut parts = all.chunks(RULES_PER_REPLY).map(<[_]>::to_vec).collect::<Vec<_>>();
+        let last = parts.pop().unwrap_or_default();
+        for part in parts {
+            self.send(ToCtrl::Reply { id, reply: Reply::Rules { part, more: true } });
+        }
+        self.send(ToCtrl::Reply { id, reply: Reply::Rules { part: last, more: false } });
     }
 
     fn port_reports(&self) -> Vec<PortReport> {

@@ -13,8 +13,7 @@ use rustls_pki_types::{
 };
 
 use super::certs::{Ca, Leaf, NOW, Says};
-use super::world::{FRONTEND, World};
-use crate::policy::Route;
+use super::world::{FRONTEND, World, inbound};
 use crate::snapshot::Compiled;
 use crate::tls::provider;
 use crate::tls::verify::{Slot, Verifier};
@@ -73,7 +72,7 @@ impl Judge {
     ) -> (Option<RefuseReason>, usize) {
         let before = self.counting.0.load(Relaxed);
         let slot = Arc::new(Slot::default());
-        let route = Route::Inbound { workload: 1, port: 5432, mode: TlsMode::Mutual };
+        let route = inbound(1, 5432, TlsMode::Mutual);
         let judge = Verifier { compiled: self.compiled.clone(), route, slot: slot.clone() };
         let chain: Vec<CertificateDer<'_>> = leaf.chain.iter().map(|der| der.as_slice().into()).collect();
         ask(&judge, &chain[0], &chain[1..], UnixTime::since_unix_epoch(Duration::from_secs(now)));

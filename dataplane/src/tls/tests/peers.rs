@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::certs::{Ca, Leaf, NOW, Says};
 use super::stock::{self, ALL};
-use super::world::{API, API_AT, DATABASE, FRONTEND, World, at, exact};
+use super::world::{API, API_AT, DATABASE, FRONTEND, World, at, ends, exact, inbound};
 use crate::planted;
 use crate::policy::Route;
 use crate::snapshot::EndpointId;
@@ -31,6 +31,7 @@ fn to_api(mode: TlsMode) -> Route {
         rule: 0,
         mode,
         source: SourceAddress::Preserve,
+        ends: ends(API_AT),
     }
 }
 
@@ -128,7 +129,7 @@ fn each_caller_ends_with_its_reason_here_and_its_alert_there() {
     rows.push(Row { name: "a partner's, in the list", leaf: billing, want: None, named: true });
     for mode in [TlsMode::Mutual, TlsMode::Permissive] {
         for row in &rows {
-            let mut leg = TlsLeg::accept(&compiled, TO, 5432, mode, NOW).unwrap();
+            let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, mode), NOW).unwrap();
             let mut client = stock::client(Some(&row.leaf), ALL);
             stock::say(&mut client, b"SELECT 1");
             let (failure, error) = stock::carry(&mut leg, &mut client);
@@ -192,7 +193,7 @@ fn a_garbled_certificate_never_panics_and_never_names_another() {
         let at = (seed >> 33) as usize % leaf.len();
         leaf[at] ^= ((seed >> 20) as u8).max(1);
         read += usize::from(identity::read_leaf(&leaf).is_ok());
-        let route = Route::Inbound { workload: TO, port: 1, mode: TlsMode::Mutual };
+        let route = inbound(TO, 1, TlsMode::Mutual);
         let slot = Arc::new(Slot::default());
         let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone() };
         let _ = judge.verify_client_cert(&leaf.into(), &[], UnixTime::since_unix_epoch(Duration::from_secs(NOW)));
@@ -206,7 +207,7 @@ fn a_garbled_certificate_never_panics_and_never_names_another() {
 fn a_chain_through_an_intermediate_is_followed() {
     let world = World::new();
     let leaf = world.ca.by_intermediate(NOW + 7200).svid(FRONTEND);
-    let mut leg = TlsLeg::accept(&world.compile(), TO, 5432, TlsMode::Mutual, NOW).unwrap();
+    let mut leg = TlsLeg::accept(&world.compile(), &inbound(TO, 5432, TlsMode::Mutual), NOW).unwrap();
     let (failure, error) = stock::carry(&mut leg, &mut stock::client(Some(&leaf), ALL));
     assert_eq!((failure, error), (None, None));
     assert_eq!(leg.peer().unwrap().spiffe_id.as_ref(), FRONTEND);
@@ -216,7 +217,7 @@ fn a_chain_through_an_intermediate_is_followed() {
 fn a_caller_without_a_certificate_is_refused_also_under_permissive() {
     let compiled = World::new().compile();
     for mode in [TlsMode::Mutual, TlsMode::Permissive] {
-        let mut leg = TlsLeg::accept(&compiled, TO, 5432, mode, NOW).unwrap();
+        let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, mode), NOW).unwrap();
         let (failure, error) = stock::carry(&mut leg, &mut stock::client(None, ALL));
         assert_eq!(reason_of(&failure), Some(NoClientCertificate));
         assert_eq!(alert_of(error), Some(Alert::CertificateRequired));
@@ -228,7 +229,7 @@ fn a_caller_without_a_certificate_is_refused_also_under_permissive() {
 fn under_simple_a_caller_is_anonymous_and_no_certificate_is_asked_for() {
     let world = World::new();
     let compiled = world.compile();
-    let mut leg = TlsLeg::accept(&compiled, TO, 5432, TlsMode::Simple, NOW).unwrap();
+    let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, TlsMode::Simple), NOW).unwrap();
     let mut client = stock::client(Some(&world.ca.svid(API)), ALL);
     assert_eq!(stock::carry(&mut leg, &mut client), (None, None));
     assert!(leg.established() && leg.peer().is_none());
@@ -244,7 +245,7 @@ fn mutual_without_a_list_admits_nobody_and_permissive_any_authenticated_caller()
     world.database().inbound = None;
     let compiled = world.compile();
     for (mode, want) in [(TlsMode::Mutual, Some(NoInboundList)), (TlsMode::Permissive, None)] {
-        let mut leg = TlsLeg::accept(&compiled, TO, 5432, mode, NOW).unwrap();
+        let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, mode), NOW).unwrap();
         let (failure, _) = stock::carry(&mut leg, &mut stock::client(Some(&world.ca.svid(FRONTEND)), ALL));
         assert_eq!(reason_of(&failure), want);
     }
@@ -255,7 +256,7 @@ fn tls_1_2_is_for_simple_egress_only() {
     let world = World::new();
     let compiled = world.compile();
     let old = &[&TLS12];
-    let mut leg = TlsLeg::accept(&compiled, TO, 5432, TlsMode::Mutual, NOW).unwrap();
+    let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, TlsMode::Mutual), NOW).unwrap();
     let (failure, error) = stock::carry(&mut leg, &mut stock::client(Some(&world.ca.svid(FRONTEND)), old));
     assert_eq!((reason_of(&failure), alert_of(error)), (Some(TlsProtocol), Some(Alert::ProtocolVersion)));
     for (mode, want) in [(TlsMode::Mutual, Some(RefusedByPeer)), (TlsMode::Simple, None)] {
@@ -278,7 +279,7 @@ fn a_peers_alert_in_the_handshake_is_its_refusal() {
     let leaf = world.ca.svid(API);
     strict.keys.insert(leaf.svid.key, leaf.key());
     strict.database().svid = Some(leaf.svid);
-    let mut far = TlsLeg::accept(&strict.compile(), TO, 3000, TlsMode::Mutual, NOW).unwrap();
+    let mut far = TlsLeg::accept(&strict.compile(), &inbound(TO, 3000, TlsMode::Mutual), NOW).unwrap();
     let mut near = TlsLeg::originate(&compiled, &to_api(TlsMode::Mutual), at(API_AT), NOW).unwrap();
     stock::carry_legs(&mut near, &mut far, 4096);
     assert_eq!(far.failure().map(Failure::refuse_reason), Some(NotAllowedInbound));
@@ -289,7 +290,7 @@ fn a_peers_alert_in_the_handshake_is_its_refusal() {
 #[test]
 fn a_refusal_says_what_would_have_been_right() {
     let world = World::new();
-    let mut leg = TlsLeg::accept(&world.compile(), TO, 5432, TlsMode::Mutual, NOW).unwrap();
+    let mut leg = TlsLeg::accept(&world.compile(), &inbound(TO, 5432, TlsMode::Mutual), NOW).unwrap();
     let leaf = world.ca.svid("spiffe://example.com/myapp/frontent");
     stock::carry(&mut leg, &mut stock::client(Some(&leaf), ALL));
     let Some(Err(Refusal { rule, detail: Some(detail), .. })) = leg.outcome() else { panic!() };
@@ -309,6 +310,7 @@ fn the_host_name_goes_out_as_sni_and_an_address_does_not() {
             rule: service as usize,
             mode: TlsMode::Mutual,
             source: SourceAddress::Preserve,
+            ends: ends(API_AT),
         };
         let mut leg = TlsLeg::originate(&compiled, &route, at(API_AT), NOW).unwrap();
         let mut server = stock::server(&world.ca.svid(API), true, &[&TLS13]);
@@ -324,12 +326,12 @@ fn without_a_valid_svid_no_leg_is_made_that_needs_one() {
     let compiled = world.compile();
     let refused = |leg: Result<TlsLeg, RefuseReason>| leg.err();
     for (now, want) in [(NOW + 3600, None), (NOW + 3601, Some(NoSvid)), (NOW - 61, Some(NoSvid))] {
-        assert_eq!(refused(TlsLeg::accept(&compiled, TO, 1, TlsMode::Mutual, now)), want);
+        assert_eq!(refused(TlsLeg::accept(&compiled, &inbound(TO, 1, TlsMode::Mutual), now)), want);
         assert_eq!(refused(TlsLeg::originate(&compiled, &to_api(TlsMode::Mutual), at(API_AT), now)), want);
         assert_eq!(refused(TlsLeg::originate(&compiled, &to_api(TlsMode::Simple), at(API_AT), now)), None);
     }
     world.database().svid = None;
-    assert_eq!(refused(TlsLeg::accept(&world.compile(), TO, 1, TlsMode::Permissive, NOW)), Some(NoSvid));
+    assert_eq!(refused(TlsLeg::accept(&world.compile(), &inbound(TO, 1, TlsMode::Permissive), NOW)), Some(NoSvid));
 }
 
 #[cfg(feature = "planted")]
@@ -344,7 +346,7 @@ fn the_planted_bugs_of_authentication_let_strangers_in() {
     ] {
         let let_in = |bug| {
             planted::plant(bug);
-            let mut leg = TlsLeg::accept(&compiled, TO, 5432, TlsMode::Mutual, NOW).unwrap();
+            let mut leg = TlsLeg::accept(&compiled, &inbound(TO, 5432, TlsMode::Mutual), NOW).unwrap();
             stock::carry(&mut leg, &mut stock::client(Some(&leaf), ALL));
             planted::plant(None);
             leg.established()

@@ -6,7 +6,7 @@ use ::snapshot::{CloseReason, RefuseReason, SourceAddress, TlsMode};
 
 use super::certs::{Ca, NOW};
 use super::stock::{self, ALL};
-use super::world::{API, API_AT, World, at, exact};
+use super::world::{API, API_AT, World, at, ends, exact, inbound};
 use crate::policy::Route;
 use crate::snapshot::{Compiled, EndpointId, Error};
 use crate::tls::{Failure, TlsLeg, provider};
@@ -29,10 +29,16 @@ pub fn pair(algorithm: Option<&'static rcgen::SignatureAlgorithm>) -> (Arc<Compi
 
 fn legs((near, far): &(Arc<Compiled>, Arc<Compiled>)) -> (TlsLeg, TlsLeg) {
     let endpoint = EndpointId { service: 0, endpoint: 0 };
-    let route =
-        Route::Egress { workload: 0, endpoint, rule: 0, mode: TlsMode::Mutual, source: SourceAddress::Preserve };
+    let route = Route::Egress {
+        workload: 0,
+        endpoint,
+        rule: 0,
+        mode: TlsMode::Mutual,
+        source: SourceAddress::Preserve,
+        ends: ends(API_AT),
+    };
     let client = TlsLeg::originate(near, &route, at(API_AT), NOW).unwrap();
-    (client, TlsLeg::accept(far, 1, 3000, TlsMode::Mutual, NOW).unwrap())
+    (client, TlsLeg::accept(far, &inbound(1, 3000, TlsMode::Mutual), NOW).unwrap())
 }
 
 fn established(pair: &(Arc<Compiled>, Arc<Compiled>)) -> (TlsLeg, TlsLeg) {
@@ -325,7 +331,7 @@ fn what_did_not_change_is_taken_over_and_keys_stay_out_of_debug() {
 #[test]
 fn a_stock_client_reads_what_we_wrote() {
     let world = World::new();
-    let mut leg = TlsLeg::accept(&world.compile(), 1, 5432, TlsMode::Mutual, NOW).unwrap();
+    let mut leg = TlsLeg::accept(&world.compile(), &inbound(1, 5432, TlsMode::Mutual), NOW).unwrap();
     let mut client = stock::client(Some(&world.ca.svid(super::world::FRONTEND)), ALL);
     assert_eq!(stock::carry(&mut leg, &mut client), (None, None));
     assert_eq!(leg.write(b"row"), 3);

@@ -15,6 +15,7 @@ use ::snapshot::{
 };
 
 use super::certs::Ca;
+use crate::policy::{Ends, Route};
 use crate::snapshot::{Compiled, Error, Keys};
 use crate::tls::{CryptoProvider, provider};
 
@@ -71,6 +72,7 @@ impl World {
             workloads: vec![frontend, database],
             services: vec![service("apps/api", API_AT, Some("api.example.com")), service("apps/db", DB_AT, None)],
             bundles: vec![ca.bundle(), partner.bundle()],
+            policies: vec![],
             rules: names.iter().enumerate().map(source).collect(),
             unmatched_egress: Unmatched::Pass,
             assembled_at: super::certs::NOW,
@@ -104,6 +106,17 @@ pub fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
+/// A call of somebody on the wire to `to`.
+pub fn ends(to: &str) -> Ends {
+    Ends { client: at("198.18.9.9:1").ip(), server: at(to) }
+}
+
+/// Such a call, of a port of a workload.
+pub fn inbound(workload: usize, port: u16, mode: TlsMode) -> Route {
+    let ends = Ends { server: (at(DB_AT).ip(), port).into(), ..ends(DB_AT) };
+    Route::Inbound { workload, mode, ends, from: None }
+}
+
 pub fn service(name: &str, address: &str, host: Option<&str>) -> Service {
     Service { name: name.into(), endpoints: vec![Endpoint { address: at(address), host: host.map(Into::into) }] }
 }
@@ -129,6 +142,7 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         outbound: None,
         outbound_rule: RuleId(first_rule + 1),
         egress: vec![],
+        policies: vec![],
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
     }
