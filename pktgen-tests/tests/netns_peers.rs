@@ -30,6 +30,10 @@ spec:
   labels: { app: myapp, service: backend-api }
 ";
 
+/// What an X.509-SVID says beside its name, as OpenSSL writes it.
+const LEAF: &str = "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\n\
+                    extendedKeyUsage = serverAuth, clientAuth\n";
+
 /// Where the files of a certificate are.
 struct Svid {
     certificate: PathBuf,
@@ -38,20 +42,21 @@ struct Svid {
 
 /// Signs a certificate with these SANs by the root in `authority`, valid now.
 fn svid(authority: &Path, name: &str, sans: &str) -> Svid {
+    extended(authority, name, &format!("{LEAF}subjectAltName = {sans}\n"))
+}
+
+/// The same with whatever extensions.
+fn extended(authority: &Path, name: &str, extensions: &str) -> Svid {
     let date = |what: &str| {
         let output = Command::new("date").args(["-u", "-d", what, "+%Y%m%d%H%M%SZ"]).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    sign(authority, name, sans, &date("-1 hour"), &date("+1 day"))
+    sign(authority, name, extensions, &date("-1 hour"), &date("+1 day"))
 }
 
 /// The validity as ASN.1 writes it: `20200101000000Z`.
-fn sign(authority: &Path, name: &str, sans: &str, begins: &str, ends: &str) -> Svid {
+fn sign(authority: &Path, name: &str, extensions: &str, begins: &str, ends: &str) -> Svid {
     let path = |end: &str| authority.join(format!("{name}.{end}"));
-    let extensions = format!(
-        "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\n\
-         extendedKeyUsage = serverAuth, clientAuth\nsubjectAltName = {sans}\n"
-    );
     let directory = authority.display();
     let ca = format!(
         "[ca]\ndefault_ca = root\n[root]\ndatabase = {directory}/index\nunique_subject = no\nrand_serial = yes\n\
@@ -123,7 +128,8 @@ fn direct_clients_are_served_by_their_svid_and_refused_by_what_is_wrong_with_it(
     pktgen_tests::netns::gateway::authority(&foreign).unwrap();
     let bad = |name: &str, sans: &str| Some(svid(&pair.authority, name, sans));
     let (begins, ends) = ("20240101000000Z", "20240102000000Z");
-    let late = sign(&pair.authority, "late", &format!("URI:{FRONTEND_ID}"), begins, ends);
+    let named = |lines: &str| format!("{lines}subjectAltName = URI:{FRONTEND_ID}\n");
+    let late = sign(&pair.authority, "late", &named(LEAF), begins, ends);
     let cases = [
         ("not in the list", bad("intruder", &format!("URI:{INTRUDER_ID}")), RefuseReason::NotAllowedInbound),
         ("two IDs", bad("two", &format!("URI:{FRONTEND_ID}, URI:{INTRUDER_ID}")), RefuseReason::PeerNoSpiffeId),
@@ -136,7 +142,22 @@ fn direct_clients_are_served_by_their_svid_and_refused_by_what_is_wrong_with_it(
     for (name, svid, reason) in cases {
         let output = call_with_curl(&pair, svid.as_ref()).unwrap();
         assert!(!output.status.success(), "{name}: {output:?}");
-        refused(&pair.node_b, Host::Legacy, reason).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        refused(&pair.node_b, Host::Legacy, reason, "").unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+    // Signed by the very root, and still no SVIDs: what it says is in the detail, with its field.
+    let rules = [
+        ("unused", "basicConstraints = critical, CA:FALSE\n", "leaf: it has no keyUsage"),
+        ("lenient", "keyUsage = digitalSignature\n", "leaf: its keyUsage is not critical"),
+        ("signer", "keyUsage = critical, digitalSignature, keyCertSign\n", "leaf: its keyUsage has keyCertSign"),
+        ("server", "keyUsage = critical, digitalSignature\nextendedKeyUsage = serverAuth\n", "lacks clientAuth"),
+        ("authority", "basicConstraints = critical, CA:TRUE\n", "leaf: basicConstraints make it a CA"),
+    ];
+    for (name, lines, says) in rules {
+        let svid = extended(&pair.authority, name, &named(lines));
+        let output = call_with_curl(&pair, Some(&svid)).unwrap();
+        assert!(!output.status.success(), "{name}: {output:?}");
+        refused(&pair.node_b, Host::Legacy, RefuseReason::PeerBadCertificate, says)
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
     }
     assert_eq!(service.accepted().unwrap(), before, "the service saw a connection");
 }
@@ -177,7 +198,7 @@ fn direct_servers_are_called_with_the_workloads_svid_and_refused_by_theirs() {
     assert!(call(4434).ok().unwrap().contains(FRONTEND_ID), "Python");
     let output = call(4435);
     assert!(!output.status.success(), "{output:?}");
-    refused(&pair.node_a, Host::Frontend, RefuseReason::NotAllowedOutbound).unwrap();
+    refused(&pair.node_a, Host::Frontend, RefuseReason::NotAllowedOutbound, "").unwrap();
 }
 
 fn call_with_curl(pair: &Pair, svid: Option<&Svid>) -> Result<Output> {
@@ -214,12 +235,13 @@ fn call_with_openssl(pair: &Pair, svid: &Svid) -> Result<Output> {
     run(command, PATIENCE)
 }
 
-/// The newest refusal of `host` has this reason.
-fn refused(gateway: &Gateway, host: Host, reason: RefuseReason) -> Result<()> {
+/// The newest refusal of `host` has this reason, and `says` is in its detail.
+fn refused(gateway: &Gateway, host: Host, reason: RefuseReason, says: &str) -> Result<()> {
     let mut last = None;
     let newest = wait_until(&format!("a refusal with {reason}"), Duration::from_secs(5), || {
         last = gateway.refused().ok()?.into_iter().rev().find(|c| c.client.ip() == host.v4());
-        last.as_ref().is_some_and(|c| c.refused == Some(reason)).then_some(())
+        let told = |detail: &Option<String>| detail.as_deref().unwrap_or("").contains(says);
+        last.as_ref().is_some_and(|c| c.refused == Some(reason) && told(&c.detail)).then_some(())
     });
     newest.map_err(|error| error.context(format!("the newest is {last:#?}")))
 }

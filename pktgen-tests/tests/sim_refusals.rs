@@ -103,6 +103,11 @@ const CASES: &[Case] = &[
     ("a chain to another root", B, PeerUntrusted, Some("UnknownCA"), |world| tls(world, Shown::OtherRoot)),
     ("an expired certificate", B, PeerExpired, Some("CertificateExpired"), |world| tls(world, Shown::Expired)),
     ("a leaf that is a CA", B, PeerBadCertificate, Some("BadCertificate"), |world| tls(world, Shown::CaLeaf)),
+    ("a leaf without keyUsage", B, PeerBadCertificate, Some("BadCertificate"), |world| tls(world, Shown::NoKeyUsage)),
+    ("a caller's leaf for servers only", B, PeerBadCertificate, Some("BadCertificate"), |world| {
+        tls(world, Shown::ServerOnly)
+    }),
+    ("a leaf that was signed by another leaf", B, PeerUntrusted, Some("UnknownCA"), |world| tls(world, Shown::ByALeaf)),
     ("a key that is not the certificate's", B, PeerBadSignature, Some("DecryptError"), |world| {
         tls(world, Shown::WrongKey)
     }),

@@ -80,9 +80,9 @@ reasons! {
         NoClientCertificate => "the caller offered TLS without a certificate", "configure a client certificate at the caller";
         PeerNoSpiffeId => "the peer's certificate has no SPIFFE ID, or more than one URI SAN", "issue the peer an X.509-SVID with exactly one URI SAN";
         PeerTrustDomainUnknown => "no bundle for the peer's trust domain", "federate with the trust domain (TrustBundle)";
-        PeerUntrusted => "the peer's chain does not lead to a root of its trust domain", "compare the roots of both sides with `sluice identities`";
+        PeerUntrusted => "the peer's chain does not lead to a root of its trust domain, or an issuer in it had no right to sign what it signed", "compare the roots of both sides with `sluice identities`; the detail names the certificate and the field";
         PeerExpired => "a certificate of the peer's chain is not valid now", "check the peer's renewal and both clocks";
-        PeerBadCertificate => "the peer's certificate is malformed or breaks X.509-SVID rules", "check key usage, CA flag and encoding of the peer's certificate";
+        PeerBadCertificate => "a certificate of the peer's chain is malformed or breaks the rules of X.509-SVID", "have it issued anew as the detail says, which names the certificate and the field";
         PeerBadSignature => "the peer does not hold the key of its certificate", "look for a key that does not match its certificate at the peer";
         TlsProtocol => "the peer broke the TLS protocol or shares no version, group or cipher with us", "the peer needs TLS 1.3";
         RefusedByPeer => "the far side refused us with an alert", "look at the far side's `sluice connections --refused`";

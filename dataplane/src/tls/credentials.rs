@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use ::snapshot::{Bundle, Svid, channel::PrivateKey};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::certificate::Certificate;
 use super::identity;
 use super::verified::Verified;
+use crate::snapshot::addresses::Map;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
@@ -34,7 +36,7 @@ impl Credentials {
     pub fn import(svid: &Svid, key: &PrivateKey, spiffe_id: &str) -> Result<Self, ImportError> {
         let chain: Vec<_> = svid.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
         let leaf = svid.chain.first().ok_or_else(|| ImportError::Certificate("there is none".into()))?;
-        let claim = identity::read_leaf(leaf)
+        let (claim, _) = identity::read_leaf(leaf)
             .map_err(|refusal| ImportError::Certificate(refusal.detail.unwrap_or_default()))?;
         if claim.id != spiffe_id {
             return Err(ImportError::OtherId(claim.id));
@@ -81,28 +83,46 @@ impl std::fmt::Debug for Credentials {
 pub struct Roots {
     trust_domain: Arc<str>,
     bundle: Bundle,
-    pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// Indices of roots by subject (the content of its Name).
+    by_subject: Map<Vec<u8>, Vec<usize>>,
+    key_ids: Vec<Option<Vec<u8>>>,
     pub(super) verified: Verified,
 }
 
 impl Roots {
-    /// Or the index of the root that is none, and why.
+    /// Or the index of the root that is none, and why. One that is a certificate and breaks a rule
+    /// is taken, and refuses whatever leads to it: the others of its bundle still stand.
     pub fn parse(bundle: &Bundle) -> Result<Self, (usize, String)> {
-        let anchor = |(index, der): (usize, &Vec<u8>)| {
+        let mut by_subject: Map<Vec<u8>, Vec<usize>> = Map::default();
+        let mut key_ids = Vec::with_capacity(bundle.roots.len());
+        for (index, der) in bundle.roots.iter().enumerate() {
             let certificate = CertificateDer::from(der.as_slice());
             let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|e| (index, e.to_string()))?;
-            Ok(anchor.to_owned())
-        };
-        Ok(Self {
-            trust_domain: bundle.trust_domain.as_str().into(),
-            anchors: bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?,
-            bundle: bundle.clone(),
-            verified: Verified::new(),
-        })
+            by_subject.entry(anchor.subject.to_vec()).or_default().push(index);
+            key_ids.push(Certificate::read(der).ok().and_then(|root| root.key_id().map(<[u8]>::to_vec)));
+        }
+        let trust_domain = bundle.trust_domain.as_str().into();
+        Ok(Self { trust_domain, by_subject, key_ids, bundle: bundle.clone(), verified: Verified::new() })
     }
 
     pub fn trust_domain(&self) -> &Arc<str> {
         &self.trust_domain
+    }
+
+    pub(super) fn has(&self, subject: &[u8]) -> bool {
+        self.by_subject.contains_key(subject)
+    }
+
+    /// The roots of this name, first those that have the key wanted: key ids are no proof, and
+    /// without them a name that many roots share would have to be tried key by key.
+    pub(super) fn named(&self, subject: &[u8], key_id: Option<&[u8]>) -> impl Iterator<Item = usize> {
+        let all = self.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
+        let wanted = move |&&index: &&usize| key_id.is_some() && self.key_ids[index].as_deref() == key_id;
+        all.iter().filter(wanted).chain(all.iter().filter(move |index| !wanted(index))).copied()
+    }
+
+    pub(super) fn der(&self, index: usize) -> &[u8] {
+        &self.bundle.roots[index]
     }
 
     pub fn is_of(&self, bundle: &Bundle) -> bool {

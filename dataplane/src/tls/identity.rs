@@ -3,10 +3,10 @@
 //! URI SANs are counted as they stand in the certificate, also those that are no text: a library
 //! that skips what it cannot parse would let a second name ride along.
 
-use ::snapshot::RefuseReason::{PeerBadCertificate, PeerNoSpiffeId};
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use ::snapshot::RefuseReason::PeerNoSpiffeId;
 
-use super::Refusal;
+use super::certificate::{Certificate, Fault, Place};
+use super::{Refusal, rules};
 use crate::planted::{self, Bug};
 
 /// A valid SPIFFE ID with a path, as a workload has one.
@@ -26,16 +26,24 @@ impl<'a> SpiffeId<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let rest = text.strip_prefix("spiffe://").filter(|_| text.len() <= MAX_ID)?;
         let (trust_domain, path) = rest.split_once('/')?;
-        let domain_ok = !trust_domain.is_empty()
-            && trust_domain.len() <= MAX_TRUST_DOMAIN
-            && trust_domain.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'));
-        (domain_ok && path.split('/').all(segment_ok)).then_some(Self { text, trust_domain })
+        let ok = trust_domain_ok(trust_domain) && path.split('/').all(segment_ok);
+        ok.then_some(Self { text, trust_domain })
     }
+}
+
+fn trust_domain_ok(name: &str) -> bool {
+    (1..=MAX_TRUST_DOMAIN).contains(&name.len())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_'))
 }
 
 fn segment_ok(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..")
         && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+/// The trust domain of a SPIFFE ID that has no path, as a signing certificate may have one.
+pub(super) fn trust_domain(text: &str) -> Option<&str> {
+    text.strip_prefix("spiffe://").filter(|name| trust_domain_ok(name))
 }
 
 /// What a leaf certificate says about its holder, none of it proven yet.
@@ -47,65 +55,37 @@ pub(super) struct Claim {
     pub not_after: u64,
 }
 
-/// Reads the SPIFFE ID and holds the leaf to the rules of X509-SVID §4 that path building does not
-/// know about.
-pub(super) fn read_leaf(der: &[u8]) -> Result<Claim, Refusal> {
-    let bad = |why: &str| Refusal::new(PeerBadCertificate, why);
-    let (rest, leaf) = X509Certificate::from_der(der).map_err(|_| bad("the certificate does not parse"))?;
-    if !rest.is_empty() {
-        return Err(bad("bytes follow the certificate"));
-    }
-    let uri = the_uri(&leaf)?;
-    let id = SpiffeId::parse(uri)
-        .ok_or_else(|| Refusal::new(PeerNoSpiffeId, format!("its URI SAN {} is no SPIFFE ID", quoted(uri))))?;
-    check_use(&leaf).map_err(bad)?;
-    Ok(Claim {
-        id: id.text.to_owned(),
-        trust_domain: id.trust_domain.to_owned(),
-        serial: hex_serial(leaf.tbs_certificate.raw_serial()),
-        not_after: leaf.validity().not_after.timestamp().try_into().unwrap_or(0),
-    })
+/// Reads the SPIFFE ID of a leaf, and holds the leaf to the rules that need no path.
+pub(super) fn read_leaf(der: &[u8]) -> Result<(Claim, Certificate<'_>), Refusal> {
+    let read = || {
+        let leaf = Certificate::read(der)?;
+        let uri = the_uri(&leaf)?;
+        let id = SpiffeId::parse(uri)
+            .ok_or_else(|| Fault::new(PeerNoSpiffeId, format!("its URI SAN {} is no SPIFFE ID", quoted(uri))))?;
+        rules::leaf(&leaf)?;
+        let claim = Claim {
+            id: id.text.to_owned(),
+            trust_domain: id.trust_domain.to_owned(),
+            serial: hex_serial(leaf.serial()),
+            not_after: leaf.validity().1.try_into().unwrap_or(0),
+        };
+        Ok((claim, leaf))
+    };
+    read().map_err(|fault: Fault| fault.of(&Place::Leaf))
 }
 
-fn the_uri<'a>(leaf: &'a X509Certificate<'_>) -> Result<&'a str, Refusal> {
-    let names = match leaf.subject_alternative_name() {
-        Ok(Some(extension)) => &extension.value.general_names,
-        Ok(None) => return Err(Refusal::new(PeerNoSpiffeId, "it has no subject alternative name")),
-        Err(_) => return Err(Refusal::new(PeerBadCertificate, "its subject alternative names do not parse")),
-    };
-    let mut uris = names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(Some(*uri)),
-        // Six is uniformResourceIdentifier (RFC 5280 §4.2.1.6): it counts, whatever is in it.
-        GeneralName::Invalid(tag, _) if tag.0 == 6 => Some(None),
-        _ => None,
-    });
-    let first = uris.next().ok_or_else(|| Refusal::new(PeerNoSpiffeId, "it has no URI SAN"))?;
+fn the_uri<'a>(leaf: &Certificate<'a>) -> Result<&'a str, Fault> {
+    let none = |what: &str| Fault::new(PeerNoSpiffeId, what);
+    if !leaf.has_names() {
+        return Err(none("it has no subject alternative name"));
+    }
+    let mut uris = leaf.uris();
+    let first = uris.next().ok_or_else(|| none("it has no URI SAN"))?;
     let more = uris.count();
     if more > 0 && !planted::is(Bug::SecondSanUnchecked) {
-        return Err(Refusal::new(PeerNoSpiffeId, format!("it has {} URI SANs, not one", more + 1)));
+        return Err(none(&format!("it has {} URI SANs, not one", more + 1)));
     }
-    first.ok_or_else(|| Refusal::new(PeerNoSpiffeId, "its URI SAN is not text"))
-}
-
-fn check_use(leaf: &X509Certificate<'_>) -> Result<(), &'static str> {
-    match leaf.basic_constraints() {
-        Ok(Some(basic)) if basic.value.ca => return Err("the leaf is a CA certificate"),
-        Ok(_) => {}
-        Err(_) => return Err("its basic constraints do not parse"),
-    }
-    match leaf.key_usage() {
-        Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => {
-            Err("its key usage lets the leaf sign certificates or CRLs")
-        }
-        Ok(Some(usage)) if !usage.value.digital_signature() => Err("its key usage lacks digitalSignature"),
-        Ok(_) => Ok(()),
-        Err(_) => Err("its key usage does not parse"),
-    }?;
-    let broken = |e: &ParsedExtension<'_>| matches!(e, ParsedExtension::ParseError { .. });
-    match leaf.extensions().iter().any(|e| broken(e.parsed_extension())) {
-        true => Err("one of its extensions does not parse"),
-        false => Ok(()),
-    }
+    std::str::from_utf8(first).map_err(|_| none("its URI SAN is not text"))
 }
 
 /// As OpenSSL prints it, in lower case: no sign byte.

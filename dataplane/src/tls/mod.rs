@@ -10,10 +10,16 @@
 //! ```
 //! Nothing outside this folder knows which TLS library runs.
 
+mod certificate;
+mod constraints;
 mod credentials;
+mod der;
 mod identity;
 mod leg;
+mod names;
+mod path;
 pub mod provider;
+mod rules;
 mod verified;
 mod verify;
 
@@ -50,6 +56,12 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(reason: RefuseReason, detail: impl Into<String>) -> Self {
         Self { reason, rule: None, detail: Some(detail.into()) }
+    }
+
+    /// With the name of the one that it is about before the detail.
+    fn about(mut self, name: &str) -> Self {
+        self.detail = self.detail.map(|detail| format!("{name}: {detail}"));
+        self
     }
 }
 

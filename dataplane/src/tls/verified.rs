@@ -1,8 +1,9 @@
 //! Chains that were verified before: what two of a handshake's three signature checks are spared by.
 //!
 //! A workload calls again and again with the same SVID. What [`Roots`](super::Roots) have found
-//! valid once stays so until one of its certificates ends, so it is remembered by its digest, in
-//! the roots themselves: another bundle is another memory. That the peer holds the key is never
+//! valid once, for one role, stays so until one of its certificates or its root ends, so it is
+//! remembered by its digest, in the roots themselves: another bundle is another memory. Nothing is
+//! remembered of what was refused. That the peer holds the key is never
 //! remembered; its CertificateVerify is checked in each handshake.
 //!
 //! Workers share a memory without a lock: a slot is taken out to be read and put back, and a worker
@@ -13,9 +14,9 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use crossbeam::atomic::AtomicCell;
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Peer;
+use super::path::Window;
 
 /// Chains remembered by one trust domain's roots: more peers than a node speaks to in an hour.
 const SLOTS: usize = 1024;
@@ -51,8 +52,8 @@ impl ChainId {
 struct Entry {
     chain: ChainId,
     peer: Peer,
-    /// Seconds since the epoch, both included: when every certificate of the chain is valid.
-    valid: (i64, i64),
+    /// When every certificate of the path is valid, its root among them.
+    valid: Window,
 }
 
 pub(super) struct Verified {
@@ -75,9 +76,9 @@ impl Verified {
         peer
     }
 
-    /// Remembers a chain that was verified just now, in the place of whichever had its slot.
-    pub fn keep(&self, chain: ChainId, peer: &Peer, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
-        let Some(valid) = validity(std::iter::once(leaf).chain(intermediates)) else { return };
+    /// Remembers a chain whose path has passed every rule just now, for as long as each certificate
+    /// of that path is valid, in the place of whichever had its slot.
+    pub fn keep(&self, chain: ChainId, peer: &Peer, valid: Window) {
         self.slots[chain.slot()].store(Some(Arc::new(Entry { chain, peer: peer.clone(), valid })));
     }
 }
@@ -86,16 +87,4 @@ impl std::fmt::Debug for Verified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Verified").finish_non_exhaustive()
     }
-}
-
-/// The stretch in which all of them are valid. Those that the path did not need count too: that may
-/// forget a chain early, and never late.
-fn validity<'a>(chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> Option<(i64, i64)> {
-    let mut valid = (i64::MIN, i64::MAX);
-    for der in chain {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let own = certificate.validity();
-        valid = (valid.0.max(own.not_before.timestamp()), valid.1.min(own.not_after.timestamp()));
-    }
-    Some(valid)
 }

@@ -12,8 +12,8 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
 
+use super::path::{self, Question};
 use super::verified::{ChainId, Role};
 use super::{Outcome, Peer, Refusal, identity};
 use crate::policy::{self, Route, Verdict};
@@ -88,7 +88,8 @@ impl Verifier {
         now: UnixTime,
         role: Role,
     ) -> Result<Peer, Refusal> {
-        let claim = identity::read_leaf(leaf)?;
+        path::check_size(leaf, intermediates)?;
+        let (claim, certificate) = identity::read_leaf(leaf)?;
         let roots = self.compiled.roots(&claim.trust_domain).ok_or_else(|| {
             Refusal::new(PeerTrustDomainUnknown, format!("{} claims trust domain {}", claim.id, claim.trust_domain))
         })?;
@@ -96,18 +97,15 @@ impl Verifier {
         if let Some(peer) = roots.verified.find(chain, now.as_secs()) {
             return Ok(peer);
         }
-        let usage = match role {
-            Role::Client => KeyUsage::client_auth(),
-            Role::Server => KeyUsage::server_auth(),
+        let question = Question {
+            algorithms: self.compiled.provider.signature_verification_algorithms.all,
+            roots,
+            role,
+            now: now.as_secs().try_into().unwrap_or(i64::MAX),
         };
-        let algorithms = self.compiled.provider.signature_verification_algorithms.all;
-        EndEntityCert::try_from(leaf)
-            .and_then(|end| {
-                end.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, None, None).map(|_| ())
-            })
-            .map_err(|error| Refusal::new(as_reason(&error), format!("{}: {error}", claim.id)))?;
+        let valid = question.answer(certificate, intermediates).map_err(|refusal| refusal.about(&claim.id))?;
         let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after };
-        roots.verified.keep(chain, &peer, leaf, intermediates);
+        roots.verified.keep(chain, &peer, valid);
         Ok(peer)
     }
 
@@ -131,26 +129,6 @@ fn as_alert(reason: RefuseReason) -> CertificateError {
         PeerNoSpiffeId | PeerBadCertificate => CertificateError::BadEncoding,
         // The rest is policy: access_denied.
         _ => CertificateError::ApplicationVerificationFailure,
-    }
-}
-
-fn as_reason(error: &webpki::Error) -> RefuseReason {
-    use webpki::Error as E;
-    match error {
-        E::CertExpired { .. } | E::CertNotValidYet { .. } => PeerExpired,
-        // A chain that was signed by somebody else, leads nowhere, or goes where its issuers forbid.
-        E::UnknownIssuer
-        | E::InvalidSignatureForPublicKey
-        | E::NameConstraintViolation
-        | E::PathLenConstraintViolated
-        | E::MaximumPathDepthExceeded
-        | E::MaximumPathBuildCallsExceeded
-        | E::MaximumSignatureChecksExceeded
-        | E::MaximumNameConstraintComparisonsExceeded
-        | E::EndEntityUsedAsCa
-        | E::CertDistrusted => PeerUntrusted,
-        // A library's error, not ours: what is left, and what it may add, is a malformed certificate.
-        _ => PeerBadCertificate,
     }
 }
 

@@ -77,15 +77,38 @@ impl Authority {
 
     /// A leaf with these URI SANs, however many: an SVID has exactly one.
     pub fn issue_with(&mut self, uris: &[&str], from: u64, to: u64) -> Identity {
-        self.sign(uris, from, to, IsCa::NoCa)
+        self.issue_bent(uris, from, to, |_| {})
     }
 
     /// What no leaf may be: a certificate that signs others.
     pub fn issue_ca(&mut self, spiffe_id: &str, from: u64, to: u64) -> Identity {
-        self.sign(&[spiffe_id], from, to, IsCa::Ca(BasicConstraints::Unconstrained))
+        self.issue_bent(&[spiffe_id], from, to, |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        })
     }
 
-    fn sign(&mut self, uris: &[&str], from: u64, to: u64, is_ca: IsCa) -> Identity {
+    /// A leaf signed by the holder of another leaf, who has no right to.
+    pub fn issue_by_a_leaf(&mut self, spiffe_id: &str, from: u64, to: u64) -> Identity {
+        let mut signer = None;
+        let above = self.issue_bent(&[spiffe_id], from, to, |params| signer = Some(params.clone()));
+        let der = PrivatePkcs8KeyDer::from(above.key.pkcs8());
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).expect("the key of a leaf");
+        let own = Issuer::new(signer.expect("the leaf has been drafted"), key);
+        let rightful = std::mem::replace(&mut self.issuer, own);
+        let mut identity = self.issue(spiffe_id, from, to);
+        self.issuer = rightful;
+        identity.svid.chain.insert(1, above.svid.chain[0].clone());
+        identity
+    }
+
+    /// A leaf with whatever `bend` makes wrong in it.
+    pub fn issue_bent(
+        &mut self,
+        uris: &[&str],
+        from: u64,
+        to: u64,
+        bend: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let (key, pkcs8) = key_pair(&mut self.chance);
         self.serial += 1;
         let mut params = CertificateParams::default();
@@ -95,10 +118,10 @@ impl Authority {
         params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(to);
         params.subject_alt_names =
             uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("URIs are ASCII"))).collect();
-        params.is_ca = is_ca;
         params.key_usages = vec![Use::DigitalSignature];
         params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        bend(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).expect("an intermediate signs a leaf");
         let mut id = [0; 32];
         id[..8].copy_from_slice(&self.serial.to_le_bytes());

@@ -65,6 +65,12 @@ pub enum Shown {
     Stranger,
     /// A leaf that may sign certificates.
     CaLeaf,
+    /// A leaf that does not say what its key is for.
+    NoKeyUsage,
+    /// A certificate for servers only.
+    ServerOnly,
+    /// Signed by the holder of another leaf.
+    ByALeaf,
     /// A certificate whose key it does not hold.
     WrongKey,
     /// Its own, over TLS 1.2.

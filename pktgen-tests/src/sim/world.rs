@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use dataplane::io::PortId;
 use dataplane::tls::{CryptoProvider, provider};
+use rcgen::ExtendedKeyUsagePurpose;
 use snapshot::Snapshot;
 
 use super::call::{Call, CallId, Payload, Side};
@@ -147,6 +148,11 @@ impl World {
             Shown::Own | Shown::OldTls => self.authority.issue(&peer, from, to),
             Shown::Stranger => self.authority.issue(&topology::id("stranger"), from, to),
             Shown::CaLeaf => self.authority.issue_ca(&peer, from, to),
+            Shown::NoKeyUsage => self.authority.issue_bent(&[&peer], from, to, |leaf| leaf.key_usages.clear()),
+            Shown::ServerOnly => self.authority.issue_bent(&[&peer], from, to, |leaf| {
+                leaf.extended_key_usages.retain(|usage| *usage == ExtendedKeyUsagePurpose::ServerAuth);
+            }),
+            Shown::ByALeaf => self.authority.issue_by_a_leaf(&peer, from, to),
             Shown::WrongKey => {
                 let other = self.authority.issue(&peer, from, to);
                 Identity { key: other.key, ..self.authority.issue(&peer, from, to) }

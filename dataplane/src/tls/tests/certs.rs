@@ -106,7 +106,10 @@ impl Ca {
         params.extended_key_usages = says.extended.clone();
         if !says.uris.is_empty() {
             let names: Vec<u8> = says.uris.iter().flat_map(|uri| der(0x86, uri)).collect();
-            params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], der(0x30, &names))];
+            let mut names = CustomExtension::from_oid_content(&[2, 5, 29, 17], der(0x30, &names));
+            // There is no subject (RFC 5280 §4.1.2.6).
+            names.set_criticality(true);
+            params.custom_extensions = vec![names];
         }
         let certificate = params.signed_by(&key, issuer).unwrap();
         let chain: Vec<_> = std::iter::once(certificate.der().to_vec()).chain(above).collect();
@@ -147,7 +150,7 @@ impl Leaf {
 }
 
 /// One DER value.
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let len = content.len();
     let mut out = vec![tag];
     match len {

@@ -13,10 +13,12 @@ use rustls_pki_types::{
 };
 
 use super::certs::{Ca, Leaf, NOW, Says};
+use super::letter::forge::{Kind, Plan, USAGE};
 use super::world::{FRONTEND, World, inbound};
 use crate::snapshot::Compiled;
-use crate::tls::provider;
+use crate::tls::verified::Role;
 use crate::tls::verify::{Slot, Verifier};
+use crate::tls::{Outcome, provider};
 
 /// ECDSA P-256, and how often it was asked.
 #[derive(Debug)]
@@ -37,14 +39,14 @@ impl SignatureVerificationAlgorithm for Counting {
     }
 }
 
-struct Judge {
-    world: World,
-    compiled: Arc<Compiled>,
+pub struct Judge {
+    pub world: World,
+    pub compiled: Arc<Compiled>,
     counting: &'static Counting,
 }
 
 impl Judge {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let counting: &'static Counting = Box::leak(Box::new(Counting(AtomicUsize::new(0))));
         let all: &'static [&'static dyn SignatureVerificationAlgorithm] = Box::leak(Box::new([counting as _]));
         let algorithms = WebPkiSupportedAlgorithms { all, mapping: &[] };
@@ -55,30 +57,38 @@ impl Judge {
     }
 
     /// What the leaf's holder is refused for as a caller, and how many signatures were checked.
-    fn client(&self, leaf: &Leaf, now: u64) -> (Option<RefuseReason>, usize) {
-        self.judge(|judge, end, rest, now| drop(judge.verify_client_cert(end, rest, now)), leaf, now)
+    pub fn client(&self, leaf: &Leaf, now: u64) -> (Option<RefuseReason>, usize) {
+        self.judge(leaf, Role::Client, now)
     }
 
     fn server(&self, leaf: &Leaf, now: u64) -> (Option<RefuseReason>, usize) {
-        let name = ServerName::try_from("any.example").unwrap();
-        self.judge(|judge, end, rest, now| drop(judge.verify_server_cert(end, rest, &name, &[], now)), leaf, now)
+        self.judge(leaf, Role::Server, now)
     }
 
-    fn judge(
-        &self,
-        ask: impl Fn(&Verifier, &CertificateDer<'_>, &[CertificateDer<'_>], UnixTime),
-        leaf: &Leaf,
-        now: u64,
-    ) -> (Option<RefuseReason>, usize) {
+    fn judge(&self, leaf: &Leaf, role: Role, now: u64) -> (Option<RefuseReason>, usize) {
         let before = self.counting.0.load(Relaxed);
-        let slot = Arc::new(Slot::default());
-        let route = inbound(1, 5432, TlsMode::Mutual);
-        let judge = Verifier { compiled: self.compiled.clone(), route, slot: slot.clone() };
-        let chain: Vec<CertificateDer<'_>> = leaf.chain.iter().map(|der| der.as_slice().into()).collect();
-        ask(&judge, &chain[0], &chain[1..], UnixTime::since_unix_epoch(Duration::from_secs(now)));
-        let reason = slot.outcome().unwrap().as_ref().err().map(|refusal| refusal.reason);
+        let reason = verdict(&self.compiled, leaf, role, now).err().map(|refusal| refusal.reason);
         (reason, self.counting.0.load(Relaxed) - before)
     }
+}
+
+/// What comes of a chain in this role, under the policy of the database's callers.
+pub(in crate::tls) fn verdict(compiled: &Arc<Compiled>, leaf: &Leaf, role: Role, now: u64) -> Outcome {
+    let slot = Arc::new(Slot::default());
+    let route = inbound(1, 5432, TlsMode::Permissive);
+    let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone() };
+    let chain: Vec<CertificateDer<'_>> = leaf.chain.iter().map(|der| der.as_slice().into()).collect();
+    let (end, rest, now) = (&chain[0], &chain[1..], UnixTime::since_unix_epoch(Duration::from_secs(now)));
+    let said = match role {
+        Role::Client => judge.verify_client_cert(end, rest, now).map(drop),
+        Role::Server => {
+            let name = ServerName::try_from("any.example").unwrap();
+            judge.verify_server_cert(end, rest, &name, &[], now).map(drop)
+        }
+    };
+    let outcome = slot.outcome().unwrap().clone();
+    assert_eq!(said.is_ok(), outcome.is_ok());
+    outcome
 }
 
 #[test]
@@ -103,6 +113,33 @@ fn what_is_known_ends_with_the_first_certificate_of_the_chain_and_begins_with_th
     assert_eq!(judge.client(&short, NOW + 51).0, Some(PeerExpired));
     assert_eq!(judge.client(&short, NOW - 61).0, Some(PeerExpired));
     assert_eq!(judge.client(&short, NOW + 50), (None, 0));
+}
+
+#[test]
+fn what_is_known_ends_with_the_root() {
+    let mut plan = Plan::good(FRONTEND, Kind::P256);
+    plan.root.to = NOW + 50;
+    plan.issuers.truncate(1);
+    let mut judge = Judge::new();
+    judge.world.snapshot.bundles[0] = plan.bundle();
+    judge.compiled = judge.world.compile();
+    let leaf = plan.leaf();
+    assert_eq!(judge.client(&leaf, NOW), (None, 2));
+    assert_eq!(judge.client(&leaf, NOW + 50), (None, 0));
+    assert_eq!(judge.client(&leaf, NOW + 51).0, Some(PeerExpired));
+}
+
+#[test]
+fn nothing_is_remembered_of_what_a_rule_refused() {
+    let mut plan = Plan::good(FRONTEND, Kind::P256);
+    plan.issuers[0].unset(USAGE);
+    let mut judge = Judge::new();
+    judge.world.snapshot.bundles[0] = plan.bundle();
+    judge.compiled = judge.world.compile();
+    let leaf = plan.leaf();
+    for _ in 0..3 {
+        assert_eq!(judge.client(&leaf, NOW), (Some(PeerUntrusted), 3));
+    }
 }
 
 #[test]

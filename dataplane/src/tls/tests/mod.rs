@@ -1,7 +1,8 @@
 //! Tests of TLS legs: against each other, and against a stock peer with anything wrong with it.
 
 pub mod certs;
-mod chains;
+pub mod chains;
+pub mod letter;
 mod peers;
 mod records;
 pub mod stock;

@@ -77,7 +77,8 @@ fn rows(world: &World, id: &str) -> Vec<Row> {
     let row = |name, leaf, want| Row { name, leaf, want, named: false };
     vec![
         row("as it should be", leaf(good.clone()), None),
-        row("without key usage and EKU", leaf(Says { usages: vec![], extended: vec![], ..good.clone() }), None),
+        row("without EKU", leaf(Says { extended: vec![], ..good.clone() }), None),
+        row("without key usage", leaf(Says { usages: vec![], ..good.clone() }), bad),
         row("no URI SAN", leaf(uris(&[])), no_id),
         row("two SPIFFE IDs", leaf(uris(&[id.as_bytes(), b"spiffe://example.com/x"])), no_id),
         row("a URI beside the SPIFFE ID", leaf(uris(&[id.as_bytes(), b"https://example.com/"])), no_id),
