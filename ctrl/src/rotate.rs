@@ -195,7 +195,8 @@ impl Identities {
         let before: Vec<_> = self.wanted.values().map(|wanted| chosen(&self.sources, wanted)).collect();
         self.sources.replace(gateway, reopened);
         for (wanted, before) in self.wanted.values().zip(before) {
-            if chosen(&self.sources, wanted) != before {
+            // Who has failed may have been waiting for just this change.
+            if chosen(&self.sources, wanted) != before || self.failures.contains_key(&wanted.id) {
                 self.rotation.hurry(&wanted.id);
             }
         }

@@ -91,7 +91,11 @@ impl Sources {
             let kept = kept.map(|at| before.swap_remove(at));
             let (state, stale) = match (reopened, kept) {
                 (Reopened::Anew(source), _) => (State::Open(source), None),
-                (Reopened::Kept(stale), Some(entry)) => (entry.state, stale),
+                (Reopened::Kept(stale), Some(entry)) => {
+                    // One that is down says so itself.
+                    let open = matches!(entry.state, State::Open(_));
+                    (entry.state, stale.filter(|_| open))
+                }
                 (Reopened::Kept(_), None) => unreachable!("only what was there is kept"),
             };
             self.entries.push(Entry { named: Some((named.clone(), gateway.trust_domain.clone())), state, stale });

@@ -148,11 +148,15 @@ impl Eye {
             ];
             directories.extend(places.into_iter().flatten().map(canonical));
         }
-        // What cannot be watched is looked at once a minute; what is wrong with it, reading it says.
-        let _ = self.subscription.watch(directories.into_iter().collect());
+        let watched = self.subscription.watch(directories.into_iter().collect());
         // Found again: what came after the first look was not yet watched.
         let seen = Paths::find(&self.config, &self.expected.workload);
-        let seen = seen.and_then(|paths| check::check(&paths, &self.expected, clock::now()));
+        let mut seen = seen.and_then(|paths| check::check(&paths, &self.expected, clock::now()));
+        // What is wrong with a directory that is not there, reading it says.
+        if let (Err(reason), Ok(identity)) = (watched, &mut seen) {
+            let every = LOOK_EVERY.as_secs();
+            identity.warnings.push(format!("{reason}: cannot be watched, and is looked at every {every} s"));
+        }
         (self, seen)
     }
 }
