@@ -45,6 +45,7 @@ fn the_first_snapshot_has_the_files_svid_and_a_torn_write_is_shown_with_what_wou
     node.start();
     let dataplane = FakeDataplane::hello(&node.admin(), None);
     dataplane.next_snapshot();
+    drop(dataplane);
     let shown = node.says(0, &["identities", "-o", "wide"]);
     assert!(shown.contains("SOURCE") && shown.contains(" certs ") && shown.contains(&leaf.serial()), "{shown}");
     put(&certs, "key.pem", &other.key);

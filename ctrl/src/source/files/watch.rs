@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
@@ -23,7 +23,9 @@ pub enum Touch {
 
 pub struct Watch {
     /// Apart from the routes: the watcher's own thread takes those, and answers to this one.
-    watcher: Mutex<Result<notify::RecommendedWatcher, String>>,
+    watcher: Mutex<Option<notify::RecommendedWatcher>>,
+    /// Why there is no watcher. Apart: who asks must not wait for one that hangs.
+    broken: Option<String>,
     routes: Arc<Mutex<Routes>>,
 }
 
@@ -54,17 +56,18 @@ impl Watch {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             deliver.lock().expect("no holder panics").deliver(event);
         });
-        Self { watcher: Mutex::new(watcher.map_err(|error| error.to_string())), routes }
+        let broken = watcher.as_ref().err().map(ToString::to_string);
+        Self { watcher: Mutex::new(watcher.ok()), broken, routes }
     }
 
-    /// Why nothing, or not everything, is watched.
-    pub fn broken(&self) -> Option<String> {
-        self.watcher.lock().expect("no holder panics").as_ref().err().cloned()
+    /// Why nothing is watched.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
     }
 
     /// `sender` hears of what happens in the directories that [`Subscription::watch`] names.
     pub fn subscribe(self: &Arc<Self>, sender: mpsc::Sender<Touch>) -> Subscription {
-        let mut routes = self.routes.lock().expect("no holder panics");
+        let mut routes = self.routes();
         routes.next += 1;
         Subscription { watch: self.clone(), id: routes.next, sender, directories: Vec::new() }
     }
@@ -73,22 +76,23 @@ impl Watch {
     fn arm(&self, directory: &Path, id: u64, sender: &mpsc::Sender<Touch>) -> Result<(), String> {
         let metadata = std::fs::metadata(directory).map_err(|error| error.to_string())?;
         let inode = (metadata.dev(), metadata.ino());
+        // Held all the while, so that nobody else's arming or disarming of it comes in between.
+        let mut watcher = self.watcher.lock().expect("no holder panics");
         let before = {
-            let mut routes = self.routes.lock().expect("no holder panics");
+            let mut routes = self.routes();
             let entry = routes.directories.entry(directory.to_owned());
             let known = entry.or_insert_with(|| Directory { inode: NONE, subscribers: HashMap::new() });
             known.subscribers.insert(id, sender.clone());
             std::mem::replace(&mut known.inode, inode)
         };
+        let Some(watcher) = watcher.as_mut() else { return Ok(()) };
         if before == inode {
             return Ok(());
         }
-        let mut watcher = self.watcher.lock().expect("no holder panics");
-        let Ok(watcher) = watcher.as_mut() else { return Ok(()) };
         // Of the inode that was there, if any.
         let _ = watcher.unwatch(directory);
         watcher.watch(directory, RecursiveMode::NonRecursive).map_err(|error| {
-            if let Some(known) = self.routes.lock().expect("no holder panics").directories.get_mut(directory) {
+            if let Some(known) = self.routes().directories.get_mut(directory) {
                 known.inode = NONE;
             }
             error.to_string()
@@ -96,16 +100,25 @@ impl Watch {
     }
 
     fn disarm(&self, directory: &Path, id: u64) {
-        let mut routes = self.routes.lock().expect("no holder panics");
-        let Some(known) = routes.directories.get_mut(directory) else { return };
-        known.subscribers.remove(&id);
-        if known.subscribers.is_empty() {
-            routes.directories.remove(directory);
-            drop(routes);
-            if let Ok(watcher) = self.watcher.lock().expect("no holder panics").as_mut() {
-                let _ = watcher.unwatch(directory);
+        let mut watcher = self.watcher.lock().expect("no holder panics");
+        let unused = {
+            let mut routes = self.routes();
+            let Some(known) = routes.directories.get_mut(directory) else { return };
+            known.subscribers.remove(&id);
+            let unused = known.subscribers.is_empty();
+            if unused {
+                routes.directories.remove(directory);
             }
+            unused
+        };
+        if let (true, Some(watcher)) = (unused, watcher.as_mut()) {
+            let _ = watcher.unwatch(directory);
         }
+    }
+
+    /// Never held while the watcher is spoken to: its thread takes them, and answers.
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().expect("no holder panics")
     }
 }
 
