@@ -295,7 +295,7 @@ fn whom_a_source_is_for_is_checked_against_the_workloads_that_there_are() {
     assert_eq!(
         said("shop/*, riptides-system/*"),
         [
-            "g.yaml:13:24: warning: spec.identity.sources.workloads: identity source a: shop/* is no WorkloadIdentity here"
+            "g.yaml:13:25: warning: spec.identity.sources.workloads: identity source a: shop/* is no WorkloadIdentity here"
         ]
     );
     assert_eq!(
