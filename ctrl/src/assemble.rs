@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Boot, Bundle, Cores, EgressRule, KeyId, Network, Policy, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched,
+    Boot, Cores, EgressRule, KeyId, Network, Policy, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched,
     Version, Workload,
 };
 
@@ -38,7 +38,7 @@ pub fn wanted(loaded: &Loaded, network: &Network, resolved: &Resolved) -> Vec<Wa
         // Replicas share an identity, and so its names.
         match wanted.iter_mut().find(|earlier| earlier.id == id) {
             Some(earlier) => earlier.dns_names.extend(names),
-            None => wanted.push(Wanted { id, dns_names: names }),
+            None => wanted.push(Wanted { id, dns_names: names, workload: identity.name.clone() }),
         }
     }
     for entry in &mut wanted {
@@ -84,7 +84,7 @@ pub fn assemble(
         node: loaded.gateway.name.clone(),
         trust_domain: loaded.gateway.trust_domain.to_string(),
         services: services(loaded, resolved),
-        bundles: bundles(identities),
+        bundles: vec![identities.bundle(now)],
         policies,
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
@@ -229,10 +229,6 @@ fn services(loaded: &Loaded, resolved: &Resolved) -> Vec<Service> {
     };
     let all = loaded.services.iter();
     all.map(|service| Service { name: service.name.clone(), endpoints: endpoints(service) }).collect()
-}
-
-fn bundles(identities: &Identities) -> Vec<Bundle> {
-    vec![identities.bundle()]
 }
 
 /// Each key once, in the order of the workloads.

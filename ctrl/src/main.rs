@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         let stop = ctrl::signals::stop()?;
         ctrl::runtime::run(&arguments.config, stop).await
     });
+    // A file system that hangs under an identity's files must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

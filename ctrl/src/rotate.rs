@@ -13,16 +13,10 @@ use std::collections::BTreeMap;
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
-use crate::config::SpiffeId;
-use crate::source::{IssuedSvid, Source};
+use crate::config::{Gateway, SpiffeId};
+use crate::source::{IssuedSvid, Renewal, Reopened, Sources};
 
-/// What an identity is wanted for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Wanted {
-    pub id: SpiffeId,
-    /// Host names of the services that the workload serves, for its DNS SANs.
-    pub dns_names: Vec<String>,
-}
+pub use crate::source::Wanted;
 
 /// When each identity is due.
 #[derive(Debug, Default)]
@@ -54,7 +48,7 @@ impl Rotation {
     }
 
     pub fn next_due(&self) -> Option<u64> {
-        self.entries.values().map(|entry| entry.due).min()
+        self.entries.values().map(|entry| entry.due).filter(|due| *due != u64::MAX).min()
     }
 
     /// Makes one due now, whatever its schedule said.
@@ -72,6 +66,13 @@ impl Rotation {
             let spread = half as i128 * i128::from(jitter) / 1000;
             let after = (half as i128 + spread).max(1) as u64;
             *entry = Entry { due: now + after, failures: 0 };
+        }
+    }
+
+    /// Somebody else renews it, and says when.
+    pub fn rests(&mut self, id: &SpiffeId) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            *entry = Entry { due: u64::MAX, failures: 0 };
         }
     }
 
@@ -93,9 +94,9 @@ impl Rotation {
 
 /// The identities of this node: what was issued, and what went wrong.
 pub struct Identities {
-    source: Box<dyn Source>,
+    sources: Sources,
     rotation: Rotation,
-    wanted: BTreeMap<SpiffeId, Vec<String>>,
+    wanted: BTreeMap<SpiffeId, Wanted>,
     held: BTreeMap<SpiffeId, IssuedSvid>,
     failures: BTreeMap<SpiffeId, Failure>,
 }
@@ -105,15 +106,15 @@ pub struct Identities {
 pub struct Failure {
     pub id: SpiffeId,
     pub reason: String,
-    /// When it first failed in a row, and when it is tried again.
+    /// When it first failed in a row, and when it is tried again; u64::MAX: when its source has news.
     pub since: u64,
     pub retry_at: u64,
 }
 
 impl Identities {
-    pub fn new(source: Box<dyn Source>, seed: u64) -> Self {
+    pub fn new(sources: impl Into<Sources>, seed: u64) -> Self {
         Self {
-            source,
+            sources: sources.into(),
             rotation: Rotation::new(seed),
             wanted: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -123,16 +124,19 @@ impl Identities {
 
     /// Issues what is new or due, drops what is no longer wanted or has expired. True: something changed.
     pub fn refresh(&mut self, wanted: &[Wanted], now: u64) -> bool {
-        let wanted: BTreeMap<_, _> = wanted.iter().map(|w| (w.id.clone(), w.dns_names.clone())).collect();
-        self.rotation.want(wanted.keys());
-        for (id, names) in &wanted {
-            if self.wanted.get(id).is_some_and(|before| before != names) {
-                self.rotation.hurry(id);
-            }
+        for id in self.follow(wanted, now) {
+            self.rotation.hurry(&id);
         }
-        self.wanted = wanted;
         let before = self.held.len();
-        self.held.retain(|id, issued| self.wanted.contains_key(id) && issued.svid.not_after > now);
+        let rotation = &mut self.rotation;
+        self.held.retain(|id, issued| {
+            let ended = issued.svid.not_after <= now;
+            if ended {
+                // If there is no other, its source says why.
+                rotation.hurry(id);
+            }
+            self.wanted.contains_key(id) && !ended
+        });
         self.failures.retain(|id, _| self.wanted.contains_key(id));
         let mut changed = self.held.len() != before;
         for id in self.rotation.due(now) {
@@ -141,17 +145,35 @@ impl Identities {
         changed
     }
 
+    /// Takes over who is wanted and tells the sources. Returns who cannot wait for the schedule.
+    fn follow(&mut self, wanted: &[Wanted], now: u64) -> Vec<SpiffeId> {
+        let before = std::mem::take(&mut self.wanted);
+        self.wanted = wanted.iter().map(|one| (one.id.clone(), one.clone())).collect();
+        self.rotation.want(self.wanted.keys());
+        let changed = self.wanted.values().filter(|one| before.get(&one.id).is_some_and(|before| before != *one));
+        let mut hurried: Vec<_> = changed.map(|one| one.id.clone()).collect();
+        hurried.extend(self.sources.follow(wanted, now));
+        hurried
+    }
+
     fn renew(&mut self, id: &SpiffeId, now: u64) -> bool {
-        let names = self.wanted.get(id).map(Vec::as_slice).unwrap_or_default();
-        match self.source.issue(id, names, now) {
+        let Some(wanted) = self.wanted.get(id) else { return false };
+        match self.sources.issue(wanted, now) {
             Ok(issued) => {
-                self.rotation.issued(id, now, issued.svid.not_after);
+                match self.sources.renewal(wanted) {
+                    Renewal::Asked => self.rotation.issued(id, now, issued.svid.not_after),
+                    Renewal::Given => self.rotation.rests(id),
+                }
                 self.failures.remove(id);
+                let changed = self.held.get(id) != Some(&issued);
                 self.held.insert(id.clone(), issued);
-                true
+                changed
             }
             Err(error) => {
-                self.rotation.failed(id, now);
+                match self.sources.renewal(wanted) {
+                    Renewal::Asked => self.rotation.failed(id, now),
+                    Renewal::Given => self.rotation.rests(id),
+                }
                 let retry_at = self.rotation.entries.get(id).map_or(now, |entry| entry.due);
                 let since = self.failures.get(id).map_or(now, |failure| failure.since);
                 self.failures
@@ -161,15 +183,40 @@ impl Identities {
         }
     }
 
-    /// Takes another source, for a changed configuration; what is held stays until it is due.
-    pub fn replace_source(&mut self, source: Box<dyn Source>) {
-        self.source = source;
+    /// Opens the sources of a changed configuration; nothing changes yet.
+    pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, crate::source::Error> {
+        self.sources.reopen(gateway)
+    }
+
+    /// Takes what [`Identities::reopen`] found. What is held stays until it is due, but for those who
+    /// are now another source's.
+    pub fn replace_sources(&mut self, gateway: &Gateway, reopened: Vec<Reopened>) {
+        let chosen = |sources: &Sources, wanted: &Wanted| sources.chosen(wanted).map(str::to_owned);
+        let before: Vec<_> = self.wanted.values().map(|wanted| chosen(&self.sources, wanted)).collect();
+        self.sources.replace(gateway, reopened);
+        for (wanted, before) in self.wanted.values().zip(before) {
+            // Who has failed may have been waiting for just this change.
+            if chosen(&self.sources, wanted) != before || self.failures.contains_key(&wanted.id) {
+                self.rotation.hurry(&wanted.id);
+            }
+        }
+    }
+
+    /// Time has jumped: what was planned by it is void, so everything is asked for now.
+    pub fn clock_jumped(&mut self, now: u64) {
+        self.sources.hurry(now);
+        self.wanted.keys().for_each(|id| self.rotation.hurry(id));
+    }
+
+    /// All sources have answered once for everybody, be it with a failure.
+    pub fn settled(&self) -> bool {
+        self.sources.settled()
     }
 
     /// When [`Identities::refresh`] has something to do next: a renewal, or an expiry.
     pub fn next_due(&self) -> Option<u64> {
         let expiry = self.held.values().map(|issued| issued.svid.not_after);
-        self.rotation.next_due().into_iter().chain(expiry).min()
+        self.rotation.next_due().into_iter().chain(expiry).chain(self.sources.next_due()).min()
     }
 
     pub fn svid(&self, id: &SpiffeId) -> Option<(&Svid, &PrivateKey)> {
@@ -180,17 +227,23 @@ impl Identities {
         self.held.iter().map(|(id, issued)| (id, &issued.svid))
     }
 
-    pub fn bundle(&self) -> Bundle {
-        self.source.bundle()
+    /// The roots of all sources.
+    pub fn bundle(&self, now: u64) -> Bundle {
+        self.sources.bundle(now)
+    }
+
+    /// The name of the source that it comes from; empty for one without a name.
+    pub fn source_of(&self, id: &SpiffeId) -> Option<&str> {
+        self.sources.chosen(self.wanted.get(id)?)
     }
 
     pub fn errors(&self) -> Vec<Failure> {
         self.failures.values().cloned().collect()
     }
 
-    /// What will soon go wrong with the source.
+    /// What is or will soon be wrong with the sources.
     pub fn warnings(&self, now: u64) -> Vec<String> {
-        self.source.warnings(now)
+        self.sources.warnings(now)
     }
 }
 

@@ -4,7 +4,7 @@
 //!   files ─────────▶ ┐
 //!   kernel ────────▶ │                                ┌─▶ publisher ─▶ dataplane
 //!   resolver ──────▶ ├─▶ Core: refresh ─ assemble ────┤
-//!   identity clock ▶ │        (only if it differs)    └─▶ view ─▶ admin, metrics
+//!   sources, clock ▶ │        (only if it differs)    └─▶ view ─▶ admin, metrics
 //!   dataplane ─────▶ ┘
 //! ```
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
@@ -22,12 +22,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::clock::Jumps;
 use crate::config::{self, Diagnostic, IdentitySource, Loaded};
 use crate::publish::{Published, Publisher, socket};
 use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
+use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, clock, metrics, netlink, source, view};
+use crate::{admin, assemble, attest, clock, metrics, netlink, view};
 
 /// Names are looked up again this often, each with so much patience.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// Renewals that fall due together go out together.
 const COALESCE: Duration = Duration::from_secs(1);
+/// How long the first snapshot waits for sources that look at files; what is slower comes with a later one.
+const SOURCES_PATIENCE: Duration = Duration::from_secs(1);
 /// So do changes of the network that move a workload.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -61,7 +65,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let (mut network, handle) = netlink::mirror(ports_out, clock::now_ms()).await?;
     let (destinations, destinations_out) = watch::channel(BTreeSet::new());
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
-    let identities = Identities::new(source::open(&loaded.gateway)?, seed(&loaded.gateway.name));
+    let news = News::default();
+    let identities = open_sources(&loaded, &news)?;
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
@@ -88,9 +93,10 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
+    core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, &mut changes.count, network, publisher) => done,
+        done = turns(&mut core, &mut changes.count, network, publisher, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -103,8 +109,10 @@ async fn turns(
     changes: &mut watch::Receiver<u64>,
     mut network: watch::Receiver<Arc<Network>>,
     publisher: Publisher,
+    news: News,
 ) -> anyhow::Result<()> {
     let mut dataplane = publisher.state();
+    let mut jumps = Jumps::watch();
     let mut resolve_at = Instant::now() + RESOLVE_EVERY;
     let mut looking_up: Option<tokio::task::JoinHandle<Resolved>> = None;
     loop {
@@ -120,6 +128,8 @@ async fn turns(
                 sleep(SETTLE).await;
             }
             () = sleep(core.until_renewal()) => {}
+            () = news.notified() => {}
+            () = jumps.woken() => {}
             () = sleep_until(resolve_at), if looking_up.is_none() => {
                 resolve_at = Instant::now() + RESOLVE_EVERY;
                 let (loaded, before) = (core.loaded.clone(), core.resolved.clone());
@@ -138,8 +148,20 @@ async fn turns(
                 core.dataplane_said(&seen);
             }
         }
+        if jumps.seen().is_some() {
+            core.identities.clock_jumped(clock::now());
+        }
         let now = core.attested_by(&network.borrow().clone());
         core.renew_and_publish(&now);
+    }
+}
+
+/// Sources that do not open stand aside, but not all of them: that would be a gateway for nobody.
+fn open_sources(loaded: &Loaded, news: &News) -> anyhow::Result<Identities> {
+    let Opened { sources, none } = Sources::open(&loaded.gateway, news, clock::now());
+    match none {
+        Some(error) => Err(error.into()),
+        None => Ok(Identities::new(sources, seed(&loaded.gateway.name))),
     }
 }
 
@@ -185,17 +207,19 @@ impl Core {
     async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
         let loaded = load(&self.directory).await?;
         // Opened again in any case: its own files may be what changed.
-        let source = source::open(&loaded.gateway)
+        let sources = self
+            .identities
+            .reopen(&loaded.gateway)
             .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
         let now = clock::now();
         let resolved = resolve::resolve(&loaded, &self.resolved, RELOAD_PATIENCE, now).await;
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
-        Ok(Candidate { loaded, source, resolved })
+        Ok(Candidate { loaded, sources, resolved })
     }
 
-    fn take(&mut self, Candidate { loaded, source, resolved }: Candidate) {
+    fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
         self.faults.clear();
-        self.identities.replace_source(source);
+        self.identities.replace_sources(&loaded.gateway, sources);
         self.resolved = resolved;
         if loaded == self.loaded {
             return;
@@ -232,11 +256,28 @@ impl Core {
     }
 
     fn until_renewal(&self) -> Duration {
-        let IdentitySource::Embedded { ttl, .. } = &self.loaded.gateway.identity;
-        let coalesce = COALESCE.min(*ttl / 10);
+        let lives = self.loaded.gateway.identity.iter().filter_map(|named| match named.source {
+            IdentitySource::Embedded { ttl, .. } => Some(ttl / 10),
+            IdentitySource::Files(_) => None,
+        });
+        let coalesce = lives.chain([COALESCE]).min().unwrap_or(COALESCE);
         match self.identities.next_due() {
             Some(due) => Duration::from_millis((due * 1000).saturating_sub(clock::now_ms())) + coalesce,
             None => Duration::from_secs(3600),
+        }
+    }
+
+    /// A restart does not take an SVID away for the moment that reading it again takes.
+    async fn await_sources(&mut self, network: &Network, news: &News) {
+        let wanted = assemble::wanted(&self.loaded, network, &self.resolved);
+        self.identities.refresh(&wanted, clock::now());
+        let settled = async {
+            while !self.identities.settled() {
+                news.notified().await;
+            }
+        };
+        if tokio::time::timeout(SOURCES_PATIENCE, settled).await.is_err() {
+            warn!("not all identity sources have answered yet; what they give comes when it comes");
         }
     }
 
@@ -253,7 +294,11 @@ impl Core {
     }
 
     fn publish(&mut self, network: &Network, now: u64) -> anyhow::Result<()> {
-        self.problems = self.known_problems(now);
+        let known = self.known_problems(now);
+        let before = std::mem::replace(&mut self.problems, known);
+        for new in self.problems.iter().filter(|problem| !before.contains(problem)) {
+            warn!(problem = new, "something is not as it should be");
+        }
         let before = self.last.as_ref().map_or(Version(0), |s| s.version);
         let (mut snapshot, keys, warnings) =
             assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
@@ -324,7 +369,7 @@ impl Core {
 /// A configuration that would work.
 struct Candidate {
     loaded: Loaded,
-    source: Box<dyn source::Source>,
+    sources: Vec<Reopened>,
     resolved: Resolved,
 }
 

@@ -7,7 +7,7 @@ use snapshot::{SourceAddress, Version, Workload};
 
 use crate::attest::Attestation;
 use crate::config::policy::{Named, Whom};
-use crate::config::{AllowList, Egress, Loaded, Policy, Selector, Service, Target, WorkloadIdentity};
+use crate::config::{AllowList, Egress, Loaded, Policy, Selector, Service, SpiffeId, Target, WorkloadIdentity};
 use crate::rotate::Identities;
 
 /// `GET /v1/status`.
@@ -63,6 +63,8 @@ pub struct Identity {
     /// Seconds since the epoch.
     pub not_before: Option<u64>,
     pub not_after: Option<u64>,
+    /// The identity source that it is from, by name. None: no source takes the workload.
+    pub source: Option<String>,
     /// Why there is no SVID, or why it was not renewed.
     pub error: Option<String>,
 }
@@ -81,6 +83,9 @@ impl Identity {
             serial: svid.map(|s| s.serial.clone()),
             not_before: svid.map(|s| s.not_before),
             not_after: svid.map(|s| s.not_after),
+            source: SpiffeId::parse(&workload.spiffe_id)
+                .ok()
+                .and_then(|id| identities.source_of(&id).map(str::to_owned)),
             error: failed.map(|f| f.reason),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ctrl::config::{SpiffeId, TrustDomain};
 use ctrl::source::embedded_ca::{EmbeddedCa, init, issue_node};
-use ctrl::source::{Error, Source as _, keyfile};
+use ctrl::source::{Error, Source as _, Wanted, keyfile};
 
 const NOW: u64 = 1_800_000_000;
 const YEAR: u64 = 365 * 86_400;
@@ -20,6 +20,10 @@ fn authority(dir: &Path) {
 
 fn frontend() -> SpiffeId {
     SpiffeId::parse("spiffe://example.com/myapp/app/frontend").unwrap()
+}
+
+fn wanted(id: SpiffeId) -> Wanted {
+    Wanted { id, dns_names: vec![], workload: "shop/frontend".into() }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -94,7 +98,7 @@ fn the_key_of_an_svid_is_the_one_in_its_certificate() {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path());
     let ca = EmbeddedCa::open(&dir.path().join("node-a")).unwrap();
-    let issued = ca.issue(&frontend(), &[], NOW).unwrap();
+    let issued = ca.issue(&wanted(frontend()), NOW).unwrap();
     let leaf = write_der(&dir.path().join("leaf.der"), &issued.svid.chain[0]);
     let key = write_der(&dir.path().join("key.der"), issued.key.pkcs8());
     let of_leaf = openssl(&["x509", "-in", &leaf, "-noout", "-pubkey"]);
@@ -218,8 +222,8 @@ fn an_svid_lives_from_two_seconds_upward() {
         assert_eq!(text.trim(), format!("notAfter={}", ctrl::rotate::utc(svid.not_after).replace('T', " ")));
     }
     assert!(matches!(ca.issue_svid(&frontend(), &[], Duration::from_secs(1), NOW), Err(Error::Ttl(1))));
-    let one = ca.issue(&frontend(), &[], NOW).unwrap().svid;
-    let two = ca.issue(&frontend(), &[], NOW).unwrap().svid;
+    let one = ca.issue(&wanted(frontend()), NOW).unwrap().svid;
+    let two = ca.issue(&wanted(frontend()), NOW).unwrap().svid;
     assert!(one.serial != two.serial && one.key != two.key);
 }
 
@@ -229,7 +233,7 @@ fn an_id_of_another_trust_domain_is_not_signed() {
     authority(dir.path());
     let ca = EmbeddedCa::open(&dir.path().join("node-a")).unwrap();
     let foreign = SpiffeId::parse("spiffe://example.com.evil/myapp").unwrap();
-    assert!(matches!(ca.issue(&foreign, &[], NOW), Err(Error::ForeignId { .. })));
+    assert!(matches!(ca.issue(&wanted(foreign), NOW), Err(Error::ForeignId { .. })));
 }
 
 #[test]
@@ -237,7 +241,7 @@ fn debug_output_holds_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     authority(dir.path());
     let ca = EmbeddedCa::open(&dir.path().join("node-a")).unwrap();
-    let issued = ca.issue(&frontend(), &[], NOW).unwrap();
+    let issued = ca.issue(&wanted(frontend()), NOW).unwrap();
     let secret = issued.key.pkcs8();
     let shown = format!("{ca:?} {issued:?} {:?}", keyfile::read(&dir.path().join("node-a/node.key")).is_ok());
     // The private scalar (RFC 5915) follows its OCTET STRING header; the public key is no secret.

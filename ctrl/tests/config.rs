@@ -13,7 +13,7 @@ fn the_example_loads_as_it_stands_beside_a_gateway() {
     let loaded = load(&[("policy.yaml", EXAMPLE), ("node/gateway.yaml", GATEWAY)]).unwrap();
     assert_eq!(loaded.gateway.name, "node-a");
     assert_eq!(
-        loaded.gateway.identity,
+        loaded.gateway.identity[0].source,
         IdentitySource::Embedded { directory: "node/ca/node-a".into(), ttl: std::time::Duration::from_secs(3_600) }
     );
     let names: Vec<_> = loaded.identities.iter().map(|identity| identity.name.as_str()).collect();
@@ -66,7 +66,10 @@ fn a_directory_is_read_whole_in_the_order_of_its_names() {
     let loaded = load_dir(dir.path()).unwrap();
     assert_eq!((loaded.identities.len(), loaded.services.len()), (2, 1));
     let ttl = std::time::Duration::from_secs(3_600);
-    assert_eq!(loaded.gateway.identity, IdentitySource::Embedded { directory: dir.path().join("ca/node-a"), ttl });
+    assert_eq!(
+        loaded.gateway.identity[0].source,
+        IdentitySource::Embedded { directory: dir.path().join("ca/node-a"), ttl }
+    );
     assert_eq!(loaded.services[0].place.to_string(), "b.yml:1");
 }
 

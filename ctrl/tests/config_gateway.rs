@@ -4,6 +4,13 @@ mod words;
 
 use words::{GATEWAY, differs, gateway, load, words};
 
+/// A Gateway with these under `spec.identity.sources`, one a line from line 14 on.
+fn sources(entries: &[&str]) -> String {
+    let lines: String = entries.iter().map(|entry| format!("\n      - {entry}")).collect();
+    let embedded = "identity: { source: embedded, embedded: { directory: ca/node-a, ttl: 1h } }";
+    gateway(embedded, &format!("identity:\n    sources:{lines}"))
+}
+
 #[test]
 fn each_fault_of_a_gateway_is_named() {
     let cases: &[(&str, String, &[&str])] = &[
@@ -46,7 +53,46 @@ fn each_fault_of_a_gateway_is_named() {
         (
             "a source that is not built in",
             gateway("source: embedded", "source: spire"),
-            &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded]"],
+            &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded, files]"],
+        ),
+        (
+            "both forms of identity",
+            gateway("identity: { source: embedded,", "identity: { sources: [], source: embedded,"),
+            &[
+                "g.yaml:13:24: error: spec.identity.sources: an empty list [give at least one source]",
+                "g.yaml:13:28: error: spec.identity.source: there is no such field [did you mean sources? fields here: sources]",
+                "g.yaml:13:46: error: spec.identity.embedded: there is no such field [fields here: sources]",
+            ],
+        ),
+        (
+            "sources that are for nobody or name what is no workload",
+            sources(&[
+                "{ name: a, source: files, files: { directory: a, key: k } }",
+                "{ name: a, source: files, files: { directory: 'a/{pod}' }, workloads: [] }",
+                "{ name: B, source: files, embedded: { directory: b }, workloads: [shop, shop/*x, 'spiffe://x*'] }",
+            ]),
+            &[
+                "g.yaml:15:42: error: spec.identity.sources[0].files.certificate: is missing, and `key` is given [name the certificate too, or neither: then the layout is found by what is there]",
+                "g.yaml:16:55: error: spec.identity.sources[1].files.directory: \"a/{pod}\": \"{\" stands for nothing [a path; {namespace} and {name} stand for those of the WorkloadIdentity]",
+                "g.yaml:16:79: error: spec.identity.sources[1].workloads: an empty list: the source is for nobody [list whom it is for, or leave the field out: then it is for all that no source before it takes]",
+                "g.yaml:17:9: error: spec.identity.sources[2].files: is missing",
+                "g.yaml:17:17: error: spec.identity.sources[2].name: \"B\": not a resource name [lower-case letters, digits, '-' and '.', such as cert-manager]",
+                "g.yaml:17:35: error: spec.identity.sources[2].embedded: there is no such field [fields here: files, name, source, workloads]",
+                "g.yaml:17:75: error: spec.identity.sources[2].workloads[0]: \"shop\": there is no '/' [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
+                "g.yaml:17:81: error: spec.identity.sources[2].workloads[1]: \"shop/*x\": \"*x\" is not a resource name [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
+                "g.yaml:17:90: error: spec.identity.sources[2].workloads[2]: \"spiffe://x*\": '*' is allowed as the whole last segment only, as in spiffe://example.com/myapp/* [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
+            ],
+        ),
+        (
+            "a source that is never asked, and a name given twice",
+            sources(&[
+                "{ name: a, source: files, files: { directory: a } }",
+                "{ name: a, source: files, files: { directory: b } }",
+            ]),
+            &[
+                "g.yaml:16:9: error: spec.identity.sources[1]: a is never asked: a before it takes every workload [move the source without `workloads` to the end]",
+                "g.yaml:16:9: error: spec.identity.sources[1].name: \"a\" is the name of a source already [give each its own]",
+            ],
         ),
         (
             "a key exchange that is unknown, and one twice",

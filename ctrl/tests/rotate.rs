@@ -5,16 +5,17 @@ mod counting;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use counting::{Counting, NOW, id, identities};
+use counting::{Counting, NOW, id, identities, wanted};
 use ctrl::rotate::Identities;
+use ctrl::source::Source;
 
 #[test]
 fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     let fails = Arc::new(AtomicBool::new(false));
     let source = Counting { fails: fails.clone(), life: 600, ..Counting::default() };
-    let mut identities = Identities::new(Box::new(source), 1);
+    let mut identities = Identities::new(Box::new(source) as Box<dyn Source>, 1);
     let who = id("a");
-    let wanted = [ctrl::rotate::Wanted { id: who.clone(), dns_names: vec![] }];
+    let wanted = [wanted(who.clone(), &[])];
     let serial = |identities: &Identities| identities.svid(&who).map(|(svid, _)| svid.serial.clone());
     assert!(identities.refresh(&wanted, NOW));
     assert!(!identities.refresh(&wanted, NOW));
@@ -53,8 +54,8 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
 #[test]
 fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
     let due = |seed: u64, name: String| {
-        let mut identities = Identities::new(Box::new(Counting::default()), seed);
-        identities.refresh(&[ctrl::rotate::Wanted { id: id(&name), dns_names: vec![] }], NOW);
+        let mut identities = Identities::new(Box::new(Counting::default()) as Box<dyn Source>, seed);
+        identities.refresh(&[wanted(id(&name), &[])], NOW);
         identities.next_due().unwrap() - NOW
     };
     let spread: std::collections::BTreeSet<_> = (0..50).map(|n| due(1, format!("w{n}"))).collect();
@@ -66,10 +67,7 @@ fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
 #[test]
 fn an_identity_goes_with_its_workload_and_follows_its_names() {
     let mut identities = identities();
-    let want = |name: &str, dns: &[&str]| ctrl::rotate::Wanted {
-        id: id(name),
-        dns_names: dns.iter().map(|name| (*name).to_owned()).collect(),
-    };
+    let want = |name: &str, dns: &[&str]| wanted(id(name), dns);
     assert!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW));
     assert!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 1), "new names and one gone");
     assert_eq!(

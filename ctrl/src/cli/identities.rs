@@ -42,10 +42,12 @@ pub fn show(identities: &[Identity], wide: bool) -> String {
         };
         let mut row = vec![i.workload.clone(), i.spiffe_id.clone(), i.mode.clone(), places, left];
         if wide {
-            row.extend([or_dash(i.serial.as_ref()), i.evidence.join("; "), or_dash(i.error.as_ref())]);
+            let source = i.source.as_ref();
+            row.extend([or_dash(i.serial.as_ref()), or_dash(source), i.evidence.join("; "), or_dash(i.error.as_ref())]);
         }
         row
     };
-    let header: &[&str] = &["WORKLOAD", "SPIFFE ID", "MODE", "PLACES", "EXPIRES IN", "SERIAL", "EVIDENCE", "ERROR"];
+    let header: &[&str] =
+        &["WORKLOAD", "SPIFFE ID", "MODE", "PLACES", "EXPIRES IN", "SERIAL", "SOURCE", "EVIDENCE", "ERROR"];
     table(if wide { header } else { &header[..5] }, identities.iter().map(row))
 }

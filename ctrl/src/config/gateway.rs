@@ -1,4 +1,4 @@
-//! The `Gateway` kind: this node's ports, cores, identity source, limits.
+//! The `Gateway` kind: this node's ports, cores, identity sources, limits.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{Place, TrustDomain};
+use super::{NamedSource, Place, TrustDomain, identity};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
@@ -28,7 +28,8 @@ pub struct Gateway {
     pub groups: Vec<Group>,
     /// Names that are not asked of the system's resolver.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
-    pub identity: IdentitySource,
+    /// In the order in which they are asked; the first that takes a workload gives it its SVID.
+    pub identity: Vec<NamedSource>,
     pub admin: Admin,
     /// What a workload without a word of its own gets; None is `pass`.
     pub unmatched_egress: Option<Chosen<Unmatched>>,
@@ -36,13 +37,6 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     /// A directory of a bpffs.
     pub pin_directory: String,
-}
-
-/// Where SVIDs come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentitySource {
-    /// The node's intermediate CA in `directory` (relative to the configuration's).
-    Embedded { directory: PathBuf, ttl: Duration },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +64,7 @@ impl Gateway {
             None => Group::ALL.to_vec(),
         };
         let hosts = fields.optional("hosts").map(|field| decode_hosts(&field, faults)).unwrap_or_default();
-        let identity = fields.required("identity", faults).and_then(|field| decode_identity(&field, faults));
+        let identity = fields.required("identity", faults).and_then(|field| identity::decode(&field, faults));
         let admin = match fields.optional("admin") {
             Some(field) => decode_admin(&field, &meta.name, faults),
             None => Some(Admin { socket: default_socket(&meta.name), metrics: None }),
@@ -198,22 +192,6 @@ fn decode_hosts(map: &Field<'_>, faults: &mut Faults<'_>) -> BTreeMap<String, Ve
     hosts
 }
 
-fn decode_identity(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<IdentitySource> {
-    let mut fields = map.fields(faults)?;
-    let source = fields.required("source", faults).and_then(|field| field.choice(SOURCES, faults));
-    let embedded = fields.required("embedded", faults).and_then(|field| field.fields(faults));
-    fields.finish(faults);
-    let mut embedded = embedded?;
-    let directory = embedded.required("directory", faults).and_then(|field| field.text(faults));
-    let ttl = match embedded.optional("ttl") {
-        Some(field) => field.duration(SHORTEST_TTL..=LONGEST_TTL, faults),
-        None => Some(DEFAULT_TTL),
-    };
-    embedded.finish(faults);
-    source?;
-    Some(IdentitySource::Embedded { directory: faults.beside(directory?), ttl: ttl? })
-}
-
 fn decode_admin(map: &Field<'_>, node: &str, faults: &mut Faults<'_>) -> Option<Admin> {
     let mut fields = map.fields(faults)?;
     let socket = match fields.optional("socket") {
@@ -313,9 +291,5 @@ const WAITING: &[(&str, Waiting)] = &[("adaptive", Waiting::Adaptive), ("busy", 
 const ON_ABSENT: &[(&str, OnAbsent)] = &[("drop", OnAbsent::Drop), ("pass", OnAbsent::Pass)];
 const GROUPS: &[(&str, Group)] =
     &[("X25519MLKEM768", Group::X25519MlKem768), ("X25519", Group::X25519), ("secp256r1", Group::Secp256r1)];
-const SOURCES: &[(&str, ())] = &[("embedded", ())];
-const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
-const SHORTEST_TTL: Duration = Duration::from_secs(2);
-const LONGEST_TTL: Duration = Duration::from_secs(30 * 86_400);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 const DAY: Duration = Duration::from_secs(86_400);

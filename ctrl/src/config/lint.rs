@@ -6,7 +6,7 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Place, Resources, WorkloadIdentity, lint_policy};
+use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -30,7 +30,42 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
             }
         }
     }
+    if let Some(gateway) = &resources.gateway {
+        sources(gateway, &resources.identities, &mut found);
+    }
     found
+}
+
+/// Entries of identity sources that are for nobody, and one SPIFFE ID that would have two sources.
+fn sources(gateway: &Gateway, identities: &[WorkloadIdentity], found: &mut Vec<Diagnostic>) {
+    let named: Vec<_> = identities.iter().map(|i| (i, i.spiffe_id(&gateway.trust_domain))).collect();
+    for source in &gateway.identity {
+        for entry in source.workloads.iter().flatten() {
+            if !named.iter().any(|(identity, id)| entry.matches(id, &identity.name)) {
+                let message = format!("identity source {}: {entry} is no WorkloadIdentity here", source.name);
+                found.push(Diagnostic::warning(&source.place, "spec.identity.sources.workloads", message));
+            }
+        }
+    }
+    let mut first: HashMap<&str, (&WorkloadIdentity, Option<&str>)> = HashMap::new();
+    for (identity, id) in &named {
+        let source = gateway.identity.iter().find(|source| source.takes(id, &identity.name));
+        let source = source.map(|source| source.name.as_str());
+        let (earlier, of) = *first.entry(&identity.workload_id).or_insert((identity, source));
+        if of != source {
+            let shown = |source: Option<&str>| source.map_or("none".to_owned(), |name| format!("{name:?}"));
+            let message = format!(
+                "{} and {} ({}) are one SPIFFE ID, and its source would be {} for one and {} for the other",
+                identity.name,
+                earlier.name,
+                earlier.place,
+                shown(source),
+                shown(of)
+            );
+            let help = "name the SPIFFE ID in the source's `workloads`, or both resources";
+            found.push(Diagnostic::error(&identity.place, "spec.workloadID", message).help(help));
+        }
+    }
 }
 
 fn twice<'r>(named: impl Iterator<Item = (&'static str, &'r String, &'r Place)>, found: &mut Vec<Diagnostic>) {

@@ -11,6 +11,7 @@
 pub mod decode;
 pub mod diagnostic;
 pub mod gateway;
+pub mod identity;
 pub mod lint;
 pub mod lint_policy;
 pub mod load;
@@ -24,7 +25,8 @@ pub mod workload;
 
 pub use decode::Chosen;
 pub use diagnostic::{Diagnostic, Place, Severity};
-pub use gateway::{Admin, Gateway, IdentitySource};
+pub use gateway::{Admin, Gateway};
+pub use identity::{IdentitySource, NamedSource};
 pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, parse_files};
 pub use policy::{Naming, Policy};
 pub use service::{Address, Service, Target};

@@ -111,7 +111,7 @@ pub fn labels(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<BTreeMap<Strin
 }
 
 /// RFC 1123 subdomain, as Kubernetes' names.
-fn resource_name(text: &str) -> Result<String, &'static str> {
+pub fn resource_name(text: &str) -> Result<String, &'static str> {
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let fits = text.len() <= 253
         && text.starts_with(ends)

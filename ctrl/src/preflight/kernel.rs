@@ -4,7 +4,8 @@ use rustix::thread::CapabilitySet;
 use snapshot::PortRange;
 
 use super::{Line, read};
-use crate::config::Gateway;
+use crate::config::{Gateway, IdentitySource};
+use crate::source;
 
 /// statfs(2) of a mounted bpffs.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -12,8 +13,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const OLDEST: (u32, u32) = (6, 6);
 
 pub fn check(gateway: &Gateway) -> Vec<Line> {
-    let own = [memlock(gateway), bpffs(gateway), cores(gateway), source_ports(gateway), clock(), ca(gateway)];
-    [kernel(), jit(), capabilities()].into_iter().chain(own).collect()
+    let own = [memlock(gateway), bpffs(gateway), cores(gateway), source_ports(gateway), clock()];
+    [kernel(), jit(), capabilities()].into_iter().chain(own).chain(identity_sources(gateway)).collect()
 }
 
 fn kernel() -> Line {
@@ -150,14 +151,25 @@ fn clock() -> Line {
     }
 }
 
-fn ca(gateway: &Gateway) -> Line {
-    match crate::source::open(gateway) {
-        Ok(source) => match source.warnings(crate::clock::now()).as_slice() {
-            [] => Line::fine("identity source", "opens"),
-            warnings => Line::note("identity source", warnings.join("; ")),
-        },
-        Err(e) => Line::wrong("identity source", e.to_string()),
-    }
+/// One line a source; files of workloads, which may be of another node, are looked for and not read.
+fn identity_sources(gateway: &Gateway) -> impl Iterator<Item = Line> {
+    gateway.identity.iter().map(|named| {
+        let several = gateway.identity.len() > 1;
+        let what = if several { format!("identity source {}", named.name) } else { "identity source".into() };
+        let opened = source::open(named, &gateway.trust_domain, &source::News::default());
+        let directory = match &named.source {
+            IdentitySource::Files(files) => files.single_directory().map(|directory| (files, directory)),
+            IdentitySource::Embedded { .. } => None,
+        };
+        match (opened, directory.map(|(files, directory)| source::files::look(files, directory))) {
+            (Err(error), _) => Line::wrong(what, error.to_string()),
+            (Ok(_), Some(Err(fault))) => Line::note(what, fault.to_string()),
+            (Ok(source), _) => match source.warnings(crate::clock::now()).as_slice() {
+                [] => Line::fine(what, "opens"),
+                warnings => Line::note(what, warnings.join("; ")),
+            },
+        }
+    })
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use zeroize::Zeroize as _;
 
 use super::signer::Signer;
-use super::{Error, IssuedSvid, Source, keyfile};
+use super::{Error, IssuedSvid, Source, Wanted, keyfile};
 use crate::config::{SpiffeId, TrustDomain};
 
 /// Makes `root.crt` and `root.key` in `dir`.
@@ -140,8 +140,8 @@ impl EmbeddedCa {
 }
 
 impl Source for EmbeddedCa {
-    fn issue(&self, id: &SpiffeId, dns_names: &[String], now: u64) -> Result<IssuedSvid, Error> {
-        self.issue_svid(id, dns_names, self.ttl, now)
+    fn issue(&self, wanted: &Wanted, now: u64) -> Result<IssuedSvid, Error> {
+        self.issue_svid(&wanted.id, &wanted.dns_names, self.ttl, now)
     }
 
     fn bundle(&self) -> Bundle {

@@ -1,10 +1,14 @@
-//! Where identities come from: one trait, one file per source.
+//! Where identities come from: one trait, one file or folder per source, several at once.
 //!
-//! A source gives out an X.509-SVID with its key for a SPIFFE ID, and the roots that peers of its
-//! trust domain are verified against. When to ask is [`crate::rotate`]'s.
+//! A source gives out an X.509-SVID with its key for a workload, and the roots that peers of its
+//! trust domain are verified against. Which source a workload gets its own from is [`Sources`]'; when
+//! to ask is [`crate::rotate`]'s.
 
 pub mod embedded_ca;
+pub mod files;
 pub mod keyfile;
+mod roots;
+mod set;
 pub mod signer;
 
 use std::path::PathBuf;
@@ -12,9 +16,20 @@ use std::path::PathBuf;
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
-use crate::config::{Gateway, IdentitySource, SpiffeId, TrustDomain};
+use crate::config::{SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
+pub use set::{News, Opened, Reopened, Sources, open};
+
+/// What an identity is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    pub id: SpiffeId,
+    /// Host names of the services that the workload serves, for its DNS SANs.
+    pub dns_names: Vec<String>,
+    /// `namespace/name` of its WorkloadIdentity; of several that share the ID, the first.
+    pub workload: String,
+}
 
 /// An SVID and its private key. Debug shows the SVID only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,30 +38,43 @@ pub struct IssuedSvid {
     pub key: PrivateKey,
 }
 
+/// Who begins a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// We ask, at half of an SVID's life.
+    Asked,
+    /// Somebody else renews; [`Source::news`] says when it has happened.
+    Given,
+}
+
 /// Something that gives out identities. Times are seconds since the epoch.
 pub trait Source: Send {
-    fn issue(&self, id: &SpiffeId, dns_names: &[String], now: u64) -> Result<IssuedSvid, Error>;
+    /// Never waits: a source that has to ask somebody does that on its own, and then has news.
+    fn issue(&self, wanted: &Wanted, now: u64) -> Result<IssuedSvid, Error>;
 
     fn bundle(&self) -> Bundle;
 
     /// What will soon go wrong with the source itself, such as an issuer about to expire.
     fn warnings(&self, now: u64) -> Vec<String>;
-}
 
-/// The source that the Gateway names.
-pub fn open(gateway: &Gateway) -> Result<Box<dyn Source>, Error> {
-    match &gateway.identity {
-        IdentitySource::Embedded { directory, ttl } => {
-            let ca = EmbeddedCa::open(directory)?;
-            if *ca.trust_domain() != gateway.trust_domain {
-                return Err(Error::TrustDomain {
-                    path: directory.clone(),
-                    found: ca.trust_domain().clone(),
-                    want: gateway.trust_domain.clone(),
-                });
-            }
-            Ok(Box::new(ca.with(*ttl)))
-        }
+    fn renewal(&self) -> Renewal {
+        Renewal::Asked
+    }
+
+    /// All that are wanted of this source from now on, for those that prepare what they give out.
+    fn follow(&mut self, _wanted: &[&Wanted]) {}
+
+    /// For whom [`Source::issue`] would now say something else than before, each told once.
+    fn news(&self) -> Vec<SpiffeId> {
+        Vec::new()
+    }
+
+    /// Time has jumped, so that whatever was waited for may be overdue.
+    fn hurry(&self) {}
+
+    /// A first answer for everybody that is followed has been had, be it a failure.
+    fn settled(&self) -> bool {
+        true
     }
 }
 
@@ -70,6 +98,12 @@ pub enum Error {
     Ttl(u64),
     #[error("{what}: {reason}")]
     Crypto { what: &'static str, reason: String },
+    #[error("{0}")]
+    Files(#[from] files::Fault),
+    #[error("no identity source takes it: add it to `workloads` of a source in spec.identity.sources")]
+    NoSource,
+    #[error("its identity source {name} does not open: {reason}")]
+    Down { name: String, reason: String },
     #[error("node name {0:?}: use letters, digits, '.', '-' and '_'")]
     Node(String),
 }

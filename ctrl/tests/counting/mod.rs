@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ctrl::config::SpiffeId;
 use ctrl::rotate::Identities;
-use ctrl::source::{Error, IssuedSvid, Source};
+use ctrl::source::{Error, IssuedSvid, Source, Wanted};
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, KeyId, Svid};
 
@@ -22,7 +22,7 @@ pub struct Counting {
 }
 
 impl Source for Counting {
-    fn issue(&self, id: &SpiffeId, dns_names: &[String], now: u64) -> Result<IssuedSvid, Error> {
+    fn issue(&self, Wanted { id, dns_names, .. }: &Wanted, now: u64) -> Result<IssuedSvid, Error> {
         if self.fails.load(Ordering::Relaxed) {
             return Err(Error::Crypto { what: "SVID", reason: "the source is away".into() });
         }
@@ -44,9 +44,14 @@ impl Source for Counting {
 }
 
 pub fn identities() -> Identities {
-    Identities::new(Box::new(Counting::default()), 1)
+    Identities::new(Box::new(Counting::default()) as Box<dyn Source>, 1)
 }
 
 pub fn id(path: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://example.com/{path}")).unwrap()
+}
+
+pub fn wanted(id: SpiffeId, dns_names: &[&str]) -> Wanted {
+    let workload = id.as_str().rsplit('/').next().map(|name| format!("shop/{name}")).unwrap();
+    Wanted { id, dns_names: dns_names.iter().map(|name| (*name).to_owned()).collect(), workload }
 }

@@ -52,6 +52,8 @@ pub struct Report {
     pub pid: u32,
     pub config: Config,
     pub identities: Vec<Identity>,
+    /// What is to be mended elsewhere than in the configuration.
+    pub problems: Vec<String>,
     pub dataplane: Option<Status>,
     pub dataplane_error: Option<String>,
 }
@@ -69,6 +71,9 @@ pub struct Identity {
     /// Seconds since the epoch.
     pub not_before: Option<u64>,
     pub not_after: Option<u64>,
+    /// The name of the identity source.
+    pub source: Option<String>,
+    pub error: Option<String>,
 }
 
 /// The backend's name in the demo's configuration; each gateway's `hosts` knows it.
