@@ -58,6 +58,7 @@ fn snapshot(version: u64) -> Snapshot {
         workloads: vec![],
         services: vec![],
         bundles: vec![],
+        revoked: vec![],
         rules: vec![],
         unmatched_egress: Unmatched::Pass,
         assembled_at: 0,

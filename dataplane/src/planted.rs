@@ -20,10 +20,15 @@ pub enum Bug {
     SecondSanUnchecked,
     /// Two records are sealed under one nonce.
     NonceRepeated,
+    /// Deny lists are not asked.
+    RevokedServed,
+    /// What chains to a root that is no longer trusted lives on.
+    DroppedRootTrusted,
 }
 
 impl Bug {
-    pub const ALL: [Self; 8] = [
+    /// What the simulation's seeds have to catch.
+    pub const ALL: [Self; 9] = [
         Self::VerdictSkipped,
         Self::PlaintextOut,
         Self::LastBytesLost,
@@ -32,7 +37,11 @@ impl Bug {
         Self::StaleSnapshot,
         Self::SecondSanUnchecked,
         Self::NonceRepeated,
+        Self::RevokedServed,
     ];
+
+    /// What the tests of revocation and of roots have to catch.
+    pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
 }
 
 #[cfg(feature = "planted")]

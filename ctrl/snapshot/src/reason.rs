@@ -81,6 +81,7 @@ reasons! {
         PeerTrustDomainUnknown => "no bundle for the peer's trust domain", "federate with the trust domain (TrustBundle)";
         PeerUntrusted => "the peer's chain does not lead to a root of its trust domain", "compare the roots of both sides with `sluice identities`";
         PeerExpired => "a certificate of the peer's chain is not valid now", "check the peer's renewal and both clocks";
+        PeerRevoked => "the SPIFFE ID of an end, or the serial of the peer's certificate, is revoked", "see the TrustBundle that the rule names; give the workload a new identity, or take the entry out";
         PeerBadCertificate => "the peer's certificate is malformed or breaks X.509-SVID rules", "check key usage, CA flag and encoding of the peer's certificate";
         PeerBadSignature => "the peer does not hold the key of its certificate", "look for a key that does not match its certificate at the peer";
         TlsProtocol => "the peer broke the TLS protocol or shares no version, group or cipher with us", "the peer needs TLS 1.3";

@@ -6,13 +6,15 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Place, Resources, WorkloadIdentity};
+use super::{Diagnostic, Place, Resources, WorkloadIdentity, trust};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     twice(resources.identities.iter().map(|i| ("WorkloadIdentity", &i.name, &i.place)), &mut found);
     twice(resources.services.iter().map(|s| ("Service", &s.name, &s.place)), &mut found);
+    twice(resources.bundles.iter().map(|b| ("TrustBundle", &b.name, &b.place)), &mut found);
+    trust::lint(resources, &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, &mut found);
         if identity.selectors.is_empty() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{Faults, Field};
 use super::tree::Span;
-use super::{Diagnostic, Gateway, Place, Service, WorkloadIdentity, lint, resource, tree};
+use super::{Diagnostic, Gateway, Place, Service, TrustBundle, WorkloadIdentity, lint, resource, tree};
 
 /// A configuration that is right.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,7 @@ pub struct Loaded {
     /// Sorted by name, as the services are.
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
+    pub bundles: Vec<TrustBundle>,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -24,6 +25,7 @@ pub struct Resources {
     pub gateway: Option<Gateway>,
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
+    pub bundles: Vec<TrustBundle>,
     pub warnings: Vec<Diagnostic>,
     /// A Gateway is there, if only one with faults.
     pub(super) gateway_seen: bool,
@@ -80,9 +82,9 @@ fn demand_gateway((mut resources, mut faults): Parsed, whole_path: &Path) -> Res
         faults.push(fault.help("add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)"));
     }
     let gateway = resources.gateway.take();
-    let Resources { identities, services, warnings, .. } = finish(resources, faults)?;
+    let Resources { identities, services, bundles, warnings, .. } = finish(resources, faults)?;
     let gateway = gateway.expect("a Gateway that was seen and is not there has a fault");
-    Ok(Loaded { gateway, identities, services, warnings })
+    Ok(Loaded { gateway, identities, services, bundles, warnings })
 }
 
 /// All right, or everything that is not.
@@ -161,6 +163,7 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Pars
     }
     resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
     resources.services.sort_by(|a, b| a.name.cmp(&b.name));
+    resources.bundles.sort_by(|a, b| a.name.cmp(&b.name));
     // What is missing because it has a fault would be warned about as well.
     let broken = found.iter().any(Diagnostic::is_error);
     let linted = lint::lint(&resources).into_iter().filter(|fault| fault.is_error() || !broken);

@@ -14,10 +14,12 @@ pub mod gateway;
 pub mod lint;
 pub mod load;
 pub mod resource;
+pub mod roots;
 pub mod service;
 pub mod spiffe;
 pub mod suggest;
 pub mod tree;
+pub mod trust;
 pub mod workload;
 
 pub use decode::Chosen;
@@ -26,4 +28,5 @@ pub use gateway::{Admin, Gateway, IdentitySource};
 pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, parse_files};
 pub use service::{Address, Service, Target};
 pub use spiffe::{SpiffeId, TrustDomain};
+pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -1,4 +1,4 @@
-//! Whether an authenticated peer may: the lists of both ends (D11), nothing else.
+//! Whether an authenticated peer may: not if it is revoked, then by the lists of both ends (D11).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ::snapshot::RefuseReason::{self, *};
 use ::snapshot::{RuleId, Side, SourceAddress, TlsMode};
 
+use super::revoked;
 use super::route::{Route, Svids};
 use crate::planted::{self, Bug};
 use crate::snapshot::Compiled;
@@ -23,6 +24,9 @@ pub enum Verdict {
 pub fn decide(compiled: &Compiled, route: &Route, peer: Option<&Peer>) -> Verdict {
     if planted::is(Bug::VerdictSkipped) {
         return Verdict::Allow(None);
+    }
+    if let Some(rule) = revoked(compiled, route, peer) {
+        return Verdict::Refuse(PeerRevoked, Some(rule));
     }
     let id = peer.map(|peer| &*peer.spiffe_id);
     match *route {
@@ -95,8 +99,19 @@ fn decide_local_inbound(
     decide_inbound(compiled, to, mode_in, shown.then_some(caller))
 }
 
-/// What a refusal by list says beyond its reason: which list, and its entry nearest to `id`.
-pub fn why_not(compiled: &Compiled, route: &Route, reason: RefuseReason, id: &str) -> Option<String> {
+/// What a refusal by list says beyond its reason: which list, and its entry nearest to `id`, the peer's
+/// if it proved one.
+pub fn why_not(
+    compiled: &Compiled,
+    route: &Route,
+    (reason, rule): (RefuseReason, Option<RuleId>),
+    id: Option<&str>,
+) -> Option<String> {
+    if reason == PeerRevoked {
+        let source = compiled.rule(rule?);
+        return Some(format!("{} in {} revokes it", source.name, source.place));
+    }
+    let id = id?;
     let (inbound, outbound) = match *route {
         Route::Inbound { workload, .. } => (Some(workload), None),
         Route::Egress { workload, rule, .. } => (None, Some((workload, Some(rule)))),
@@ -192,15 +207,15 @@ impl Standing {
         {
             return Err(Refusal::new(PolicyChanged, "the destination is another workload now"));
         }
-        if let Some(peer) = peer.filter(|peer| !trusted(newer, peer)) {
-            let detail = format!("there is no bundle for the trust domain of {} any more", peer.spiffe_id);
+        if let Some(detail) = peer.and_then(|peer| distrust(newer, peer)) {
             return Err(Refusal::new(PolicyChanged, detail));
         }
         match decide(newer, &route, peer) {
             Verdict::Allow(rule) => Ok((route, rule)),
             Verdict::Refuse(reason, rule) => {
-                let detail = peer.and_then(|peer| why_not(newer, &route, reason, &peer.spiffe_id));
-                Err(Refusal { reason: PolicyChanged, rule, detail: detail.or_else(|| Some(reason.to_string())) })
+                let why = why_not(newer, &route, (reason, rule), peer.map(|peer| &*peer.spiffe_id));
+                let detail = why.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"));
+                Err(Refusal { reason: PolicyChanged, rule, detail: Some(detail) })
             }
         }
     }
@@ -234,6 +249,18 @@ fn carried_alike(route: &Route, wire: &Wire) -> bool {
     }
 }
 
-fn trusted(compiled: &Compiled, peer: &Peer) -> bool {
-    crate::tls::SpiffeId::parse(&peer.spiffe_id).is_some_and(|id| compiled.roots(id.trust_domain).is_some())
+/// Why a peer that was verified once would not be now. None: its root still stands.
+fn distrust(compiled: &Compiled, peer: &Peer) -> Option<String> {
+    let domain = crate::tls::SpiffeId::parse(&peer.spiffe_id).map_or("", |id| id.trust_domain);
+    let Some(roots) = compiled.roots(domain) else {
+        return Some(format!(
+            "{PeerTrustDomainUnknown}: there is no bundle for the trust domain of {} any more",
+            peer.spiffe_id
+        ));
+    };
+    let trusted = roots.trusts(&peer.root) || planted::is(Bug::DroppedRootTrusted);
+    (!trusted).then(|| {
+        let root = peer.root.name();
+        format!("{PeerUntrusted}: {} chains to root {root}, which trust domain {domain} has no more", peer.spiffe_id)
+    })
 }

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ::snapshot::report::Caller;
 use ::snapshot::{Direction, Explanation, RefuseReason, RuleId, Side, SourceAddress, TlsMode};
 
-use super::{AllowList, Route, Verdict, decide, why_not};
+use super::{AllowList, Route, Verdict, decide, revoked, why_not};
 use crate::snapshot::Compiled;
-use crate::tls::{Peer, SpiffeId};
+use crate::tls::{Peer, Root, SpiffeId};
 
 /// How many entries of a list are shown.
 const SHOWN: usize = 8;
@@ -139,10 +139,23 @@ impl<'a> Story<'a> {
         match decide(self.compiled, route, peer) {
             Verdict::Allow(rule) => self.allow(rule),
             Verdict::Refuse(reason, rule) => {
-                let detail = peer.and_then(|peer| why_not(self.compiled, route, reason, &peer.spiffe_id));
+                let detail = why_not(self.compiled, route, (reason, rule), peer.map(|peer| &*peer.spiffe_id));
                 self.refuse(reason, rule, detail);
             }
         }
+    }
+
+    /// Refuses what is refused whoever is at the other end: the workload itself is revoked, or everybody
+    /// whom `lists` name is, and they name nobody by a path.
+    fn tell_revoked(&mut self, route: &Route, lists: &[&AllowList]) -> bool {
+        let by = |peer: Option<&Peer>| revoked(self.compiled, route, peer);
+        let named: Vec<_> = lists.iter().flat_map(|list| list.exact()).map(|id| by(Some(&hypothetical(id)))).collect();
+        let nobody_left = !named.is_empty() && !lists.iter().any(|list| list.has_patterns());
+        let everybody = named.iter().copied().collect::<Option<Vec<_>>>().filter(|_| nobody_left);
+        let Some(rule) = by(None).or_else(|| everybody?.into_iter().min()) else { return false };
+        let detail = why_not(self.compiled, route, (RefuseReason::PeerRevoked, Some(rule)), None);
+        self.refuse(RefuseReason::PeerRevoked, Some(rule), detail);
+        true
     }
 
     fn tell_route(&mut self, route: &Route, to: SocketAddr, id: Option<&str>) {
@@ -209,6 +222,7 @@ impl<'a> Story<'a> {
                 self.say("The caller's certificate decides, not its address.".into());
                 let list = callee.inbound.as_ref();
                 match list.filter(|list| !list.is_empty()) {
+                    Some(list) if self.tell_revoked(route, &[list]) => {}
                     Some(list) => {
                         let admitted = list.shown(SHOWN);
                         self.say(format!("Only a certificate of {admitted} is admitted."));
@@ -245,6 +259,9 @@ impl<'a> Story<'a> {
         self.say(format!("{to} is service {service}, selected by {place}, mode {}.", mode.name()));
         self.tell_source(source);
         let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
+        if self.tell_revoked(route, &lists) {
+            return;
+        }
         if lists.is_empty() {
             self.say("No list restricts the server's SPIFFE ID.".into());
             return self.allow(Some(entry.id));
@@ -278,5 +295,5 @@ impl super::Why {
 }
 
 fn hypothetical(id: &str) -> Peer {
-    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX }
+    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX, root: Root::of_nobody() }
 }

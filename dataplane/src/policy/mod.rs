@@ -10,6 +10,7 @@ pub mod allow;
 pub mod captures;
 pub mod decide;
 pub mod explain;
+pub mod revoked;
 pub mod route;
 
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub use allow::AllowList;
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, decide, why_not};
 pub use explain::explain;
+pub use revoked::{Revoked, revoked};
 pub use route::{Route, Why};

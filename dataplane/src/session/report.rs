@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use snapshot::{ConnectionReport, Direction, RefuseReason, Side, Version};
+use snapshot::{ConnectionReport, Direction, Side, Version};
 
 use super::{Ending, Session};
 use crate::policy::Route;
 use crate::snapshot::Compiled;
 use crate::time::Now;
-use crate::tls::TlsLeg;
+use crate::tls::{Refusal, TlsLeg};
 
 impl Session {
     pub fn report(&self, now_ms: u64, core: u32, detail: Option<&str>) -> ConnectionReport {
@@ -93,18 +93,10 @@ pub fn refused_at_once(
     client: SocketAddr,
     server: SocketAddr,
     compiled: Option<(&Compiled, &Route)>,
-    reason: RefuseReason,
+    refusal: Refusal,
     now: Now,
 ) -> ConnectionReport {
-    let (rule, detail) = match compiled {
-        Some((compiled, Route::Refuse { rule, detail, .. })) => {
-            let rule = rule.map(|rule| compiled.rule(rule)).map(|r| format!("{} ({})", r.name, r.place));
-            (rule, detail.clone())
-        }
-        Some((_, Route::Inbound { .. } | Route::Egress { .. } | Route::Local { .. } | Route::Plain { .. })) | None => {
-            (None, None)
-        }
-    };
+    let rule = compiled.and_then(|(compiled, _)| Some(compiled.rule(refusal.rule?)));
     ConnectionReport {
         id,
         core,
@@ -118,10 +110,10 @@ pub fn refused_at_once(
         mode: None,
         tls: None,
         state: "refused".into(),
-        refused: Some(reason),
+        refused: Some(refusal.reason),
         closed: None,
-        detail,
-        rule,
+        detail: refusal.detail,
+        rule: rule.map(|rule| format!("{} ({})", rule.name, rule.place)),
         version: compiled.map_or(Version(0), |(compiled, _)| compiled.version),
         opened_at: now.unix_ms,
         ended_at: Some(now.unix_ms),

@@ -13,7 +13,7 @@ use ::snapshot::{
 };
 
 use super::addresses::{AddressTable, Map};
-use crate::policy::AllowList;
+use crate::policy::{AllowList, Revoked};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
 /// Private keys by id, as they came over ctrl's socket. A key is wiped when it is dropped.
@@ -80,6 +80,8 @@ pub struct Compiled {
     pub services: Vec<::snapshot::Service>,
     pub rules: Vec<RuleSource>,
     pub unmatched_egress: Unmatched,
+    /// Asked before any list. Apart from the roots, which outlast a change of it.
+    pub revoked: Revoked,
     /// By interface: which workload sends from an address.
     sources: Map<String, AddressTable>,
     /// Which workload of this node an address belongs to.
@@ -125,6 +127,7 @@ impl Compiled {
             services: snapshot.services.clone(),
             rules: snapshot.rules.clone(),
             unmatched_egress: snapshot.unmatched_egress,
+            revoked: Revoked::new(&snapshot.revoked),
             roots,
             provider: provider.clone(),
         })

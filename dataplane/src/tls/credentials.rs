@@ -7,6 +7,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
 
 use super::identity;
+use super::root::Root;
 use super::verified::Verified;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +83,8 @@ pub struct Roots {
     trust_domain: Arc<str>,
     bundle: Bundle,
     pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// By the index of the anchor.
+    known: Vec<Arc<Root>>,
     pub(super) verified: Verified,
 }
 
@@ -93,9 +96,11 @@ impl Roots {
             let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|e| (index, e.to_string()))?;
             Ok(anchor.to_owned())
         };
+        let anchors: Vec<_> = bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?;
         Ok(Self {
             trust_domain: bundle.trust_domain.as_str().into(),
-            anchors: bundle.roots.iter().enumerate().map(anchor).collect::<Result<_, _>>()?,
+            known: anchors.iter().zip(&bundle.roots).map(|(anchor, der)| Root::of(anchor, der)).collect(),
+            anchors,
             bundle: bundle.clone(),
             verified: Verified::new(),
         })
@@ -103,6 +108,23 @@ impl Roots {
 
     pub fn trust_domain(&self) -> &Arc<str> {
         &self.trust_domain
+    }
+
+    /// Which root an anchor of these is.
+    pub(super) fn root(&self, anchor: &TrustAnchor<'_>) -> Option<&Arc<Root>> {
+        let at = self.anchors.iter().position(|own| std::ptr::eq(own, anchor))?;
+        self.known.get(at)
+    }
+
+    /// The first of them.
+    #[cfg(test)]
+    pub fn any(&self) -> Arc<Root> {
+        self.known[0].clone()
+    }
+
+    /// Whether what chains to `root` is trusted, whichever certificate of the root is here.
+    pub fn trusts(&self, root: &Root) -> bool {
+        self.known.iter().any(|own| own.is(root))
     }
 
     pub fn is_of(&self, bundle: &Bundle) -> bool {

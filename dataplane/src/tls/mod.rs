@@ -14,6 +14,7 @@ mod credentials;
 mod identity;
 mod leg;
 pub mod provider;
+mod root;
 mod verified;
 mod verify;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use credentials::{Credentials, ImportError, Roots};
 pub use identity::SpiffeId;
 pub use leg::TlsLeg;
+pub use root::Root;
 pub use rustls::crypto::CryptoProvider;
 
 use ::snapshot::{CloseReason, RefuseReason, RuleId};
@@ -37,6 +39,8 @@ pub struct Peer {
     pub serial: Arc<str>,
     /// Seconds since the epoch.
     pub not_after: u64,
+    /// What its chain led to: who is no longer trusted when this is not.
+    pub root: Arc<Root>,
 }
 
 /// Why we refused, with what an operator needs to see: never sent to the peer.
@@ -50,6 +54,13 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(reason: RefuseReason, detail: impl Into<String>) -> Self {
         Self { reason, rule: None, detail: Some(detail.into()) }
+    }
+}
+
+/// A reason that says it all.
+impl From<RefuseReason> for Refusal {
+    fn from(reason: RefuseReason) -> Self {
+        Self { reason, rule: None, detail: None }
     }
 }
 

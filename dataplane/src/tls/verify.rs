@@ -68,7 +68,7 @@ impl Verifier {
             match verdict {
                 Verdict::Allow(rule) => Ok(rule),
                 Verdict::Refuse(reason, rule) => {
-                    let detail = policy::why_not(&self.compiled, &self.route, reason, &peer.spiffe_id);
+                    let detail = policy::why_not(&self.compiled, &self.route, (reason, rule), Some(&peer.spiffe_id));
                     Err(Refusal { reason, rule, detail })
                 }
             }
@@ -101,12 +101,16 @@ impl Verifier {
             Role::Server => KeyUsage::server_auth(),
         };
         let algorithms = self.compiled.provider.signature_verification_algorithms.all;
-        EndEntityCert::try_from(leaf)
+        let end = EndEntityCert::try_from(leaf);
+        let root = end
+            .as_ref()
+            .map_err(Clone::clone)
             .and_then(|end| {
-                end.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, None, None).map(|_| ())
+                let path = end.verify_for_usage(algorithms, &roots.anchors, intermediates, now, usage, None, None)?;
+                roots.root(path.anchor()).cloned().ok_or(webpki::Error::UnknownIssuer)
             })
             .map_err(|error| Refusal::new(as_reason(&error), format!("{}: {error}", claim.id)))?;
-        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after };
+        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after, root };
         roots.verified.keep(chain, &peer, leaf, intermediates);
         Ok(peer)
     }
@@ -128,6 +132,7 @@ fn as_alert(reason: RefuseReason) -> CertificateError {
     match reason {
         PeerTrustDomainUnknown | PeerUntrusted => CertificateError::UnknownIssuer,
         PeerExpired => CertificateError::Expired,
+        PeerRevoked => CertificateError::Revoked,
         PeerNoSpiffeId | PeerBadCertificate => CertificateError::BadEncoding,
         // The rest is policy: access_denied.
         _ => CertificateError::ApplicationVerificationFailure,

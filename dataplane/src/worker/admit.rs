@@ -11,21 +11,22 @@ use super::Worker;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
-use crate::policy::{Route, Standing, Verdict, Why, decide};
+use crate::policy::{Route, Standing, Verdict, Why, decide, why_not};
 use crate::session::{Leg, Plan, Session, Syn, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
 use crate::time::Clock;
+use crate::tls::Refusal;
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
         let key = FlowKey::new(port, segment.source, segment.destination);
         self.clear_remains(&key);
         if self.stopping.is_some() {
-            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::Draining);
+            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::Draining.into());
         }
         let Some(compiled) = self.compiled.clone() else {
-            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::NoSnapshot);
+            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::NoSnapshot.into());
         };
         let spec = self.port(port);
         let side = spec.side;
@@ -36,7 +37,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
         match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone()) {
             Ok(index) => self.sessions.mark(index),
-            Err(reason) => self.refuse_at_once(port, &segment, &syn, mac, Some((&compiled, &route)), reason),
+            Err(refusal) => self.refuse_at_once(port, &segment, &syn, mac, Some((&compiled, &route)), refusal),
         }
     }
 
@@ -50,15 +51,17 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         mac: [u8; 6],
         compiled: &Arc<Compiled>,
         route: Route,
-    ) -> Result<u32, RefuseReason> {
-        if let Route::Refuse { reason, .. } = route {
-            return Err(reason);
+    ) -> Result<u32, Refusal> {
+        if let Route::Refuse { reason, rule, detail, .. } = route {
+            return Err(Refusal { reason, rule, detail });
         }
         let plan = Plan::of(&route, side).expect("every route but Refuse has a plan");
         let (standing, rule) = match &route {
             Route::Local { .. } | Route::Plain { .. } => match decide(compiled, &route, None) {
                 Verdict::Allow(rule) => (Some(Standing::new(compiled, &route, false, None)), rule),
-                Verdict::Refuse(reason, _) => return Err(reason),
+                Verdict::Refuse(reason, rule) => {
+                    return Err(Refusal { reason, rule, detail: why_not(compiled, &route, (reason, rule), None) });
+                }
             },
             Route::Inbound { .. } | Route::Egress { .. } | Route::Refuse { .. } => (None, None),
         };
@@ -70,13 +73,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             Side::Outside => handshakes - handshakes / 4,
         };
         if self.sessions.opening() >= share {
-            return Err(RefuseReason::HandshakesFull);
+            return Err(RefuseReason::HandshakesFull.into());
         }
         let (client, server) = (segment.source, segment.destination);
         self.claim_flow(port, client, server)?;
         let Some(conn) = self.pool.take() else {
             self.io.unsteer(port, client, server);
-            return Err(RefuseReason::SessionsFull);
+            return Err(RefuseReason::SessionsFull.into());
         };
         // Inside, the kernel knows the workload; outside, the answer goes where the SYN came from.
         let known = match side {
@@ -127,12 +130,12 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         syn: &Syn,
         mac: [u8; 6],
         compiled: Option<(&Compiled, &Route)>,
-        reason: RefuseReason,
+        refusal: Refusal,
     ) {
-        self.mailbox.counters.refuse(reason);
+        self.mailbox.counters.refuse(refusal.reason);
         let (core, side) = (self.settings.core, self.side(port));
         let report =
-            refused_at_once(self.next_id, core, side, segment.source, segment.destination, compiled, reason, self.now);
+            refused_at_once(self.next_id, core, side, segment.source, segment.destination, compiled, refusal, self.now);
         self.next_id += 1;
         self.mailbox.report(Report::Ended(Box::new(report)));
         self.reset(port, mac, syn.packet());

@@ -190,6 +190,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         workloads: Vec::new(),
         services: services(),
         bundles: vec![authority.bundle()],
+        revoked: vec![],
         rules: Vec::new(),
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,
