@@ -19,6 +19,8 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::StaleSnapshot => &["payload without an Allow in force: batch"],
         Bug::SecondSanUnchecked => &["payload without an Allow in force: peer"],
         Bug::NonceRepeated => &["a sealed record was sent twice"],
+        Bug::RevokedServed => &["payload without an Allow in force: batch"],
+        Bug::DroppedRootTrusted => unreachable!("sim_trust plants it"),
     }
 }
 

@@ -10,6 +10,7 @@ use super::chance::Chance;
 use super::faults::Fault;
 use super::setup::{Setup, Shown};
 use super::topology::{self, GREETING_PORT, PORT, SIMPLE_PORT, TLS_PORT, address};
+use super::trust;
 use super::world::{Broken, World};
 
 /// What a run came to.
@@ -96,7 +97,7 @@ fn draw_setup(seed: u64, chance: &mut Chance) -> Setup {
 enum Change {
     /// A newer version that says the same.
     Nothing,
-    /// node-b takes `batch` off the list of `backend`.
+    /// node-b takes `batch` off the list of `backend`, or revokes it.
     RefuseBatch,
     /// Every workload of a node has a new SVID.
     Rotate(usize),
@@ -271,9 +272,13 @@ impl Drawn {
             world.calls[id.0].expect = Expect::Cut;
         }
         let batch = IdPattern::Exact(topology::id("batch"));
-        world.push(1, &[], |snapshot| {
-            for workload in &mut snapshot.workloads {
-                workload.inbound.iter_mut().for_each(|list| list.retain(|entry| *entry != batch));
+        let by_revoking = self.chance.one_in(2);
+        world.push(1, &[], |snapshot| match by_revoking {
+            true => trust::revoke_id(snapshot, batch),
+            false => {
+                for workload in &mut snapshot.workloads {
+                    workload.inbound.iter_mut().for_each(|list| list.retain(|entry| *entry != batch));
+                }
             }
         });
         let version = world.gateways[1].snapshot().version;
