@@ -46,7 +46,7 @@ fn roots_come_from_pem_and_from_spiffe_bundles_each_once_and_told_by_their_conte
     let ders: Vec<_> = bundle.roots.iter().map(|root| root.certificate.der.as_slice()).collect();
     assert_eq!(ders, [a.der().as_ref(), b.der().as_ref(), c.der().as_ref()]);
     let from: Vec<_> = bundle.roots.iter().map(|root| root.from.as_str()).collect();
-    assert_eq!(from, ["t.yaml:7", "roots/b.pem", "./roots/c.json"]);
+    assert_eq!(from, ["t.yaml:8", "roots/b.pem", "./roots/c.json"]);
     let first = &bundle.roots[0].certificate;
     assert_eq!((first.subject.as_str(), first.not_after), ("CN=partner.org root", NOW + YEAR));
     assert_eq!(first.sha256.len(), 64);
@@ -83,8 +83,8 @@ fn each_fault_of_a_trust_bundle_is_named_with_its_place_and_what_is_allowed() {
             "a trust domain that is an ID",
             "trustDomain: spiffe://partner.org".into(),
             &[
-                "t.yaml:5:3: error: spec: says neither whom to trust nor whom not to [give `roots`, `revoked`, or both]",
                 "t.yaml:5:16: error: spec.trustDomain: \"spiffe://partner.org\": the trust domain holds ':'; only a-z, 0-9, '.', '-' and '_' are allowed [a name such as partner.org, in lower case and without spiffe://]",
+                "t.yaml:5:3: error: spec: says neither whom to trust nor whom not to [give `roots`, `revoked`, or both]",
             ],
         ),
         (
@@ -256,7 +256,7 @@ fn one_trust_domain_has_one_bundle_and_what_surprises_is_a_warning() {
         words(&loaded.unwrap().warnings),
         [
             "o.yaml:6:26: warning: spec.revoked.spiffeIDs: default/a (p.yaml:1) is revoked: its calls are refused",
-            "p.yaml:7:33: warning: spec.allowedSPIFFEIDs: spiffe://other.org/* is of a trust domain without a TrustBundle: nobody of it is admitted [add a TrustBundle with its roots, or take the entry out]",
+            "p.yaml:7:32: warning: spec.allowedSPIFFEIDs: spiffe://other.org/* is of a trust domain without a TrustBundle: nobody of it is admitted [add a TrustBundle with its roots, or take the entry out]",
         ]
     );
     // A TrustBundle on its own may be for whichever node.
@@ -275,9 +275,9 @@ fn a_root_that_ends_is_told_before_and_after_and_is_no_fault_of_the_file() {
     assert_eq!(
         said,
         [
-            "t.yaml:7:12: warning: spec.roots[0].pem: root CN=partner.org root expired at 2027-01-15T07:59:59Z: nobody is verified by it [take it out]",
-            "t.yaml:7:12: warning: spec.roots[0].pem: root CN=partner.org root ends at 2027-01-16T08:00:00Z [put its successor beside it before that]",
-            "t.yaml:7:12: warning: spec.roots[0].pem: root CN=partner.org root is not valid before 2027-01-15T08:01:00Z [check the clock, or wait]",
+            "t.yaml:8:9: warning: spec.roots[0].pem: root CN=partner.org root expired at 2027-01-15T07:59:59Z: nobody is verified by it [take it out]",
+            "t.yaml:8:9: warning: spec.roots[0].pem: root CN=partner.org root ends at 2027-01-16T08:00:00Z [put its successor beside it before that]",
+            "t.yaml:8:9: warning: spec.roots[0].pem: root CN=partner.org root is not valid before 2027-01-15T08:01:00Z [check the clock, or wait]",
         ]
     );
     assert_eq!(trust::next_end(&loaded.bundles, NOW), Some(NOW + 86_400));
