@@ -174,6 +174,9 @@ fn trust_changes_by_files_and_cuts_what_it_takes_back_and_nothing_else() {
     let torn = node_b.apply("partner.pem", &old_pem[..old_pem.len() / 2]).unwrap_err();
     assert!(format!("{torn:#}").contains("partner.pem"), "{torn:#}");
     assert!(served(&pair, legacy, Some(&shown)), "the last good state is in force");
+    std::fs::write(node_b.directory().join("partner.pem"), &old_pem).unwrap();
+    let mended = || node_b.report().ok()?.config.errors.is_empty().then_some(());
+    wait_until("the file is mended", PATIENCE, mended).unwrap();
 
     // Its root rotates: both for a while, then the new one alone.
     let rotated = new.issue(pair.site.rig.directory(), "new");
