@@ -1,7 +1,7 @@
 //! The admin API: HTTP over a Unix socket that only the owner may open.
 //!
 //! ```text
-//!   GET  /v1/status  /v1/identities  /v1/config  /v1/counters
+//!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
 //!   GET  /v1/policies
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
 use crate::runtime::View;
-use crate::{apply, view};
+use crate::{apply, at_stake, bundles, view};
 
 /// How long the dataplane may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +46,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/identities", get(identities))
+        .route("/v1/bundles", get(bundles))
         .route("/v1/config", get(config))
         .route("/v1/counters", get(counters))
         .route("/v1/policies", get(policies))
@@ -98,6 +99,10 @@ async fn status(State(app): State<App>) -> Json<view::Status> {
 
 async fn identities(State(app): State<App>) -> Json<Vec<view::Identity>> {
     Json(app.view.borrow().status.identities.clone())
+}
+
+async fn bundles(State(app): State<App>) -> Json<Vec<bundles::Row>> {
+    Json(app.view.borrow().bundles.clone())
 }
 
 async fn config(State(app): State<App>) -> Json<view::Resources> {
@@ -183,11 +188,27 @@ pub fn caller(text: &str, at: Option<&str>) -> Result<Caller, String> {
 }
 
 async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer<view::Applied> {
-    let directory = app.view.borrow().status.config.directory.clone();
-    let done = tokio::task::spawn_blocking(move || apply::apply(Path::new(&directory), &asked));
-    match done.await.expect("applying does not panic") {
-        Ok(applied) => Ok(Json(applied)),
-        Err(e) => Err((StatusCode::UNPROCESSABLE_ENTITY, Json(e.into()))),
+    let view = app.view.borrow().clone();
+    let refused = |failure: view::Failure| (StatusCode::UNPROCESSABLE_ENTITY, Json(failure));
+    let (directory, force) = (view.status.config.directory.clone(), asked.force);
+    let plan = tokio::task::spawn_blocking(move || apply::plan(Path::new(&directory), &asked));
+    let plan = plan.await.expect("planning does not panic").map_err(|error| refused(error.into()))?;
+    if !force {
+        let dropped = at_stake::dropped(&view.bundles, &plan.loaded);
+        let live = if dropped.is_empty() { vec![] } else { living(&app).await? };
+        if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
+            return Err((StatusCode::CONFLICT, Json(failure)));
+        }
+    }
+    let done = tokio::task::spawn_blocking(move || plan.carry_out());
+    done.await.expect("writing does not panic").map(Json).map_err(|error| refused(error.into()))
+}
+
+/// Without a dataplane nothing lives; one that does not answer may have thousands.
+async fn living(app: &App) -> Result<Vec<ConnectionReport>, (StatusCode, Json<view::Failure>)> {
+    match app.publisher.connections(Query::Live, PATIENCE).await {
+        Err(QueryError::NoDataplane) => Ok(vec![]),
+        answered => answered.map_err(unavailable),
     }
 }
 

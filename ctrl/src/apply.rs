@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Diagnostic};
+use crate::config::{self, Diagnostic, Loaded};
 use crate::view::{Applied, Apply, Failure};
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,17 @@ impl From<Error> for Failure {
     }
 }
 
-pub fn apply(directory: &Path, change: &Apply) -> Result<Applied, Error> {
+/// A change that the whole is right with, and that is not written yet.
+#[derive(Debug)]
+pub struct Plan {
+    /// The configuration with the change.
+    pub loaded: Loaded,
+    target: PathBuf,
+    text: String,
+    changes: bool,
+}
+
+pub fn plan(directory: &Path, change: &Apply) -> Result<Plan, Error> {
     let name = &change.file;
     let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.starts_with('.');
     if !plain || !is_yaml(Path::new(name)) {
@@ -51,12 +61,18 @@ pub fn apply(directory: &Path, change: &Apply) -> Result<Applied, Error> {
     }
     files.sort();
     let loaded = config::load_files(&files).map_err(Error::Faults)?;
-    let changed = !unchanged && !change.dry_run;
-    if changed {
-        write(&target, &change.text).map_err(|source| Error::Io { path: target.clone(), source })?;
+    Ok(Plan { loaded, target, text: change.text.clone(), changes: !unchanged && !change.dry_run })
+}
+
+impl Plan {
+    /// Does it, unless there is nothing to do or it was to be tried only.
+    pub fn carry_out(self) -> Result<Applied, Error> {
+        if self.changes {
+            write(&self.target, &self.text).map_err(|source| Error::Io { path: self.target.clone(), source })?;
+        }
+        let warnings = self.loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(Applied { changed: self.changes, path: self.target.display().to_string(), warnings })
     }
-    let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
-    Ok(Applied { changed, path: target.display().to_string(), warnings })
 }
 
 /// The YAML files of a directory with their texts, in the order of their names.

@@ -13,12 +13,14 @@ use std::net::SocketAddr;
 use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Boot, Cores, EgressRule, KeyId, Network, Policy, RuleId, RuleSource, SCHEMA, Service, Snapshot, Unmatched,
-    Version, Workload,
+    Boot, Bundle, Cores, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Service, Snapshot,
+    Unmatched, Version, Workload,
 };
 
 use crate::attest::{Attestation, attest, claimed_twice};
-use crate::config::{AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, Target, WorkloadIdentity};
+use crate::config::{
+    AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, Target, TrustBundle, WorkloadIdentity, trust,
+};
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
 
@@ -78,14 +80,16 @@ pub fn assemble(
         .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, (&naming, &mut rules)))
         .collect();
     let policies = policies(loaded, &mut rules);
+    let revoked = loaded.bundles.iter().filter_map(|bundle| revoked(bundle, &mut rules)).collect();
     let snapshot = Snapshot {
         schema: SCHEMA,
         version,
         node: loaded.gateway.name.clone(),
         trust_domain: loaded.gateway.trust_domain.to_string(),
         services: services(loaded, resolved),
-        bundles: vec![identities.bundle(now)],
+        bundles: bundles(loaded, identities, now),
         policies,
+        revoked,
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
@@ -94,7 +98,8 @@ pub fn assemble(
     snapshot::check::check(&snapshot)
         .map_err(|error| vec![Diagnostic::error(&loaded.gateway.place, "", error.to_string())])?;
     let keys = keys(&attested, loaded, identities);
-    let warnings = warnings(&attested, &snapshot, resolved, loaded);
+    let mut warnings = warnings(&attested, &snapshot, resolved, loaded);
+    warnings.extend(trust::expiry(&loaded.bundles, now));
     Ok((snapshot, keys, warnings))
 }
 
@@ -229,6 +234,37 @@ fn services(loaded: &Loaded, resolved: &Resolved) -> Vec<Service> {
     };
     let all = loaded.services.iter();
     all.map(|service| Service { name: service.name.clone(), endpoints: endpoints(service) }).collect()
+}
+
+/// The own trust domain's roots are those of the identity source and those of its TrustBundle; any other
+/// has its TrustBundle's alone. Each once and in the order of its bytes: a root that moved to another file
+/// changes nothing.
+fn bundles(loaded: &Loaded, identities: &Identities, now: u64) -> Vec<Bundle> {
+    let mut bundles = vec![identities.bundle(now)];
+    for bundle in &loaded.bundles {
+        let roots = bundle.valid_roots(now).map(|root| root.certificate.der.clone());
+        match bundle.trust_domain == loaded.gateway.trust_domain {
+            true => bundles[0].roots.extend(roots),
+            false => bundles.push(Bundle { trust_domain: bundle.trust_domain.to_string(), roots: roots.collect() }),
+        }
+    }
+    for bundle in &mut bundles {
+        bundle.roots.sort_unstable();
+        bundle.roots.dedup();
+    }
+    bundles
+}
+
+fn revoked(bundle: &TrustBundle, rules: &mut Rules) -> Option<Revoked> {
+    let mut rule = |list: &str, nth: usize, place: &Place| {
+        rules.add(format!("TrustBundle {} spec.revoked.{list}[{nth}]", bundle.name), place)
+    };
+    let ids = bundle.revoked_ids.iter().enumerate();
+    let ids: Vec<_> = ids.map(|(nth, id)| (id.what.clone(), rule("spiffeIDs", nth, &id.place))).collect();
+    let serials = bundle.revoked_serials.iter().enumerate();
+    let serials: Vec<_> = serials.map(|(nth, s)| (s.what.clone(), rule("serials", nth, &s.place))).collect();
+    let any = !ids.is_empty() || !serials.is_empty();
+    any.then(|| Revoked { trust_domain: bundle.trust_domain.to_string(), ids, serials })
 }
 
 /// Each key once, in the order of the workloads.

@@ -6,7 +6,9 @@
 pub mod admin;
 pub mod apply;
 pub mod assemble;
+pub mod at_stake;
 pub mod attest;
+pub mod bundles;
 pub mod cli;
 pub mod client;
 pub mod clock;

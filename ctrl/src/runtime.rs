@@ -29,7 +29,7 @@ use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, clock, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, metrics, netlink, view};
 
 /// Names are looked up again this often, each with so much patience.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
@@ -48,6 +48,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub struct View {
     pub status: view::Status,
     pub resources: view::Resources,
+    pub bundles: Vec<bundles::Row>,
 }
 
 /// Runs until `stop` completes.
@@ -261,7 +262,9 @@ impl Core {
             IdentitySource::Files(_) => None,
         });
         let coalesce = lives.chain([COALESCE]).min().unwrap_or(COALESCE);
-        match self.identities.next_due() {
+        // A root that ends is taken out of the bundle then.
+        let root_ends = config::trust::next_end(&self.loaded.bundles, clock::now()).map(|end| end + 1);
+        match self.identities.next_due().into_iter().chain(root_ends).min() {
             Some(due) => Duration::from_millis((due * 1000).saturating_sub(clock::now_ms())) + coalesce,
             None => Duration::from_secs(3600),
         }
@@ -362,7 +365,8 @@ impl Core {
                 .collect(),
             ..view::Status::default()
         };
-        self.view.send_replace(Arc::new(View { status, resources: view::Resources::of(&self.loaded) }));
+        let bundles = bundles::rows(&self.loaded, &self.identities.bundle(clock::now()));
+        self.view.send_replace(Arc::new(View { status, resources: view::Resources::of(&self.loaded), bundles }));
     }
 }
 

@@ -258,6 +258,9 @@ pub struct Apply {
     pub file: String,
     pub text: String,
     pub dry_run: bool,
+    /// Also if living connections chain to a root that the change drops.
+    #[serde(default)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,12 @@
 //! From files, routes and names to the snapshot: the example on two nodes, and what contradicts itself.
 
+mod certs;
 mod counting;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certs::{Says, YEAR, inline, trust_bundle};
 use counting::{NOW, id, identities};
 use ctrl::assemble::{assemble, boot, wanted};
 use ctrl::attest::attest;
@@ -156,6 +158,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             services: vec![Service { name: "riptides-system/backend-api-svc".into(), endpoints: vec![endpoint] }],
             policies: vec![],
             bundles: vec![Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }],
+            revoked: vec![],
             rules: vec![
                 rule("backend-api spec.allowedSPIFFEIDs.inbound", 31),
                 rule("backend-api spec.allowedSPIFFEIDs.outbound (none)", 14),
@@ -378,3 +381,45 @@ async fn hosts_answer_before_the_resolver_and_a_name_nobody_knows_is_a_warning()
 const SERVICE: &str = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: other }\nspec:\n  \
     addresses:\n    - { address: localhost, port: 80 }\n    - { address: \"2001:db8::7\", port: 443 }\n    \
     - { address: nowhere.invalid, port: 1 }\n  labels: { app: myapp, service: other }\n";
+
+fn load_with(bundles: &[String]) -> Loaded {
+    let mut files = vec![(PathBuf::from("policy.yaml"), by_address()), (PathBuf::from("gateway.yaml"), GATEWAY.into())];
+    let named = bundles.iter().enumerate().map(|(nth, text)| (PathBuf::from(format!("t{nth}.yaml")), text.clone()));
+    files.extend(named);
+    load_files(&files).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+#[tokio::test]
+async fn trust_bundles_add_to_the_own_roots_and_are_all_there_is_of_other_trust_domains() {
+    let (own, partner) = (certs::root("example.com"), certs::root("partner.org"));
+    let over = Says { life: (NOW - YEAR, NOW - 1), ..Says::root("partner.org") }.sign();
+    let roots = |pem: &str, domain: &str| format!("trustDomain: {domain}\n{}", inline(pem));
+    let of_own = format!(
+        "{}revoked:\n  spiffeIDs: [spiffe://example.com/gone]\n  serials:\n  - \"4F:3A\"\n",
+        roots(&own.pem(), "example.com")
+    );
+    let of_partner = roots(&format!("{}{}", over.pem(), partner.pem()), "partner.org");
+    let loaded = load_with(&[trust_bundle("own", &of_own), trust_bundle("partner", &of_partner)]);
+    let (resolved, identities) = (resolved(&loaded).await, identities());
+    let (snapshot, _, warnings) = assemble(&loaded, &network(), &resolved, &identities, Version(1), NOW).unwrap();
+    let bundle = |domain: &str, roots: &[&[u8]]| Bundle {
+        trust_domain: domain.into(),
+        roots: roots.iter().map(|root| root.to_vec()).collect(),
+    };
+    assert_eq!(
+        snapshot.bundles,
+        [bundle("example.com", &[&[1], own.der()]), bundle("partner.org", &[partner.der()])],
+        "the root that is over is left out"
+    );
+    assert!(warnings.iter().any(|warning| warning.message.contains("expired at")), "{warnings:?}");
+    let [list] = snapshot.revoked.as_slice() else { panic!("{:?}", snapshot.revoked) };
+    let rule = |rule: RuleId| &snapshot.rules[rule.0 as usize];
+    assert_eq!((list.trust_domain.as_str(), list.ids.len(), list.serials[0].0.as_str()), ("example.com", 1, "4f3a"));
+    assert_eq!(rule(list.ids[0].1).name, "TrustBundle default/own spec.revoked.spiffeIDs[0]");
+    assert_eq!(rule(list.serials[0].1).name, "TrustBundle default/own spec.revoked.serials[0]");
+    // In another order, and partly in another file, they are the same roots.
+    let moved = roots(&format!("{}{}", partner.pem(), over.pem()), "partner.org");
+    let again = load_with(&[trust_bundle("own", &of_own), trust_bundle("partner", &moved)]);
+    let (same, ..) = assemble(&again, &network(), &resolved, &identities, Version(1), NOW).unwrap();
+    assert_eq!(same.bundles, snapshot.bundles);
+}

@@ -152,6 +152,9 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(loaded.gateway.groups, defaults.groups);
     assert_eq!(loaded.gateway.timeouts, defaults.timeouts);
     assert_eq!(loaded.gateway.pin_directory, defaults.pin_directory);
+    let bundles: Vec<_> =
+        loaded.bundles.iter().map(|bundle| (bundle.trust_domain.as_str(), bundle.roots.len())).collect();
+    assert_eq!(bundles, [("example.com", 0), ("partner.org", 1)]);
     let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
     assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
     assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));

@@ -156,14 +156,6 @@ fn each_fault_of_a_gateway_is_named() {
                 "g.yaml: error: there is no Gateway [add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)]",
             ],
         ),
-        (
-            "a kind of a later build",
-            gateway("kind: Gateway", "kind: TrustBundle"),
-            &[
-                "g.yaml:2:7: error: kind: TrustBundle is not supported in this build [peers of this node's own trust domain only]",
-                "g.yaml: error: there is no Gateway [add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)]",
-            ],
-        ),
     ];
     let mut wrong = String::new();
     for (name, text, want) in cases {

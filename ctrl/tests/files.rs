@@ -187,7 +187,7 @@ fn what_is_wrong_is_named_with_file_field_value_and_what_would_be_right() {
         ),
         (
             "a leaf for neither role",
-            Box::new(replace(with(&format!("keyUsage=digitalSignature\nextendedKeyUsage=codeSigning\n{san}")))),
+            Box::new(replace(with(&format!("keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\n{san}")))),
             "DIR/tls.crt: the chain leads to none of the 1 roots in DIR/ca.crt: ".into(),
         ),
         (
@@ -358,7 +358,8 @@ fn a_key_that_a_group_reads_is_taken_and_in_a_volume_everybodys_is_warned_about(
 #[test]
 fn a_certificate_for_one_role_is_taken_with_a_warning() {
     let ca = Authority::new();
-    let extensions = format!("keyUsage=digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=URI:{ID}");
+    let extensions =
+        format!("keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=URI:{ID}");
     let leaf = ca.leaf(P256, &extensions);
     let directory = tempfile::tempdir().unwrap();
     for (file, content) in [("cert.pem", &leaf.certificate), ("key.pem", &leaf.key), ("ca.pem", &ca.root())] {

@@ -51,6 +51,7 @@ fn live() -> ConnectionReport {
         cipher: "TLS13_AES_128_GCM_SHA256".into(),
         local_serial: None,
         peer_serial: None,
+        peer_root: None,
         peer_not_after: None,
     };
     let peer_id = Some("spiffe://example.com/myapp/app/backend-api".into());

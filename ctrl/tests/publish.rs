@@ -59,6 +59,7 @@ fn snapshot(version: u64) -> Snapshot {
         services: vec![],
         bundles: vec![],
         policies: vec![],
+        revoked: vec![],
         rules: vec![],
         unmatched_egress: Unmatched::Pass,
         assembled_at: 0,

@@ -28,11 +28,15 @@ pub enum Bug {
     FamiliesMixed,
     /// A rule in shadow decides.
     ShadowEnforced,
+    /// Deny lists are not asked.
+    RevokedServed,
+    /// What chains to a root that is no longer trusted lives on.
+    DroppedRootTrusted,
 }
 
 impl Bug {
-    /// What the simulation has to catch.
-    pub const ALL: [Self; 9] = [
+    /// What the simulation's seeds have to catch.
+    pub const ALL: [Self; 10] = [
         Self::VerdictSkipped,
         Self::PlaintextOut,
         Self::LastBytesLost,
@@ -42,10 +46,14 @@ impl Bug {
         Self::SecondSanUnchecked,
         Self::NonceRepeated,
         Self::DenySkipped,
+        Self::RevokedServed,
     ];
 
     /// What the interpreter of policy's words has to catch.
     pub const OF_RULES: [Self; 4] = [Self::DenySkipped, Self::RangeCutShort, Self::FamiliesMixed, Self::ShadowEnforced];
+
+    /// What the tests of revocation and of roots have to catch.
+    pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
 }
 
 #[cfg(feature = "planted")]

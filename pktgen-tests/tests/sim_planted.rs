@@ -19,8 +19,10 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::StaleSnapshot | Bug::DenySkipped => &["payload without an Allow in force: batch"],
         Bug::SecondSanUnchecked => &["payload without an Allow in force: peer"],
         Bug::NonceRepeated => &["a sealed record was sent twice"],
+        Bug::RevokedServed => &["payload without an Allow in force: batch"],
         // Not among those that are planted here: the interpreter of policy's words catches them.
         Bug::RangeCutShort | Bug::FamiliesMixed | Bug::ShadowEnforced => &[],
+        Bug::DroppedRootTrusted => unreachable!("sim_trust plants it"),
     }
 }
 

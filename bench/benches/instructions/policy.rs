@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use dataplane::policy::{AllowList, Route, Verdict, decide};
 use dataplane::snapshot::Compiled;
-use dataplane::tls::Peer;
+use dataplane::tls::{Peer, Root};
 use gungraun::prelude::*;
 use pktgen_tests::sim::clock::EPOCH;
 use pktgen_tests::sim::topology::add_policy;
@@ -78,7 +78,8 @@ fn callers(rules: u32) -> (Compiled, Route, Peer) {
     let client = SocketAddr::new(address("frontend", false), 40_000);
     let server = SocketAddr::new(address("backend", false), PORT);
     let route = compiled.route(Side::Outside, "out0", client, server, EPOCH);
-    let peer = Peer { spiffe_id: path(rules - 1).into(), serial: "1".into(), not_after: EPOCH + 60 };
+    let (spiffe_id, root) = (path(rules - 1).into(), Root::of_nobody());
+    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root };
     (compiled, route, peer)
 }
 
@@ -122,7 +123,8 @@ fn ruled(rules: u32) -> (Vec<Compiled>, Route, Peer) {
     let client = SocketAddr::new(address("frontend", false), 40_000);
     let server = SocketAddr::new(address("backend", false), PORT);
     let route = compiled[0].route(Side::Outside, "out0", client, server, EPOCH);
-    let peer = Peer { spiffe_id: path(rules - 1).into(), serial: "1".into(), not_after: EPOCH + 60 };
+    let (spiffe_id, root) = (path(rules - 1).into(), Root::of_nobody());
+    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root };
     (compiled, route, peer)
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{Action, Policy, Prefix, SCHEMA, Snapshot, Workload};
+use crate::{Action, IdPattern, Policy, Prefix, Revoked, SCHEMA, Snapshot, Workload, normal_serial};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -30,6 +30,14 @@ pub enum Error {
     Svid(String),
     #[error("trust domain {0} has two bundles")]
     Bundle(String),
+    #[error("trust domain {domain} has {count} roots, at most {MOST_ROOTS} are taken")]
+    Roots { domain: String, count: usize },
+    #[error("trust domain {0} has two deny lists")]
+    RevokedTwice(String),
+    #[error("{count} IDs and serials are revoked, at most {MOST_REVOKED} are taken")]
+    RevokedMany { count: usize },
+    #[error("the deny list of trust domain {domain} has {entry:?}, which is none of its IDs or no serial")]
+    RevokedEntry { domain: String, entry: String },
 }
 
 /// Policies of one workload: each is asked about each of its calls.
@@ -37,6 +45,13 @@ pub const MOST_POLICIES: usize = 64;
 
 /// Of all rules of a snapshot, [each](crate::PolicyRule::entries): some 100 MB of tables.
 pub const MOST_ENTRIES: usize = 2_000_000;
+
+/// Roots of one trust domain. Where many have one name, a handshake tries those whose key id fits first,
+/// and no more than its bounds allow.
+pub const MOST_ROOTS: usize = 1024;
+
+/// Entries of all deny lists: some 30 MB of tables.
+pub const MOST_REVOKED: usize = 100_000;
 
 pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
     if snapshot.schema != SCHEMA {
@@ -61,10 +76,47 @@ pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
         }
     }
     let mut domains = HashSet::new();
-    match snapshot.bundles.iter().find(|b| !domains.insert(&b.trust_domain)) {
-        Some(twice) => Err(Error::Bundle(twice.trust_domain.clone())),
-        None => Ok(()),
+    for bundle in &snapshot.bundles {
+        if !domains.insert(&bundle.trust_domain) {
+            return Err(Error::Bundle(bundle.trust_domain.clone()));
+        }
+        if bundle.roots.len() > MOST_ROOTS {
+            return Err(Error::Roots { domain: bundle.trust_domain.clone(), count: bundle.roots.len() });
+        }
     }
+    check_revoked(snapshot)
+}
+
+fn check_revoked(snapshot: &Snapshot) -> Result<(), Error> {
+    let count = snapshot.revoked.iter().map(|list| list.ids.len() + list.serials.len()).sum();
+    if count > MOST_REVOKED {
+        return Err(Error::RevokedMany { count });
+    }
+    let mut domains = HashSet::new();
+    for list in &snapshot.revoked {
+        if !domains.insert(&list.trust_domain) {
+            return Err(Error::RevokedTwice(list.trust_domain.clone()));
+        }
+        if let Some(entry) = misplaced(list) {
+            return Err(Error::RevokedEntry { domain: list.trust_domain.clone(), entry });
+        }
+        if let Some(rule) = list.rules().find(|rule| rule.0 as usize >= snapshot.rules.len()) {
+            let holder = format!("the deny list of trust domain {}", list.trust_domain);
+            return Err(Error::Rule { holder, index: rule.0, count: snapshot.rules.len() });
+        }
+    }
+    Ok(())
+}
+
+/// An entry that would never match, as it stands: what somebody meant to refuse would be let in.
+fn misplaced(list: &Revoked) -> Option<String> {
+    let own = format!("spiffe://{}/", list.trust_domain);
+    let foreign = list.ids.iter().map(|(pattern, _)| pattern).find(|pattern| {
+        let (IdPattern::Exact(text) | IdPattern::Under(text)) = pattern;
+        !text.starts_with(&own)
+    });
+    let odd = || list.serials.iter().find(|(text, _)| normal_serial(text).as_ref() != Some(text));
+    foreign.map(ToString::to_string).or_else(|| odd().map(|(text, _)| text.clone()))
 }
 
 fn check_workload(snapshot: &Snapshot, workload: &Workload) -> Result<(), Error> {
@@ -125,7 +177,7 @@ fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Place, RuleId, RuleSource, TlsMode, Unmatched, Version};
+    use crate::{Bundle, Place, RuleId, RuleSource, TlsMode, Unmatched, Version};
 
     fn workload(name: &str) -> Workload {
         Workload {
@@ -160,6 +212,7 @@ mod tests {
             services: vec![],
             bundles: vec![],
             policies: vec![],
+            revoked: vec![],
             rules: vec![RuleSource { name: "r".into(), place: "p:1".into() }],
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
@@ -211,5 +264,47 @@ mod tests {
         };
         assert_eq!(many(100, MOST_ENTRIES / 100), Ok(()));
         assert!(matches!(many(101, MOST_ENTRIES / 100), Err(Error::Entries(_))));
+    }
+
+    #[test]
+    fn a_deny_list_that_would_let_somebody_in_is_refused() {
+        let exact = |id: &str| (IdPattern::Exact(id.into()), RuleId(0));
+        let list = |ids: Vec<(IdPattern, RuleId)>, serials: &[&str]| Revoked {
+            trust_domain: "partner.org".into(),
+            ids,
+            serials: serials.iter().map(|text| ((*text).into(), RuleId(0))).collect(),
+        };
+        let of = |lists: Vec<Revoked>| check(&Snapshot { revoked: lists, ..snapshot(vec![]) });
+        let good = list(vec![exact("spiffe://partner.org/a")], &["beef", "00"]);
+        assert_eq!(of(vec![good.clone()]), Ok(()));
+        let all = (IdPattern::Under("spiffe://partner.org/".into()), RuleId(0));
+        assert_eq!(of(vec![list(vec![all], &[])]), Ok(()));
+        assert!(matches!(of(vec![good.clone(), good]), Err(Error::RevokedTwice(_))));
+        for (ids, serials) in [
+            (vec![exact("spiffe://partner.org.evil/a")], &[][..]),
+            (vec![exact("spiffe://example.com/a")], &[]),
+            (vec![], &["BEEF"]),
+            (vec![], &["0beef"]),
+            (vec![], &["be:ef"]),
+        ] {
+            assert!(matches!(of(vec![list(ids, serials)]), Err(Error::RevokedEntry { .. })), "{serials:?}");
+        }
+        let dangling = (IdPattern::Exact("spiffe://partner.org/a".into()), RuleId(1));
+        assert!(matches!(of(vec![list(vec![dangling], &[])]), Err(Error::Rule { index: 1, .. })));
+        let many = |count: usize| {
+            let serials = (0..count).map(|n| (format!("{:06x}", n + 0x10_0000), RuleId(0))).collect();
+            of(vec![Revoked { trust_domain: "partner.org".into(), ids: vec![], serials }])
+        };
+        assert_eq!(many(MOST_REVOKED), Ok(()));
+        assert_eq!(many(MOST_REVOKED + 1), Err(Error::RevokedMany { count: MOST_REVOKED + 1 }));
+    }
+
+    #[test]
+    fn a_trust_domain_has_one_bundle_of_not_too_many_roots() {
+        let bundle = |count| Bundle { trust_domain: "partner.org".into(), roots: vec![vec![1]; count] };
+        let of = |bundles| check(&Snapshot { bundles, ..snapshot(vec![]) });
+        assert_eq!(of(vec![bundle(MOST_ROOTS)]), Ok(()));
+        assert!(matches!(of(vec![bundle(MOST_ROOTS + 1)]), Err(Error::Roots { .. })));
+        assert!(matches!(of(vec![bundle(1), bundle(1)]), Err(Error::Bundle(_))));
     }
 }

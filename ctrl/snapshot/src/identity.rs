@@ -109,6 +109,13 @@ pub struct Bundle {
     pub roots: Vec<Vec<u8>>,
 }
 
+/// What makes a root the same root, whichever file, place or certificate it comes in: what a path is
+/// built to. Its SHA-256 in lower-case hex names the root in both processes.
+pub fn root_material(subject: &[u8], key: &[u8], constraints: Option<&[u8]>) -> Vec<u8> {
+    let parts = [subject, key, constraints.unwrap_or_default()];
+    parts.iter().flat_map(|part| (part.len() as u64).to_be_bytes().into_iter().chain(part.iter().copied())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,15 +22,17 @@ pub mod network;
 pub mod policy;
 pub mod reason;
 pub mod report;
+pub mod revoked;
 pub mod rules;
 pub mod state;
 
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
 pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode};
-pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload};
+pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload, root_material};
 pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
+pub use revoked::{Revoked, normal_serial};
 pub use rules::{Action, Block, Enforcement, Policy, PolicyRule, RuleDirection, RuleHits};
 pub use state::{SCHEMA, Snapshot, Version};

@@ -71,6 +71,8 @@ pub struct TlsReport {
     pub peer_serial: Option<String>,
     /// Seconds since the epoch.
     pub peer_not_after: Option<u64>,
+    /// Which root its chain led to, by the name that `sluice bundle -o json` has for it.
+    pub peer_root: Option<String>,
 }
 
 /// Counters since the dataplane started, by name, with zeros left out of nothing.

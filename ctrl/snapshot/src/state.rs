@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bundle, Policy, RuleSource, Service, Unmatched, Workload};
+use crate::{Bundle, Policy, Revoked, RuleSource, Service, Unmatched, Workload};
 
 /// Raised with each change of any type in this crate that goes over the wire. A dataplane refuses
 /// a snapshot of another schema whole: a field read as another field would be a policy of nobody.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Counts up with every snapshot that ctrl assembles on this node, over restarts too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub bundles: Vec<Bundle>,
     /// Rules of `Policy` resources; those that name a workload stand in [`Workload::policies`].
     pub policies: Vec<Policy>,
+    /// At most one per trust domain.
+    pub revoked: Vec<Revoked>,
     /// Where each rule stands in the files; [`crate::RuleId`] indexes it.
     pub rules: Vec<RuleSource>,
     /// What a captured caller without an identity gets, and the default of every workload.

@@ -1,14 +1,17 @@
 //! `sluice apply`: changes the configuration of a gateway, if it is right with the change.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use snapshot::ConnectionReport;
 
 use super::output::Output;
 use super::place::Place;
 use super::{Done, Failure};
-use crate::view;
+use crate::bundles::Row;
+use crate::client::{self, Client};
+use crate::{apply, at_stake, view};
 
 /// Put a file into a gateway's configuration directory, if the whole is right with it.
 ///
@@ -30,6 +33,9 @@ pub struct Apply {
     /// Say what would be, and change nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Also if living connections chain to a root that this drops: they are cut.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -38,12 +44,12 @@ pub struct Apply {
 
 impl Apply {
     pub async fn run(self) -> Done {
-        let change = view::Apply { file: self.name()?, text: self.text()?, dry_run: self.dry_run };
+        let (file, text) = (self.name()?, self.text()?);
+        let change = view::Apply { file, text, dry_run: self.dry_run, force: self.force };
         let applied = match &self.place.config {
-            Some(directory) => match crate::apply::apply(directory, &change) {
+            Some(directory) => match self.apply_here(directory, &change).await? {
                 Ok(applied) => applied,
-                Err(e) => {
-                    let failure = view::Failure::from(e);
+                Err(failure) => {
                     eprintln!("error: {}", failure.error);
                     failure.details.iter().for_each(|d| eprintln!("{d}"));
                     return Ok(false);
@@ -63,6 +69,24 @@ impl Apply {
         Ok(true)
     }
 
+    /// Into the directory itself. A gateway that runs on it is asked what the change would cut.
+    async fn apply_here(
+        &self,
+        directory: &Path,
+        change: &view::Apply,
+    ) -> Result<Result<view::Applied, view::Failure>, Failure> {
+        let plan = match apply::plan(directory, change) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        if !self.force
+            && let Some(failure) = would_cut(&plan).await?
+        {
+            return Ok(Err(failure));
+        }
+        Ok(plan.carry_out().map_err(Into::into))
+    }
+
     fn name(&self) -> Result<String, Failure> {
         let own = self.file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
         self.name.clone().or(own).ok_or_else(|| Failure::Usage(format!("{} has no name", self.file.display())))
@@ -79,4 +103,19 @@ impl Apply {
             Err(e) => Err(Failure::Other(anyhow::anyhow!("{}: {e}", self.file.display()))),
         }
     }
+}
+
+/// None: nothing, or nobody runs there.
+async fn would_cut(plan: &apply::Plan) -> Result<Option<view::Failure>, Failure> {
+    let client = Client::new(&plan.loaded.gateway.admin.socket);
+    let bundles = match client.get::<Vec<Row>>("/v1/bundles").await {
+        Err(client::Error::Unreachable { .. }) => return Ok(None),
+        answered => answered?,
+    };
+    let dropped = at_stake::dropped(&bundles, &plan.loaded);
+    if dropped.is_empty() {
+        return Ok(None);
+    }
+    let live = client.get::<Vec<ConnectionReport>>("/v1/connections?which=live").await?;
+    Ok(at_stake::refusal(&at_stake::cut(&dropped, &live)))
 }

@@ -1,6 +1,7 @@
 //! The command line: what there is, and how a result becomes an exit code. One file a command.
 
 mod apply;
+mod bundle;
 mod ca;
 mod check;
 mod completion;
@@ -46,6 +47,7 @@ enum Command {
     Status(status::Status),
     Check(check::Check),
     Identities(identities::Identities),
+    Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),
     Explain(explain::Explain),
@@ -109,6 +111,7 @@ impl Cli {
             Command::Status(command) => command.run().await,
             Command::Check(command) => command.run().await,
             Command::Identities(command) => command.run().await,
+            Command::Bundle(command) => command.run().await,
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::output::{Output, green};
 use super::{Done, Failure};
-use crate::config::{self, Diagnostic};
+use crate::clock;
+use crate::config::{self, Diagnostic, TrustBundle, trust};
 
 /// Check a configuration: all faults with file, line and what would be right.
 ///
@@ -42,13 +43,14 @@ impl Validate {
     pub fn run(self) -> Done {
         let parsed = match &self.config {
             Some(directory) => config::load_dir(directory).map(|l| {
-                let summary = summary(1, l.identities.len(), l.services.len(), l.policies.len());
-                (summary, l.warnings)
+                let summary = summary(1, l.identities.len(), l.services.len(), (l.policies.len(), l.bundles.len()));
+                (summary, with_time(l.warnings, &l.bundles))
             }),
             None => config::parse_files(&self.read()?).map(|r| {
                 let gateways = r.gateway.iter().count();
-                let summary = summary(gateways, r.identities.len(), r.services.len(), r.policies.len());
-                (summary, r.warnings)
+                let few = (r.policies.len(), r.bundles.len());
+                let summary = summary(gateways, r.identities.len(), r.services.len(), few);
+                (summary, with_time(r.warnings, &r.bundles))
             }),
         };
         let (valid, summary, diagnostics) = match parsed {
@@ -73,15 +75,22 @@ impl Validate {
     }
 }
 
-fn summary(gateways: usize, identities: usize, services: usize, policies: usize) -> String {
+/// And what the time makes of roots.
+fn with_time(mut warnings: Vec<Diagnostic>, bundles: &[TrustBundle]) -> Vec<Diagnostic> {
+    warnings.extend(trust::expiry(bundles, clock::now()));
+    warnings
+}
+
+fn summary(gateways: usize, identities: usize, services: usize, (policies, bundles): (usize, usize)) -> String {
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     // Most configurations have none.
     let policies = if policies > 0 { format!(", {}", count(policies, "Policy", "Policies")) } else { String::new() };
     format!(
-        "{} {}, {}, {}{policies}",
+        "{} {}, {}, {}, {}{policies}",
         green("right:"),
         count(gateways, "Gateway", "Gateways"),
         count(identities, "WorkloadIdentity", "WorkloadIdentities"),
         count(services, "Service", "Services"),
+        count(bundles, "TrustBundle", "TrustBundles"),
     )
 }

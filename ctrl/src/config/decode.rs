@@ -39,6 +39,19 @@ impl<'t> Faults<'t> {
         self.directory.join(path)
     }
 
+    /// The same, where it really is, if that is below the file's directory. Err says why not.
+    pub fn below(&self, path: &str) -> Result<PathBuf, String> {
+        let own = if self.directory.as_os_str().is_empty() { Path::new(".") } else { self.directory };
+        let own = own.canonicalize().map_err(|error| error.to_string())?;
+        let real = self.beside(path).canonicalize().map_err(|error| error.to_string())?;
+        match real.starts_with(&own) {
+            true => Ok(real),
+            false => {
+                Err(format!("is {}, outside the configuration directory: changes would not be seen", real.display()))
+            }
+        }
+    }
+
     pub fn error(&mut self, at: Span, path: &str, message: impl Into<String>, help: impl Into<String>) {
         let fault = Diagnostic::error(&self.place(at), path, message);
         self.note(at, fault, help.into());

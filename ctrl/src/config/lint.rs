@@ -6,7 +6,7 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy};
+use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy, trust};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -14,7 +14,9 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     twice(resources.identities.iter().map(|i| ("WorkloadIdentity", &i.name, &i.place)), &mut found);
     twice(resources.services.iter().map(|s| ("Service", &s.name, &s.place)), &mut found);
     twice(resources.policies.iter().map(|p| ("Policy", &p.name, &p.place)), &mut found);
+    twice(resources.bundles.iter().map(|b| ("TrustBundle", &b.name, &b.place)), &mut found);
     let admitted = lint_policy::lint(resources, &mut found);
+    trust::lint(resources, &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, admitted.contains(identity.name.as_str()), &mut found);
         if identity.selectors.is_empty() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{Faults, Field};
 use super::tree::Span;
-use super::{Diagnostic, Gateway, Place, Policy, Service, WorkloadIdentity, lint, resource, tree};
+use super::{Diagnostic, Gateway, Place, Policy, Service, TrustBundle, WorkloadIdentity, lint, resource, tree};
 
 /// A configuration that is right.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,7 @@ pub struct Loaded {
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
     pub policies: Vec<Policy>,
+    pub bundles: Vec<TrustBundle>,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -26,6 +27,7 @@ pub struct Resources {
     pub identities: Vec<WorkloadIdentity>,
     pub services: Vec<Service>,
     pub policies: Vec<Policy>,
+    pub bundles: Vec<TrustBundle>,
     pub warnings: Vec<Diagnostic>,
     /// A Gateway is there, if only one with faults.
     pub(super) gateway_seen: bool,
@@ -82,9 +84,9 @@ fn demand_gateway((mut resources, mut faults): Parsed, whole_path: &Path) -> Res
         faults.push(fault.help("add a resource of kind Gateway (apiVersion: sluice.dev/v1alpha1)"));
     }
     let gateway = resources.gateway.take();
-    let Resources { identities, services, policies, warnings, .. } = finish(resources, faults)?;
+    let Resources { identities, services, policies, bundles, warnings, .. } = finish(resources, faults)?;
     let gateway = gateway.expect("a Gateway that was seen and is not there has a fault");
-    Ok(Loaded { gateway, identities, services, policies, warnings })
+    Ok(Loaded { gateway, identities, services, policies, bundles, warnings })
 }
 
 /// All right, or everything that is not.
@@ -164,6 +166,7 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Pars
     resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
     resources.services.sort_by(|a, b| a.name.cmp(&b.name));
     resources.policies.sort_by(|a, b| a.name.cmp(&b.name));
+    resources.bundles.sort_by(|a, b| a.name.cmp(&b.name));
     // What is missing because it has a fault would be warned about as well.
     let broken = found.iter().any(Diagnostic::is_error);
     let linted = lint::lint(&resources).into_iter().filter(|fault| fault.is_error() || !broken);

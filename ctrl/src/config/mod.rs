@@ -17,10 +17,12 @@ pub mod lint_policy;
 pub mod load;
 pub mod policy;
 pub mod resource;
+pub mod roots;
 pub mod service;
 pub mod spiffe;
 pub mod suggest;
 pub mod tree;
+pub mod trust;
 pub mod workload;
 
 pub use decode::Chosen;
@@ -31,4 +33,5 @@ pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, p
 pub use policy::{Naming, Policy};
 pub use service::{Address, Service, Target};
 pub use spiffe::{SpiffeId, TrustDomain};
+pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::decode::{Faults, Field, allowed};
-use super::{Gateway, Place, Policy, Resources, Service, WorkloadIdentity};
+use super::{Gateway, Place, Policy, Resources, Service, TrustBundle, WorkloadIdentity};
 
 /// `metadata`, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,6 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
         let message = format!("{version_text:?} has no {kind_text}");
         return faults.error(version.at(), &version.path, message, format!("{kind_text} is in {want}"));
     }
-    if kind_text == "TrustBundle" {
-        let message = "TrustBundle is not supported in this build";
-        return faults.error(kind.at(), &kind.path, message, "peers of this node's own trust domain only");
-    }
     let meta = fields.required("metadata", faults).and_then(|meta| decode_meta(&meta, faults));
     let spec = fields.required("spec", faults);
     fields.tolerate(&["status"]);
@@ -63,6 +59,7 @@ pub fn decode(document: &Field<'_>, into: &mut Resources, faults: &mut Faults<'_
             into.take_gateway(Gateway::decode(meta, &spec, faults), faults);
         }
         "Policy" => into.policies.extend(Policy::decode(meta, &spec, faults)),
+        "TrustBundle" => into.bundles.extend(TrustBundle::decode(meta, &spec, faults)),
         "Service" => into.services.extend(Service::decode(meta, &spec, faults)),
         _ => into.identities.extend(WorkloadIdentity::decode(meta, &spec, faults)),
     }

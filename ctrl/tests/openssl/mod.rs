@@ -78,28 +78,40 @@ impl Authority {
     }
 
     pub fn svid_for_days(&self, days: u32) -> Leaf {
-        self.signed("root", "leaf", P256, &format!("{SVID}{ID}"), &days.to_string())
+        self.signed("root", ("leaf", "/O=leaf"), P256, &format!("{SVID}{ID}"), &days.to_string())
     }
 
     /// A certificate with these extensions.
     pub fn leaf(&self, key: &[&str], extensions: &str) -> Leaf {
-        self.signed("root", "leaf", key, extensions, "1")
+        self.leaf_of("/O=leaf", key, extensions)
+    }
+
+    /// A certificate of this subject with these extensions.
+    pub fn leaf_of(&self, subject: &str, key: &[&str], extensions: &str) -> Leaf {
+        self.signed("root", ("leaf", subject), key, extensions, "1")
     }
 
     /// The SVID of [`ID`] below an intermediate, which stands behind it.
     pub fn svid_by_intermediate(&self) -> Leaf {
         let ca = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign";
-        let between = self.signed("root", "between", P256, ca, "1");
-        let leaf = self.signed("between", "leaf", P256, &format!("{SVID}{ID}"), "1");
+        let between = self.signed("root", ("between", "/O=between"), P256, ca, "1");
+        let leaf = self.signed("between", ("leaf", "/O=leaf"), P256, &format!("{SVID}{ID}"), "1");
         Leaf { certificate: leaf.certificate + &between.certificate, ..leaf }
     }
 
-    fn signed(&self, issuer: &str, name: &str, options: &[&str], extensions: &str, days: &str) -> Leaf {
+    fn signed(
+        &self,
+        issuer: &str,
+        (name, subject): (&str, &str),
+        options: &[&str],
+        extensions: &str,
+        days: &str,
+    ) -> Leaf {
         let [key, request, certificate, text] =
             ["key", "csr", "crt", "ext"].map(|end| self.file(&format!("{name}.{end}")));
         std::fs::write(&text, extensions).unwrap();
         openssl(&[&["genpkey", "-out", &key], options].concat());
-        openssl(&["req", "-new", "-key", &key, "-out", &request, "-subj", &format!("/O={name}")]);
+        openssl(&["req", "-new", "-key", &key, "-out", &request, "-subj", subject]);
         let (ca, ca_key) = (self.file(&format!("{issuer}.crt")), self.file(&format!("{issuer}.key")));
         openssl(&[
             "x509",

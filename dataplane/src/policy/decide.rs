@@ -1,4 +1,5 @@
-//! Whether an authenticated peer may: explicit denies first, then the lists of both ends (D11).
+//! Whether an authenticated peer may: not if an end is revoked or a rule denies it, then by the lists of
+//! both ends (D11).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use ::snapshot::RefuseReason::{self, *};
 use ::snapshot::RuleDirection::{Inbound, Outbound};
 use ::snapshot::{Action, Enforcement, RuleId, Side, SourceAddress, TlsMode};
 
-use super::AllowList;
 use super::miss::why_not;
 use super::route::{Route, Svids};
 use super::rules::{Ends, Trial};
+use super::{AllowList, revoked};
 use crate::planted::{self, Bug};
 use crate::snapshot::Compiled;
 use crate::tls::{Peer, Refusal};
@@ -33,7 +34,7 @@ impl Verdict {
 /// Decides about `route`, which `compiled` gave, for `peer`: who calls (inbound) or who was called
 /// (egress), None if it is plain or anonymous.
 pub fn decide(compiled: &Compiled, route: &Route, peer: Option<&Peer>) -> Verdict {
-    Judge { compiled, trial: Trial::Enforced }.decide(route, peer.map(|peer| &*peer.spiffe_id))
+    Judge { compiled, trial: Trial::Enforced }.decide(route, peer)
 }
 
 /// Decides by the rules that count in `trial`.
@@ -43,10 +44,15 @@ pub(super) struct Judge<'c> {
 }
 
 impl Judge<'_> {
-    pub fn decide(&self, route: &Route, id: Option<&str>) -> Verdict {
+    pub fn decide(&self, route: &Route, peer: Option<&Peer>) -> Verdict {
         if planted::is(Bug::VerdictSkipped) {
             return Verdict::Allow(None);
         }
+        // Before every rule, whatever is on trial: no allow lets in who is revoked.
+        if let Some(rule) = revoked(self.compiled, route, peer) {
+            return Verdict::Refuse(PeerRevoked, Some(rule));
+        }
+        let id = peer.map(|peer| &*peer.spiffe_id);
         if let Some(rule) = self.denies(route, id) {
             return Verdict::Refuse(DeniedByRule, Some(rule));
         }
@@ -215,16 +221,15 @@ impl Standing {
         {
             return Err(Refusal::new(PolicyChanged, "the destination is another workload now"));
         }
-        if let Some(peer) = peer.filter(|peer| !trusted(newer, peer)) {
-            let detail = format!("there is no bundle for the trust domain of {} any more", peer.spiffe_id);
+        if let Some(detail) = peer.and_then(|peer| distrust(newer, peer)) {
             return Err(Refusal::new(PolicyChanged, detail));
         }
         match decide(newer, &route, peer) {
             Verdict::Allow(rule) => Ok((route, rule)),
             Verdict::Refuse(reason, rule) => {
-                let id = peer.map(|peer| &*peer.spiffe_id);
-                let detail = why_not(newer, &route, (reason, rule), id);
-                Err(Refusal { reason: PolicyChanged, rule, detail: Some(detail.unwrap_or_else(|| reason.to_string())) })
+                let why = why_not(newer, &route, (reason, rule), peer.map(|peer| &*peer.spiffe_id));
+                let detail = why.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"));
+                Err(Refusal { reason: PolicyChanged, rule, detail: Some(detail) })
             }
         }
     }
@@ -258,6 +263,18 @@ fn carried_alike(route: &Route, wire: &Wire) -> bool {
     }
 }
 
-fn trusted(compiled: &Compiled, peer: &Peer) -> bool {
-    crate::tls::SpiffeId::parse(&peer.spiffe_id).is_some_and(|id| compiled.roots(id.trust_domain).is_some())
+/// Why a peer that was verified once would not be now. None: its root still stands.
+fn distrust(compiled: &Compiled, peer: &Peer) -> Option<String> {
+    let domain = crate::tls::SpiffeId::parse(&peer.spiffe_id).map_or("", |id| id.trust_domain);
+    let Some(roots) = compiled.roots(domain) else {
+        return Some(format!(
+            "{PeerTrustDomainUnknown}: there is no bundle for the trust domain of {} any more",
+            peer.spiffe_id
+        ));
+    };
+    let trusted = roots.trusts(&peer.root) || planted::is(Bug::DroppedRootTrusted);
+    (!trusted).then(|| {
+        let root = peer.root.name();
+        format!("{PeerUntrusted}: {} chains to root {root}, which trust domain {domain} has no more", peer.spiffe_id)
+    })
 }

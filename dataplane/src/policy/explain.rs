@@ -11,7 +11,7 @@ use ::snapshot::{
 use super::rules::Ends;
 use super::{Route, Verdict, decide, miss, why_not};
 use crate::snapshot::Compiled;
-use crate::tls::{Peer, SpiffeId};
+use crate::tls::{Peer, Root, SpiffeId};
 
 /// How many entries of a list are shown.
 pub(super) const SHOWN: usize = 8;
@@ -237,7 +237,7 @@ impl<'a> Story<'a> {
             },
             (None, TlsMode::Mutual) => {
                 self.say("The caller's certificate decides, not its address.".into());
-                self.tell_admitted(workload, ends);
+                self.tell_admitted(route, workload, ends);
             }
         }
     }
@@ -267,5 +267,5 @@ impl super::Why {
 }
 
 pub(super) fn hypothetical(id: &str) -> Peer {
-    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX }
+    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX, root: Root::of_nobody() }
 }

@@ -20,6 +20,10 @@ pub fn why_not(
     (reason, rule): (RefuseReason, Option<RuleId>),
     id: Option<&str>,
 ) -> Option<String> {
+    if reason == PeerRevoked {
+        let source = compiled.rule(rule?);
+        return Some(format!("{} in {} revokes it", source.name, source.place));
+    }
     if reason == DeniedByRule {
         return compiled.policy_rule(rule?).map(|rule| format!("the rule is: {rule}"));
     }

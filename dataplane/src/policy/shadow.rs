@@ -47,13 +47,13 @@ pub fn shadow(compiled: &Compiled, route: &Route, peer: Option<&Peer>, verdict: 
     if !parties(route).any(|(workload, _, direction)| in_shadow(compiled, workload, direction)) {
         return None;
     }
-    let id = peer.map(|peer| &*peer.spiffe_id);
-    let then = Judge { compiled, trial: Trial::WithShadow }.decide(route, id);
+    let then = Judge { compiled, trial: Trial::WithShadow }.decide(route, peer);
     match (verdict, then) {
-        // What is enforced denies nothing here, so it is one in shadow that would.
+        // What is enforced denies nothing here, and nobody is revoked, so it is one in shadow that would.
         (Verdict::Allow(_), Verdict::Refuse(_, rule)) => Some(Shadow { would: Would::Refuse, rule: rule? }),
         (Verdict::Refuse(reason, _), Verdict::Allow(_)) => {
-            admitting(compiled, route, reason, id).map(|rule| Shadow { would: Would::Admit, rule })
+            admitting(compiled, route, reason, peer.map(|peer| &*peer.spiffe_id))
+                .map(|rule| Shadow { would: Would::Admit, rule })
         }
         (Verdict::Allow(_), Verdict::Allow(_)) | (Verdict::Refuse(..), Verdict::Refuse(..)) => None,
     }

@@ -8,7 +8,7 @@ use ::snapshot::{Action, Direction, Enforcement, IdPattern, PolicyRule, RefuseRe
 use super::explain::{SHOWN, Story, hypothetical};
 use super::miss::LOOKED_AT;
 use super::rules::{Ends, Seen};
-use super::{AllowList, Route, Verdict, decide, miss, shadow};
+use super::{AllowList, Route, Verdict, decide, miss, revoked, shadow, why_not};
 use crate::tls::Peer;
 
 /// Most rules that one explanation names.
@@ -35,12 +35,15 @@ impl<'a> Story<'a> {
     }
 
     /// Whose certificates would be admitted from there.
-    pub fn tell_admitted(&mut self, workload: usize, ends: Ends) {
+    pub fn tell_admitted(&mut self, route: &Route, workload: usize, ends: Ends) {
         let callee = &self.compiled.workloads[workload];
         let seen = ends.seen(RuleDirection::Inbound, None);
         let allows = self.allows_there(workload, &seen);
         let none = AllowList::default();
         let list = callee.inbound.as_ref().unwrap_or(&none);
+        if self.tell_revoked(route, &[list], &allows) {
+            return;
+        }
         if !list.is_empty() || !allows.is_empty() {
             let by = if list.is_empty() { allows[0].0 } else { callee.inbound_rule };
             let admitted = with_allows(list, &allows);
@@ -70,6 +73,11 @@ impl<'a> Story<'a> {
         self.tell_source(source);
         let seen = ends.seen(RuleDirection::Outbound, None);
         let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
+        // Allows add to the workload's list, where there is one.
+        let allows = if caller.outbound.is_some() { self.allows_there(workload, &seen) } else { vec![] };
+        if self.tell_revoked(route, &lists, &allows) {
+            return;
+        }
         if lists.is_empty() {
             self.say("No list restricts the server's SPIFFE ID.".into());
             self.tell_denied(workload, &seen);
@@ -77,19 +85,12 @@ impl<'a> Story<'a> {
         }
         // Both lists mostly say the same.
         let mut shown: Vec<_> = entry.allowed.iter().map(|list| list.shown(SHOWN)).collect();
-        // Allows add to the workload's list, where there is one.
-        let allows = if caller.outbound.is_some() { self.allows_there(workload, &seen) } else { vec![] };
         shown.extend(caller.outbound.iter().map(|list| with_allows(list, &allows)));
         shown.dedup();
         self.say(format!("The server must be one of: {}.", shown.join("; and one of: ")));
         let decided = |id: &str| decide(self.compiled, route, Some(&hypothetical(id)));
-        let peers = || allows.iter().flat_map(|(_, rule)| &rule.peers);
-        let exact = peers().filter_map(|peer| match peer {
-            IdPattern::Exact(id) => Some(id.as_str()),
-            IdPattern::Under(_) => None,
-        });
-        let mut named = lists.iter().flat_map(|list| list.exact()).chain(exact);
-        let patterned = peers().any(|peer| matches!(peer, IdPattern::Under(_)));
+        let mut named = lists.iter().flat_map(|list| list.exact()).chain(exact(&allows));
+        let patterned = has_patterns(&allows);
         let open = entry.allowed.as_ref().is_none_or(AllowList::has_patterns)
             && caller.outbound.as_ref().is_none_or(|list| list.has_patterns() || patterned);
         if open || named.any(|id| matches!(decided(id), Verdict::Allow(_))) {
@@ -100,6 +101,21 @@ impl<'a> Story<'a> {
         self.refuse(RefuseReason::NotAllowedOutbound, Some(entry.id), Some(detail));
     }
 
+    /// Refuses what is refused whoever is at the other end: the workload itself is revoked, or everybody
+    /// whom `lists` and `allows` name is, and they name nobody by a path.
+    fn tell_revoked(&mut self, route: &Route, lists: &[&AllowList], allows: &[(RuleId, &PolicyRule)]) -> bool {
+        let by = |peer: Option<&Peer>| revoked(self.compiled, route, peer);
+        let named = lists.iter().flat_map(|list| list.exact()).chain(exact(allows));
+        let named: Vec<_> = named.map(|id| by(Some(&hypothetical(id)))).collect();
+        // Where as many allows are known as are looked at, there may be more.
+        let open = has_patterns(allows) || allows.len() == MOST_RULES || lists.iter().any(|list| list.has_patterns());
+        let everybody = named.iter().copied().collect::<Option<Vec<_>>>().filter(|all| !open && !all.is_empty());
+        let Some(rule) = by(None).or_else(|| everybody?.into_iter().min()) else { return false };
+        let detail = why_not(self.compiled, route, (RefuseReason::PeerRevoked, Some(rule)), None);
+        self.refuse(RefuseReason::PeerRevoked, Some(rule), detail);
+        true
+    }
+
     /// Whom its denies would refuse all the same.
     fn tell_denied(&mut self, workload: usize, seen: &Seen<'_>) {
         let address = *seen;
@@ -108,12 +124,30 @@ impl<'a> Story<'a> {
     }
 
     /// The allows whose other conditions hold.
-    fn allows_there(&self, workload: usize, seen: &Seen<'_>) -> Vec<(RuleId, &'a PolicyRule)> {
+    fn allows_there(&self, workload: usize, seen: &Seen<'_>) -> Allows<'a> {
         let enforced = |rule: &PolicyRule| (rule.action, rule.enforcement) == (Action::Allow, Enforcement::Enforce);
         let rules = self.compiled.rules_of(workload, seen.direction).take(LOOKED_AT);
         let there = |rule: &PolicyRule| miss::holds_address(rule, seen) && miss::holds_port(rule, seen);
         rules.filter(|(_, rule)| enforced(rule) && there(rule)).take(MOST_RULES).collect()
     }
+}
+
+/// The first few that hold.
+type Allows<'a> = Vec<(RuleId, &'a PolicyRule)>;
+
+fn peers<'a>(allows: &[(RuleId, &'a PolicyRule)]) -> impl Iterator<Item = &'a IdPattern> {
+    allows.iter().flat_map(|(_, rule)| &rule.peers)
+}
+
+fn exact<'a>(allows: &[(RuleId, &'a PolicyRule)]) -> impl Iterator<Item = &'a str> {
+    peers(allows).filter_map(|peer| match peer {
+        IdPattern::Exact(id) => Some(id.as_str()),
+        IdPattern::Under(_) => None,
+    })
+}
+
+fn has_patterns(allows: &[(RuleId, &PolicyRule)]) -> bool {
+    peers(allows).any(|peer| matches!(peer, IdPattern::Under(_)))
 }
 
 /// The entries of a list and the peers of allows, the first few of each.

@@ -13,7 +13,7 @@ use ::snapshot::{
 };
 
 use super::addresses::{AddressTable, Map};
-use crate::policy::{AllowList, Rules};
+use crate::policy::{AllowList, Revoked, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
 /// Private keys by id, as they came over ctrl's socket. A key is wiped when it is dropped.
@@ -84,6 +84,8 @@ pub struct Compiled {
     /// By their first rule.
     pub policies: Vec<Arc<Rules>>,
     pub unmatched_egress: Unmatched,
+    /// Asked before any list. Apart from the roots, which outlast a change of it.
+    pub revoked: Revoked,
     /// By interface: which workload sends from an address.
     sources: Map<String, AddressTable>,
     /// Which workload of this node an address belongs to.
@@ -131,6 +133,7 @@ impl Compiled {
             rules: snapshot.rules.clone(),
             policies: in_order(policies),
             unmatched_egress: snapshot.unmatched_egress,
+            revoked: Revoked::new(&snapshot.revoked),
             roots,
             provider: provider.clone(),
         })

@@ -8,4 +8,5 @@ pub mod agent;
 pub mod compiled;
 pub mod receive;
 
+pub use addresses::Map;
 pub use compiled::{Compiled, EndpointId, Error, Keys};

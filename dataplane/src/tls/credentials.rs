@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::certificate::Certificate;
 use super::identity;
+use super::root::Root;
 use super::verified::Verified;
 use crate::snapshot::addresses::Map;
 
@@ -86,6 +87,8 @@ pub struct Roots {
     /// Indices of roots by subject (the content of its Name).
     by_subject: Map<Vec<u8>, Vec<usize>>,
     key_ids: Vec<Option<Vec<u8>>>,
+    /// By index.
+    known: Vec<Arc<Root>>,
     pub(super) verified: Verified,
 }
 
@@ -94,15 +97,16 @@ impl Roots {
     /// is taken, and refuses whatever leads to it: the others of its bundle still stand.
     pub fn parse(bundle: &Bundle) -> Result<Self, (usize, String)> {
         let mut by_subject: Map<Vec<u8>, Vec<usize>> = Map::default();
-        let mut key_ids = Vec::with_capacity(bundle.roots.len());
+        let (mut key_ids, mut known) = (Vec::new(), Vec::new());
         for (index, der) in bundle.roots.iter().enumerate() {
             let certificate = CertificateDer::from(der.as_slice());
             let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|e| (index, e.to_string()))?;
             by_subject.entry(anchor.subject.to_vec()).or_default().push(index);
             key_ids.push(Certificate::read(der).ok().and_then(|root| root.key_id().map(<[u8]>::to_vec)));
+            known.push(Root::of(&anchor, der));
         }
         let trust_domain = bundle.trust_domain.as_str().into();
-        Ok(Self { trust_domain, by_subject, key_ids, bundle: bundle.clone(), verified: Verified::new() })
+        Ok(Self { trust_domain, bundle: bundle.clone(), by_subject, key_ids, known, verified: Verified::new() })
     }
 
     pub fn trust_domain(&self) -> &Arc<str> {
@@ -123,6 +127,21 @@ impl Roots {
 
     pub(super) fn der(&self, index: usize) -> &[u8] {
         &self.bundle.roots[index]
+    }
+
+    pub(super) fn root(&self, index: usize) -> &Arc<Root> {
+        &self.known[index]
+    }
+
+    /// The first of them.
+    #[cfg(test)]
+    pub fn any(&self) -> Arc<Root> {
+        self.known[0].clone()
+    }
+
+    /// Whether what chains to `root` is trusted, whichever certificate of the root is here.
+    pub fn trusts(&self, root: &Root) -> bool {
+        self.known.iter().any(|own| own.is(root))
     }
 
     pub fn is_of(&self, bundle: &Bundle) -> bool {

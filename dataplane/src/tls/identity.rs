@@ -88,10 +88,11 @@ fn the_uri<'a>(leaf: &Certificate<'a>) -> Result<&'a str, Fault> {
     std::str::from_utf8(first).map_err(|_| none("its URI SAN is not text"))
 }
 
-/// As OpenSSL prints it, in lower case: no sign byte.
+/// As OpenSSL prints it, in lower case: no sign byte, and no other zeros before it, which would hide a
+/// revoked serial.
 fn hex_serial(raw: &[u8]) -> String {
-    let digits = raw.strip_prefix(&[0]).filter(|rest| !rest.is_empty()).unwrap_or(raw);
-    digits.iter().map(|b| format!("{b:02x}")).collect()
+    let first = raw.iter().position(|byte| *byte != 0).unwrap_or(raw.len().saturating_sub(1));
+    raw[first..].iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A stranger's text, fit for a log: escaped, and not long.

@@ -250,6 +250,7 @@ impl TlsLeg {
             local_serial: self.local_serial.as_deref().map(str::to_owned),
             peer_serial: self.peer().map(|peer| peer.serial.to_string()),
             peer_not_after: self.peer().map(|peer| peer.not_after),
+            peer_root: self.peer().map(|peer| peer.root.id()),
         }
     }
 }

@@ -19,6 +19,7 @@ mod leg;
 mod names;
 mod path;
 pub mod provider;
+mod root;
 mod rules;
 mod verified;
 mod verify;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub use credentials::{Credentials, ImportError, Roots};
 pub use identity::SpiffeId;
 pub use leg::TlsLeg;
+pub use root::Root;
 pub use rustls::crypto::CryptoProvider;
 
 use ::snapshot::{CloseReason, RefuseReason, RuleId};
@@ -43,6 +45,8 @@ pub struct Peer {
     pub serial: Arc<str>,
     /// Seconds since the epoch.
     pub not_after: u64,
+    /// What its chain led to: who is no longer trusted when this is not.
+    pub root: Arc<Root>,
 }
 
 /// Why we refused, with what an operator needs to see: never sent to the peer.

@@ -55,9 +55,16 @@ pub(super) struct Question<'q> {
 /// The seconds, both included, in which every certificate of a path is valid.
 pub(super) type Window = (i64, i64);
 
+/// What was found to be right.
+pub(super) struct Path {
+    pub valid: Window,
+    /// Where it ends; indexes the roots that were asked.
+    pub root: usize,
+}
+
 impl Question<'_> {
     /// `leaf` has passed [`rules::leaf`]; `above` is what was presented with it.
-    pub fn answer(&self, leaf: Certificate<'_>, above: &[CertificateDer<'_>]) -> Result<Window, Refusal> {
+    pub fn answer(&self, leaf: Certificate<'_>, above: &[CertificateDer<'_>]) -> Result<Path, Refusal> {
         let mut certificates = vec![leaf];
         let mut refusal = Best::default();
         for (index, der) in above.iter().enumerate() {
@@ -144,12 +151,12 @@ struct Search<'s, 'c> {
 
 impl Search<'_, '_> {
     /// Goes on from the last of `path`, which are indices of certificates, the leaf's first.
-    fn climb(&mut self, path: &mut Vec<usize>) -> Option<Window> {
+    fn climb(&mut self, path: &mut Vec<usize>) -> Option<Path> {
         let top = path[path.len() - 1];
         self.at_a_root(path, top).or_else(|| self.by_an_issuer(path, top))
     }
 
-    fn at_a_root(&mut self, path: &[usize], top: usize) -> Option<Window> {
+    fn at_a_root(&mut self, path: &[usize], top: usize) -> Option<Path> {
         let (roots, child) = (self.question.roots, &self.certificates[top]);
         for index in roots.named(child.issuer, child.issuer_key_id()) {
             self.look()?;
@@ -163,7 +170,7 @@ impl Search<'_, '_> {
             };
             if self.signed(path, top, &root, By::Root(index)) {
                 match self.judge(path, &root) {
-                    Ok(window) => return Some(window),
+                    Ok(valid) => return Some(Path { valid, root: index }),
                     Err(refusal) => self.refusal.note(Rank::Judged, || refusal),
                 }
             }
@@ -171,7 +178,7 @@ impl Search<'_, '_> {
         None
     }
 
-    fn by_an_issuer(&mut self, path: &mut Vec<usize>, top: usize) -> Option<Window> {
+    fn by_an_issuer(&mut self, path: &mut Vec<usize>, top: usize) -> Option<Path> {
         let (certificates, mut named) = (self.certificates, self.question.roots.has(self.certificates[top].issuer));
         for (index, issuer) in certificates.iter().enumerate().skip(1) {
             // RFC 4158 §5.2: a name and key once in a path.

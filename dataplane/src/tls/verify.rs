@@ -103,9 +103,10 @@ impl Verifier {
             role,
             now: now.as_secs().try_into().unwrap_or(i64::MAX),
         };
-        let valid = question.answer(certificate, intermediates).map_err(|refusal| refusal.about(&claim.id))?;
-        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after };
-        roots.verified.keep(chain, &peer, valid);
+        let path = question.answer(certificate, intermediates).map_err(|refusal| refusal.about(&claim.id))?;
+        let root = roots.root(path.root).clone();
+        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after, root };
+        roots.verified.keep(chain, &peer, path.valid);
         Ok(peer)
     }
 
@@ -126,6 +127,7 @@ fn as_alert(reason: RefuseReason) -> CertificateError {
     match reason {
         PeerTrustDomainUnknown | PeerUntrusted => CertificateError::UnknownIssuer,
         PeerExpired => CertificateError::Expired,
+        PeerRevoked => CertificateError::Revoked,
         PeerNoSpiffeId | PeerBadCertificate => CertificateError::BadEncoding,
         // The rest is policy: access_denied.
         _ => CertificateError::ApplicationVerificationFailure,

@@ -25,6 +25,7 @@ pub mod scenario;
 pub mod setup;
 pub mod topology;
 pub mod trace;
+pub mod trust;
 pub mod wire;
 pub mod world;
 

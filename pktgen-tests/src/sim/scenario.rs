@@ -10,6 +10,7 @@ use super::chance::Chance;
 use super::faults::Fault;
 use super::setup::{Setup, Shown};
 use super::topology::{self, GREETING_PORT, PORT, SIMPLE_PORT, TLS_PORT, address};
+use super::trust;
 use super::world::{Broken, World};
 
 /// What a run came to.
@@ -96,7 +97,7 @@ fn draw_setup(seed: u64, chance: &mut Chance) -> Setup {
 enum Change {
     /// A newer version that says the same.
     Nothing,
-    /// node-b takes `batch` off the list of `backend`, or denies it.
+    /// node-b takes `batch` off the list of `backend`, denies it, or revokes it.
     RefuseBatch,
     /// Every workload of a node has a new SVID.
     Rotate(usize),
@@ -271,10 +272,11 @@ impl Drawn {
             world.calls[id.0].expect = Expect::Cut;
         }
         let batch = IdPattern::Exact(topology::id("batch"));
-        let by_deny = self.chance.one_in(2);
-        world.push(1, &[], |snapshot| match by_deny {
-            true => topology::deny(snapshot, batch),
-            false => {
+        let how = self.chance.below(3);
+        world.push(1, &[], |snapshot| match how {
+            0 => topology::deny(snapshot, batch),
+            1 => trust::revoke_id(snapshot, batch),
+            _ => {
                 for workload in &mut snapshot.workloads {
                     workload.inbound.iter_mut().for_each(|list| list.retain(|entry| *entry != batch));
                 }

@@ -192,6 +192,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         services: services(),
         bundles: vec![authority.bundle()],
         policies: Vec::new(),
+        revoked: Vec::new(),
         rules: Vec::new(),
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,

@@ -186,7 +186,16 @@ impl World {
     /// The same, by a client that speaks TLS itself.
     pub fn call_tls(&mut self, at: i64, call: Call, shown: Shown) -> CallId {
         let identity = self.issue(shown);
-        let config = peer::client(&self.provider, self.authority.root(), identity.as_ref(), shown == Shown::OldTls);
+        self.call_with(at, call, identity.as_ref(), shown == Shown::OldTls)
+    }
+
+    /// The same, by a client that shows this certificate.
+    pub fn call_as(&mut self, at: i64, call: Call, identity: &Identity) -> CallId {
+        self.call_with(at, call, Some(identity), false)
+    }
+
+    fn call_with(&mut self, at: i64, call: Call, identity: Option<&Identity>, old: bool) -> CallId {
+        let config = peer::client(&self.provider, self.authority.root(), identity, old);
         let id = self.call(at, call);
         self.tls.push((id, Rc::new((config, "service.default.svc".into()))));
         id

@@ -1,7 +1,6 @@
 //! Whether the files of an identity are right together, before any of them is taken.
 //!
-//! The rules for the leaf are those that peers, and the dataplane when it imports, hold it to; one
-//! file that broke them would otherwise have the whole snapshot refused.
+//! The rules for the leaf are in [`leaf`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +9,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use snapshot::{KeyId, Svid};
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::fault::Fault;
 use super::layout::Paths;
 use super::pem::{Blocks, blocks};
-use super::{Expected, key, read};
-use crate::config::SpiffeId;
+use super::{Expected, key, leaf, read};
 use crate::source::{IssuedSvid, roots};
 
 /// An SVID with its key and the roots that it came with; all of it right when it was read.
@@ -44,8 +42,9 @@ pub fn check(paths: &Paths, expected: &Expected, now: u64) -> Result<Identity, F
     let files = Files::read(paths)?;
     let (chain, found_roots) = files.certificates(paths)?;
     let leaf = parse(&chain[0], &paths.certificate, 1)?;
-    check_leaf(&leaf, expected, &paths.certificate)?;
+    leaf::check(&leaf, expected, &paths.certificate)?;
     let key = files.key(paths)?;
+    leaf::check_key(&leaf, key.algorithm, &paths.certificate)?;
     let own = leaf.public_key().subject_public_key.data.as_ref();
     if key.public != own {
         return Err(Fault::KeyMismatch {
@@ -158,57 +157,6 @@ fn parse<'a>(der: &'a [u8], path: &Path, nth: usize) -> Result<X509Certificate<'
         true => Ok(parsed),
         false => Err(fault("has bytes behind it".into())),
     }
-}
-
-/// X509-SVID §4 and the one SPIFFE ID.
-fn check_leaf(leaf: &X509Certificate<'_>, expected: &Expected, path: &Path) -> Result<(), Fault> {
-    let certificate = |reason: &str| Fault::Certificate { path: path.to_owned(), nth: 1, reason: reason.to_owned() };
-    let wrong = |field, found, want| Fault::NotASvid { path: path.to_owned(), field, found, want };
-    match leaf.basic_constraints() {
-        Ok(Some(basic)) if basic.value.ca => {
-            return Err(wrong("basicConstraints of the first certificate", "CA:TRUE", "the leaf first, and no CA"));
-        }
-        Ok(_) => {}
-        Err(_) => return Err(certificate("its basicConstraints do not parse")),
-    }
-    let id = the_id(leaf, path)?;
-    if id != [expected.id.as_str()] || SpiffeId::parse(id[0].as_str()).is_err() {
-        let found = match id.as_slice() {
-            [] => "none".into(),
-            some => some.iter().map(|uri| uri.escape_debug().to_string()).collect::<Vec<_>>().join(" and "),
-        };
-        let (want, workload) = (expected.id.clone(), expected.workload.clone());
-        return Err(Fault::OtherId { path: path.to_owned(), found, want, workload });
-    }
-    match leaf.key_usage() {
-        Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => {
-            return Err(wrong("keyUsage", "keyCertSign or cRLSign", "digitalSignature without them"));
-        }
-        Ok(Some(usage)) if usage.value.digital_signature() => {}
-        Ok(_) => return Err(wrong("keyUsage", "no digitalSignature", "digitalSignature")),
-        Err(_) => return Err(certificate("its keyUsage does not parse")),
-    }
-    let broken = |extension: &ParsedExtension<'_>| matches!(extension, ParsedExtension::ParseError { .. });
-    match leaf.extensions().iter().any(|extension| broken(extension.parsed_extension())) {
-        true => Err(certificate("one of its extensions does not parse")),
-        false => Ok(()),
-    }
-}
-
-/// Every URI SAN as it stands; one that is no text counts too.
-fn the_id(leaf: &X509Certificate<'_>, path: &Path) -> Result<Vec<String>, Fault> {
-    let reason = "its subjectAltName does not parse".to_owned();
-    let names = leaf
-        .subject_alternative_name()
-        .map_err(|_| Fault::Certificate { path: path.to_owned(), nth: 1, reason })?
-        .map(|extension| &extension.value.general_names);
-    let uri = |name: &GeneralName<'_>| match name {
-        GeneralName::URI(uri) => Some((*uri).to_owned()),
-        // Six is uniformResourceIdentifier (RFC 5280 §4.2.1.6).
-        GeneralName::Invalid(tag, _) if tag.0 == 6 => Some("(not text)".to_owned()),
-        _ => None,
-    };
-    Ok(names.into_iter().flatten().filter_map(uri).collect())
 }
 
 /// The time in which every certificate of the chain is valid, which has to be now.

@@ -6,6 +6,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair,
     EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
 };
+use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use snapshot::channel::PrivateKey;
 
 use super::pem::Form;
@@ -15,8 +16,16 @@ pub const KINDS: &str = "ECDSA on P-256, P-384 or P-521, RSA of 2048 to 8192 bit
 
 pub struct Key {
     pub private: PrivateKey,
+    /// What its certificate says that it is.
+    pub algorithm: AlgorithmIdentifier,
     /// As it stands in the subjectPublicKey of its certificate.
     pub public: Vec<u8>,
+}
+
+impl Key {
+    fn of(pkcs8: &[u8], algorithm: AlgorithmIdentifier, public: &[u8]) -> Self {
+        Self { private: PrivateKey::new(pkcs8.to_vec()), algorithm, public: public.to_vec() }
+    }
 }
 
 /// None: it is none of these kinds, or not of the form that its block says.
@@ -31,21 +40,25 @@ pub fn import(form: Form, der: &[u8]) -> Option<Key> {
 }
 
 fn ecdsa(der: &[u8]) -> Option<Key> {
-    let pair = CURVES.iter().find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())?;
+    let on = |(curve, algorithm)| Some((EcdsaKeyPair::from_private_key_der(curve, der).ok()?, algorithm));
+    let (pair, algorithm) = CURVES.into_iter().find_map(on)?;
     let pkcs8 = pair.to_pkcs8v1().ok()?;
-    Some(Key { private: PrivateKey::new(pkcs8.as_ref().to_vec()), public: pair.public_key().as_ref().to_vec() })
+    Some(Key::of(pkcs8.as_ref(), algorithm, pair.public_key().as_ref()))
 }
 
 fn rsa(pair: &RsaKeyPair) -> Option<Key> {
     let pkcs8: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-    Some(Key { private: PrivateKey::new(pkcs8.as_ref().to_vec()), public: pair.public_key().as_ref().to_vec() })
+    Some(Key::of(pkcs8.as_ref(), alg_id::RSA_ENCRYPTION, pair.public_key().as_ref()))
 }
 
 fn ed25519(der: &[u8]) -> Option<Key> {
     let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
     let pkcs8 = pair.to_pkcs8v1().ok()?;
-    Some(Key { private: PrivateKey::new(pkcs8.as_ref().to_vec()), public: pair.public_key().as_ref().to_vec() })
+    Some(Key::of(pkcs8.as_ref(), alg_id::ED25519, pair.public_key().as_ref()))
 }
 
-const CURVES: [&EcdsaSigningAlgorithm; 3] =
-    [&ECDSA_P256_SHA256_ASN1_SIGNING, &ECDSA_P384_SHA384_ASN1_SIGNING, &ECDSA_P521_SHA512_ASN1_SIGNING];
+const CURVES: [(&EcdsaSigningAlgorithm, AlgorithmIdentifier); 3] = [
+    (&ECDSA_P256_SHA256_ASN1_SIGNING, alg_id::ECDSA_P256),
+    (&ECDSA_P384_SHA384_ASN1_SIGNING, alg_id::ECDSA_P384),
+    (&ECDSA_P521_SHA512_ASN1_SIGNING, alg_id::ECDSA_P521),
+];

@@ -14,6 +14,7 @@ mod fault;
 mod follow;
 mod key;
 mod layout;
+mod leaf;
 mod pem;
 mod read;
 mod watch;

@@ -33,9 +33,9 @@ use ::snapshot::Side;
 
 use super::Route;
 use crate::snapshot::Compiled;
-use crate::tls::Peer;
 use crate::tls::tests::certs::NOW;
 use crate::tls::tests::world::at;
+use crate::tls::{Peer, Root};
 
 pub const OUTSIDE: (Side, &str, &str) = (Side::Outside, "out0", "198.18.9.9:40000");
 pub const FROM_FRONTEND: (Side, &str, &str) = (Side::Inside, "in0", "198.18.1.2:40000");
@@ -48,5 +48,5 @@ pub fn route(compiled: &Compiled, (side, interface, client): Way, to: &str) -> R
 }
 
 pub fn peer(id: &str) -> Peer {
-    Peer { spiffe_id: id.into(), serial: "1".into(), not_after: NOW + 60 }
+    Peer { spiffe_id: id.into(), serial: "01".into(), not_after: NOW + 60, root: Root::of_nobody() }
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use ::snapshot::report::Caller;
 use ::snapshot::{
-    Action, Enforcement, Policy, PolicyRule, PortRange, Prefix, RefuseReason::*, RuleDirection, RuleId, RuleSource,
-    TlsMode, Unmatched,
+    Action, Enforcement, Policy, PolicyRule, PortRange, Prefix, RefuseReason::*, Revoked, RuleDirection, RuleId,
+    RuleSource, TlsMode, Unmatched,
 };
 
 use super::views::{PORTS, caught};
@@ -307,4 +307,62 @@ fn a_long_policy_decides_by_its_last_rule_as_by_its_first() {
         let verdict = decide(&compiled, &route, Some(&peer(FRONTEND)));
         assert_eq!(verdict == refused(n), n < 100_000, "{n}: {verdict:?}");
     }
+}
+
+fn revoke(world: &mut World, id: &str) {
+    world.snapshot.revoked =
+        vec![Revoked { trust_domain: "example.com".into(), ids: vec![(exact(id), RuleId(1))], serials: vec![] }];
+}
+
+#[test]
+fn who_is_revoked_is_refused_before_every_rule_and_no_allow_or_shadow_gets_past_it() {
+    let revoked = Verdict::Refuse(PeerRevoked, Some(RuleId(1)));
+    let in_shadow = |rule| PolicyRule { enforcement: Enforcement::Shadow, ..rule };
+    let allow = || of(API, rule(Action::Allow, RuleDirection::Inbound));
+    for (name, rules) in [
+        ("an allow", vec![allow()]),
+        ("an allow in shadow", vec![in_shadow(allow())]),
+        ("a deny", vec![of(API, deny_inbound())]),
+        ("a deny in shadow", vec![in_shadow(of(API, deny_inbound()))]),
+    ] {
+        let mut world = World::new();
+        with(&mut world, rules);
+        revoke(&mut world, API);
+        let compiled = world.compile();
+        assert_eq!(verdict(&compiled, OUTSIDE, DB_AT, Some(API)), revoked, "{name}");
+        let route = route(&compiled, OUTSIDE, DB_AT);
+        assert_eq!(shadow(&compiled, &route, Some(&peer(API)), revoked), None, "{name}");
+    }
+    for end in [FRONTEND, DATABASE] {
+        for (mode_in, mode_out) in [
+            (TlsMode::Mutual, TlsMode::Mutual),
+            (TlsMode::Simple, TlsMode::Simple),
+            // The caller is left to speak TLS by itself, and is still known.
+            (TlsMode::Permissive, TlsMode::Disable),
+        ] {
+            let mut world = World::new();
+            world.database().mode = mode_in;
+            world.frontend().egress[1].mode = Some(mode_out);
+            with(&mut world, vec![of(FRONTEND, rule(Action::Allow, RuleDirection::Inbound))]);
+            let before = verdict(&world.compile(), FROM_FRONTEND, DB_AT, None);
+            assert!(matches!(before, Verdict::Allow(_)), "{end} {mode_in:?} {mode_out:?}: {before:?}");
+            revoke(&mut world, end);
+            let after = verdict(&world.compile(), FROM_FRONTEND, DB_AT, None);
+            assert_eq!(after, revoked, "{end} {mode_in:?} {mode_out:?}");
+        }
+    }
+}
+
+#[test]
+fn an_explanation_counts_whom_allows_name_among_those_who_are_revoked() {
+    let caller = Caller::Address("198.18.9.9".parse().unwrap());
+    let told = |world: &World| explain(&world.compile(), &caller, at(DB_AT), NOW);
+    let mut world = World::new();
+    world.database().inbound = None;
+    with(&mut world, vec![of(API, rule(Action::Allow, RuleDirection::Inbound))]);
+    revoke(&mut world, FRONTEND);
+    assert!(told(&world).allowed, "somebody is left");
+    revoke(&mut world, API);
+    let told = told(&world);
+    assert_eq!((told.allowed, told.refused), (false, Some(PeerRevoked)), "{told:#?}");
 }

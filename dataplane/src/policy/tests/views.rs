@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Prefix, RefuseReason::*, Side, SourceAddress, TlsMode, Unmatched};
+use ::snapshot::{Direction, Prefix, RefuseReason::*, Revoked, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, route};
 use crate::io::PortId;
@@ -192,4 +192,35 @@ fn an_explanation_says_that_the_far_side_sees_another_address_where_it_does() {
         let told = explain(&world.compile(), &Caller::Id(FRONTEND.into()), at(API_AT), NOW);
         assert_eq!((told.allowed, told.steps.contains(&seen_as)), (true, want), "{source:?} {mode:?}: {told:#?}");
     }
+}
+
+#[test]
+fn an_explanation_names_the_entry_that_revokes_an_end() {
+    const CALLER: &str = "spiffe://partner.org/billing/x";
+    let revoked = |domain: &str, id: &str| Revoked {
+        trust_domain: domain.into(),
+        ids: vec![(exact(id), RuleId(1))],
+        serials: vec![],
+    };
+    let (by_id, by_address) = (Caller::Id(CALLER.into()), Caller::Address("198.18.9.9".parse().unwrap()));
+    for (name, list, caller, to) in [
+        ("the caller", revoked("partner.org", CALLER), by_id.clone(), DB_AT),
+        ("the callee", revoked("example.com", DATABASE), by_id.clone(), DB_AT),
+        ("the callee, of whoever calls", revoked("example.com", DATABASE), by_address.clone(), DB_AT),
+        ("the only server", revoked("example.com", API), Caller::Id(FRONTEND.into()), API_AT),
+        ("the own workload", revoked("example.com", FRONTEND), Caller::Id(FRONTEND.into()), API_AT),
+        ("an end of a local call", revoked("example.com", DATABASE), Caller::Id(FRONTEND.into()), DB_AT),
+    ] {
+        let mut world = World::new();
+        assert!(explain(&world.compile(), &caller, at(to), NOW).allowed, "{name}: before");
+        world.snapshot.revoked = vec![list];
+        let told = explain(&world.compile(), &caller, at(to), NOW);
+        assert_eq!((told.allowed, told.refused), (false, Some(PeerRevoked)), "{name}: {told:#?}");
+        assert_eq!(told.rule.as_deref(), Some("frontend outbound (p.yaml:1)"), "{name}");
+    }
+    // Whom a path admits is not all revoked with one of them.
+    let mut world = World::new();
+    world.snapshot.revoked = vec![revoked("example.com", FRONTEND)];
+    let told = explain(&world.compile(), &by_address, at(DB_AT), NOW);
+    assert!(told.allowed && told.only_with.is_some(), "{told:#?}");
 }

@@ -82,6 +82,11 @@ impl Ca {
         Signer { ca: self, intermediate: CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap() }
     }
 
+    /// Its root again, of the same name and key, for longer.
+    pub fn signed_anew(&self) -> Vec<u8> {
+        authority(&self.domain, NOW + 8_640_000).self_signed(self.issuer.key()).unwrap().der().to_vec()
+    }
+
     pub fn bundle(&self) -> Bundle {
         Bundle { trust_domain: self.domain.clone(), roots: vec![self.issuer.der().to_vec()] }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::snapshot::{RefuseReason, RefuseReason::*, TlsMode};
+use ::snapshot::{RefuseReason, RefuseReason::*, Revoked, RuleId, TlsMode};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::ClientCertVerifier;
@@ -14,7 +14,7 @@ use rustls_pki_types::{
 
 use super::certs::{Ca, Leaf, NOW, Says};
 use super::letter::forge::{Kind, Plan, USAGE};
-use super::world::{FRONTEND, World, inbound};
+use super::world::{FRONTEND, World, exact, inbound};
 use crate::snapshot::Compiled;
 use crate::tls::verified::Role;
 use crate::tls::verify::{Slot, Verifier};
@@ -185,4 +185,24 @@ fn a_known_caller_is_decided_about_anew() {
     judge.world.database().inbound = Some(vec![]);
     judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
     assert_eq!(judge.client(&leaf, NOW), (Some(NotAllowedInbound), 0));
+}
+
+#[test]
+fn a_known_caller_that_is_revoked_is_refused_and_the_others_stay_known() {
+    let mut judge = Judge::new();
+    let says = |serial| Says { serial, ..Says::id(FRONTEND) };
+    let [one, other] = [0x4f3a, 0x4f3b].map(|serial| judge.world.ca.leaf(&says(serial)));
+    assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((None, 1), (None, 1)));
+    let mut list =
+        Revoked { trust_domain: "example.com".into(), ids: vec![], serials: vec![("4f3a".into(), RuleId(0))] };
+    judge.world.snapshot.revoked = vec![list.clone()];
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((Some(PeerRevoked), 0), (None, 0)));
+    list.ids.push((exact(FRONTEND), RuleId(0)));
+    judge.world.snapshot.revoked = vec![list];
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((Some(PeerRevoked), 0), (Some(PeerRevoked), 0)));
+    judge.world.snapshot.revoked.clear();
+    judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+    assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((None, 0), (None, 0)));
 }

@@ -73,6 +73,7 @@ impl World {
             services: vec![service("apps/api", API_AT, Some("api.example.com")), service("apps/db", DB_AT, None)],
             bundles: vec![ca.bundle(), partner.bundle()],
             policies: vec![],
+            revoked: vec![],
             rules: names.iter().enumerate().map(source).collect(),
             unmatched_egress: Unmatched::Pass,
             assembled_at: super::certs::NOW,

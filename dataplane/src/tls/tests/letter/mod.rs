@@ -16,7 +16,7 @@ use ::snapshot::{RefuseReason, SourceAddress, TlsMode};
 use self::forge::{Draft, Kind, Plan};
 use super::certs::NOW;
 use super::stock::{self, ALL};
-use super::world::{API, API_AT, FRONTEND, World, at};
+use super::world::{API, API_AT, FRONTEND, World, at, ends, inbound};
 use crate::policy::Route;
 use crate::snapshot::EndpointId;
 use crate::tls::verified::Role;
@@ -41,13 +41,13 @@ fn handshake(plan: &Plan, role: Role) -> Result<(), (RefuseReason, String)> {
     let leaf = plan.leaf();
     let (mut leg, mut stock) = match role {
         Role::Client => {
-            let leg = TlsLeg::accept(&compiled, 1, 5432, TlsMode::Mutual, NOW).unwrap();
+            let leg = TlsLeg::accept(&compiled, &inbound(1, 5432, TlsMode::Mutual), NOW).unwrap();
             (leg, stock::client(Some(&leaf), ALL))
         }
         Role::Server => {
             let endpoint = EndpointId { service: 0, endpoint: 0 };
-            let (mode, source) = (TlsMode::Mutual, SourceAddress::Preserve);
-            let route = Route::Egress { workload: 0, endpoint, rule: 0, mode, source };
+            let (mode, source, ends) = (TlsMode::Mutual, SourceAddress::Preserve, ends(API_AT));
+            let route = Route::Egress { workload: 0, endpoint, rule: 0, mode, source, ends };
             let leg = TlsLeg::originate(&compiled, &route, at(API_AT), NOW).unwrap();
             (leg, stock::server(&leaf, true, ALL))
         }

@@ -1,0 +1,218 @@
+//! Trust by files, under living connections of real gateways: a SPIFFE ID is revoked, a partner's trust
+//! domain is believed by its own root, and that root rotates.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pktgen_tests::netns::gateway::{BACKEND, Gateway};
+use pktgen_tests::netns::pair::{Pair, Setup, policy};
+use pktgen_tests::netns::{Host, Namespace, Process, Service, run, wait_until};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair,
+    KeyUsagePurpose as Use, SanType, date_time_ymd,
+};
+use snapshot::{CloseReason, ConnectionReport, RefuseReason};
+
+const FRONTEND: &str = "spiffe://example.com/myapp/app/frontend";
+const BILLING: &str = "spiffe://partner.org/billing";
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const PARTNER: &str = "apiVersion: sluice.dev/v1alpha1
+kind: TrustBundle
+metadata: { name: partner }
+spec:
+  trustDomain: partner.org
+  roots:
+    - file: partner.pem
+";
+
+fn revoking(ids: &str) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: TrustBundle\nmetadata: {{ name: own }}\nspec:\n  \
+         trustDomain: example.com\n  revoked:\n    spiffeIDs:\n{ids}"
+    )
+}
+
+/// A root of the partner, as its own people run it.
+struct Root(CertifiedIssuer<'static, KeyPair>);
+
+impl Root {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "partner root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
+        params.subject_alt_names = vec![SanType::URI("spiffe://partner.org".try_into().unwrap())];
+        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2034, 1, 1));
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate of the partner's service, and the options by which curl shows it.
+    fn issue(&self, directory: &Path, name: &str) -> Shown {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "billing");
+        params.key_usages = vec![Use::DigitalSignature];
+        params.extended_key_usages = vec![Eku::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = vec![SanType::URI(BILLING.try_into().unwrap())];
+        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2034, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let shown =
+            Shown { certificate: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
+        std::fs::write(&shown.certificate, certificate.pem()).unwrap();
+        std::fs::write(&shown.key, key.serialize_pem()).unwrap();
+        shown
+    }
+}
+
+struct Shown {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// A call of the backend: plainly by the frontend, over TLS by whoever shows a certificate.
+fn curl(pair: &Pair, from: &Namespace, shown: Option<&Shown>, path: &str) -> std::process::Command {
+    let mut command = from.command("curl");
+    command.args(["-sS", "--max-time", "60", "--resolve"]).arg(format!("{BACKEND}:3000:{}", Host::Backend.v4()));
+    let scheme = match shown {
+        None => "http",
+        Some(shown) => {
+            command.arg("--cacert").arg(pair.authority.join("root.crt"));
+            command.arg("--cert").arg(&shown.certificate).arg("--key").arg(&shown.key);
+            "https"
+        }
+    };
+    command.arg(format!("{scheme}://{BACKEND}:3000{path}"));
+    command
+}
+
+fn served(pair: &Pair, from: &Namespace, shown: Option<&Shown>) -> bool {
+    run(curl(pair, from, shown, "/"), PATIENCE).unwrap().status.success()
+}
+
+/// A download that goes on for longer than the test takes.
+fn download(pair: &Pair, from: &Namespace, shown: Option<&Shown>, name: &str) -> Process {
+    let directory = pair.site.rig.directory();
+    let mut command = curl(pair, from, shown, "/bytes?count=4000000&seconds=55");
+    command.arg("-o").arg(directory.join(name));
+    Process::start(command, &directory.join(format!("{name}.log"))).unwrap()
+}
+
+/// Waits until a connection of `peer` is there that bytes have come over.
+fn lives(gateway: &Gateway, peer: &str) {
+    let flowing = |c: &ConnectionReport| c.peer_id.as_deref() == Some(peer) && c.closed.is_none() && c.received > 100;
+    wait_until(&format!("{peer} is served"), PATIENCE, || {
+        gateway.connections().ok()?.iter().any(flowing).then_some(())
+    })
+    .unwrap();
+}
+
+/// Waits until the download has failed, and a connection of `peer` was cut with this in its detail.
+fn is_cut(gateway: &Gateway, mut download: Process, peer: &str, why: &str) {
+    let ended = wait_until("the download is cut", PATIENCE, || download.ended().ok()?).unwrap();
+    assert!(!ended.success(), "the download was not cut");
+    let cut = |c: &ConnectionReport| {
+        c.peer_id.as_deref() == Some(peer)
+            && c.closed == Some(CloseReason::PolicyChanged)
+            && c.detail.as_deref().is_some_and(|detail| detail.contains(why))
+    };
+    let mut last = Vec::new();
+    let found = wait_until(&format!("a connection of {peer} cut because of {why}"), PATIENCE, || {
+        last = gateway.connections().ok()?;
+        last.iter().any(cut).then_some(())
+    });
+    found.unwrap_or_else(|error| panic!("{error:#}: {last:#?}"));
+}
+
+fn newest_refusal(gateway: &Gateway, host: Host, reason: RefuseReason) -> ConnectionReport {
+    wait_until(&format!("a refusal with {reason}"), PATIENCE, || {
+        let newest = gateway.refused().ok()?.into_iter().rev().find(|c| c.client.ip() == host.v4())?;
+        (newest.refused == Some(reason)).then_some(newest)
+    })
+    .unwrap()
+}
+
+#[test]
+fn trust_changes_by_files_and_cuts_what_it_takes_back_and_nothing_else() {
+    let (old, new) = (Root::new(), Root::new());
+    let (old_pem, new_pem) = (old.0.pem(), new.0.pem());
+    let entry = format!("    inbound:\n      - {FRONTEND}\n");
+    let policy = policy();
+    assert!(policy.contains(&entry), "the backend lists the frontend");
+    let policy = policy.replacen(&entry, &format!("{entry}      - {BILLING}\n"), 1);
+    let files = [("policy.yaml", policy.as_str()), ("trust.yaml", PARTNER), ("partner.pem", old_pem.as_str())];
+    let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
+    let _service = Service::start(&pair.site.backend, pair.site.rig.directory()).unwrap();
+    let (node_b, frontend, legacy) = (&pair.node_b, &pair.site.frontend, &pair.site.legacy);
+    let shown = old.issue(pair.site.rig.directory(), "old");
+
+    let of_frontend = download(&pair, frontend, None, "frontend");
+    let mut of_partner = download(&pair, legacy, Some(&shown), "partner");
+    lives(node_b, FRONTEND);
+    lives(node_b, BILLING);
+
+    // An ID is revoked: its connection is cut, it is not let in again, and it is told why.
+    node_b.apply("own.yaml", &revoking(&format!("      - {FRONTEND}\n"))).unwrap();
+    is_cut(node_b, of_frontend, FRONTEND, "PeerRevoked");
+    assert!(!served(&pair, frontend, None));
+    let said = newest_refusal(node_b, Host::Frontend, RefuseReason::PeerRevoked);
+    let rule = "TrustBundle default/own spec.revoked.spiffeIDs[0] (own.yaml:8)";
+    assert_eq!((said.peer_id.as_deref(), said.rule.as_deref()), (Some(FRONTEND), Some(rule)));
+    newest_refusal(&pair.node_a, Host::Frontend, RefuseReason::RefusedByPeer);
+    let told = node_b.explain(FRONTEND, &format!("{}:3000", Host::Backend.v4())).unwrap();
+    assert_eq!((told.refused, told.rule.as_deref()), (Some(RefuseReason::PeerRevoked), Some(rule)));
+    let listed = node_b.sluice(&["bundle", "-o", "wide"]).unwrap();
+    for words in ["example.com (own)", "identity source", "partner.org", "partner.pem", FRONTEND, "own.yaml:8"] {
+        assert!(listed.ok().unwrap().contains(words), "{words}: {listed:?}");
+    }
+    assert!(served(&pair, legacy, Some(&shown)), "the partner is another");
+    node_b.apply("own.yaml", &revoking("      - spiffe://example.com/myapp/app/gone\n")).unwrap();
+    assert!(served(&pair, frontend, None), "it is no longer revoked");
+
+    // A file that is torn changes nothing, and is named.
+    let torn = node_b.apply("partner.pem", &old_pem[..old_pem.len() / 2]).unwrap_err();
+    assert!(format!("{torn:#}").contains("partner.pem"), "{torn:#}");
+    assert!(served(&pair, legacy, Some(&shown)), "the last good state is in force");
+    std::fs::write(node_b.directory().join("partner.pem"), &old_pem).unwrap();
+    let mended = || node_b.report().ok()?.config.errors.is_empty().then_some(());
+    wait_until("the file is mended", PATIENCE, mended).unwrap();
+
+    // Its root rotates: both for a while, then the new one alone.
+    let rotated = new.issue(pair.site.rig.directory(), "new");
+    assert!(!served(&pair, legacy, Some(&rotated)));
+    newest_refusal(node_b, Host::Legacy, RefuseReason::PeerUntrusted);
+    node_b.apply("partner.pem", &format!("{old_pem}{new_pem}")).unwrap();
+    assert!(served(&pair, legacy, Some(&rotated)) && served(&pair, legacy, Some(&shown)));
+    let mut of_rotated = download(&pair, legacy, Some(&rotated), "rotated");
+    wait_until("both downloads go on", PATIENCE, || {
+        let all = node_b.connections().ok()?;
+        let live =
+            all.iter().filter(|c| c.peer_id.as_deref() == Some(BILLING) && c.closed.is_none() && c.received > 100);
+        (live.count() == 2).then_some(())
+    })
+    .unwrap();
+    assert!(of_partner.ended().unwrap().is_none(), "the overlap cut nobody");
+    node_b.apply("partner.pem", &new_pem).unwrap();
+    is_cut(node_b, of_partner, BILLING, "PeerUntrusted");
+    assert!(!served(&pair, legacy, Some(&shown)) && served(&pair, legacy, Some(&rotated)));
+    assert!(of_rotated.ended().unwrap().is_none(), "who has the new root's certificate is not touched");
+
+    // A file that would drop the root that somebody lives by is not taken but by force.
+    let inline: String = old_pem.lines().map(|line| format!("        {line}\n")).collect();
+    let file = pair.site.rig.directory().join("trust.yaml");
+    std::fs::write(&file, PARTNER.replace("file: partner.pem\n", &format!("pem: |\n{inline}"))).unwrap();
+    let apply = |more: &[&str]| {
+        let file = file.display().to_string();
+        node_b.sluice(&[&["apply", "-f", &file][..], more].concat()).unwrap()
+    };
+    for more in [&[][..], &["--dry-run"]] {
+        let refused = apply(more);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("1 living connection chains to roots that this would drop"), "{refused:?}");
+    }
+    assert!(of_rotated.ended().unwrap().is_none() && served(&pair, legacy, Some(&rotated)), "nothing was changed");
+    apply(&["--force"]).ok().unwrap();
+    is_cut(node_b, of_rotated, BILLING, "PeerUntrusted");
+    assert!(served(&pair, legacy, Some(&shown)) && !served(&pair, legacy, Some(&rotated)));
+}

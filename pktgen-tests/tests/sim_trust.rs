@@ -1,0 +1,337 @@
+//! Trust that changes while calls live: revocation, roots that rotate, other trust domains. What no
+//! longer holds is cut within one walk over the table, and nothing else notices.
+
+use std::net::SocketAddr;
+
+use dataplane::planted::{Bug, plant};
+use pktgen_tests::sim::pki::{Authority, Identity, TRUST_DOMAIN};
+use pktgen_tests::sim::topology::{self, PORT, TLS_PORT, address, id};
+use pktgen_tests::sim::trust::{revoke_id, revoke_serial, trust};
+use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, Side, World, clock::EPOCH};
+use snapshot::{Bundle, CloseReason, ConnectionReport, IdPattern, RefuseReason, Snapshot};
+
+const A: usize = 0;
+const B: usize = 1;
+/// Longest that a test's calls may take, in simulated microseconds.
+const LIMIT: i64 = 60_000_000;
+const SECOND: i64 = 1_000_000;
+
+/// Goes on for some seconds, both ways.
+fn slow() -> [Script; 2] {
+    [
+        Script::new(20_000, Begin::AtOnce, Finish::Last).paced(100, 25_000),
+        Script::new(20_000, Begin::AtOnce, Finish::WhenReceived(20_000)).paced(100, 25_000),
+    ]
+}
+
+fn quick() -> [Script; 2] {
+    [Script::new(500, Begin::AtOnce, Finish::Last), Script::new(500, Begin::AfterReceived(500), Finish::WhenSent)]
+}
+
+fn call(world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2]) -> Call {
+    let client = SocketAddr::new(address(from, false), world.port());
+    let server = SocketAddr::new(address(to.0, false), to.1);
+    Call { client, server, from, scripts, expect: Expect::Delivered, plain: false }
+}
+
+fn plain(world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2]) -> CallId {
+    let call = call(world, from, to, scripts);
+    world.call(world.clock.micros(), call)
+}
+
+fn shows(world: &mut World, identity: &Identity, scripts: [Script; 2]) -> CallId {
+    let call = call(world, "peer", ("backend", PORT), scripts);
+    world.call_as(world.clock.micros(), call, identity)
+}
+
+fn issue(authority: &mut Authority, id: &str) -> Identity {
+    authority.issue(id, EPOCH - 3_600, EPOCH + 86_400)
+}
+
+fn report(world: &World, node: usize, id: CallId) -> &ConnectionReport {
+    let client = world.calls[id.0].client;
+    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
+    all.next().unwrap_or_else(|| panic!("{} has not reported {id:?}", world.gateways[node].name))
+}
+
+/// Changes `node`'s snapshot so that `cut` are no longer allowed: from the moment at which that is in
+/// force on, no byte of theirs may reach a service.
+fn change(world: &mut World, node: usize, cut: &[CallId], edit: impl FnOnce(&mut Snapshot)) -> Result<(), Broken> {
+    for id in cut {
+        world.calls[id.0].expect = Expect::Cut;
+    }
+    world.push(node, &[], edit);
+    let version = Some(world.gateways[node].snapshot().version);
+    let within = world.clock.micros() + SECOND;
+    if !world.run(within, |world| world.gateways[node].in_force() == version)? {
+        return Err(world.broken(format!("{version:?} was not in force within a second")));
+    }
+    cut.iter().for_each(|id| world.oracle.forbid(*id));
+    Ok(())
+}
+
+fn finish(world: &mut World) -> Result<(), Broken> {
+    world.run_until_over(LIMIT)?;
+    world.judge()?;
+    world.drain()
+}
+
+/// What is taken away from living calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Id,
+    TwoIds,
+    Serial,
+    Root,
+}
+
+/// Calls of every kind in a table of many turns' walk, some of which lose their permission: those that
+/// were cut, and the others.
+fn take_back(way: Way) -> Result<(World, Vec<CallId>, Vec<CallId>), Broken> {
+    let mut setup = Setup::new(31);
+    setup.limits.sessions = 1_024;
+    let mut world = World::new(&setup);
+    let mut second = Authority::new(world.chance.fork(), TRUST_DOMAIN);
+    let bundles = [world.authority.bundle(), second.bundle()];
+    world.push(B, &[], |snapshot| trust(snapshot, &bundles));
+    let own = [issue(&mut world.authority, &id("peer")), issue(&mut world.authority, &id("peer"))];
+    let of_second = issue(&mut second, &id("peer"));
+    let mut cut = Vec::new();
+    let mut others = Vec::new();
+    for _ in 0..24 {
+        let batch = plain(&mut world, "batch", ("backend", PORT), slow());
+        let peers = [&own[0], &own[1], &of_second].map(|shown| shows(&mut world, shown, slow()));
+        let frontend = plain(&mut world, "frontend", ("backend", PORT), slow());
+        for (call, matches) in [
+            (batch, matches!(way, Way::Id | Way::TwoIds)),
+            (peers[0], way == Way::Serial),
+            (peers[1], false),
+            (peers[2], way == Way::Root),
+            (frontend, way == Way::TwoIds),
+        ] {
+            if matches { cut.push(call) } else { others.push(call) }
+        }
+    }
+    world.run(2 * SECOND, |_| false)?;
+    let serial = own[0].svid.serial.clone();
+    change(&mut world, B, &cut, |snapshot| match way {
+        Way::Id => revoke_id(snapshot, IdPattern::Exact(id("batch"))),
+        Way::TwoIds => {
+            revoke_id(snapshot, IdPattern::Exact(id("frontend")));
+            revoke_id(snapshot, IdPattern::Exact(id("batch")));
+        }
+        Way::Serial => revoke_serial(snapshot, &serial),
+        Way::Root => trust(snapshot, &bundles[..1]),
+    })?;
+    finish(&mut world)?;
+    Ok((world, cut, others))
+}
+
+#[test]
+fn a_revoked_id_serial_or_root_cuts_the_living_calls_that_match_and_no_other() {
+    for (way, reason) in [
+        (Way::Id, "PeerRevoked: TrustBundle default/test spec.revoked.spiffeIDs in trust.yaml:"),
+        (Way::TwoIds, "PeerRevoked: TrustBundle default/test spec.revoked.spiffeIDs in trust.yaml:"),
+        (Way::Serial, "PeerRevoked: TrustBundle default/test spec.revoked.serials in trust.yaml:"),
+        (Way::Root, "PeerUntrusted: spiffe://example.com/peer chains to root \"CN=example.com root\""),
+    ] {
+        let (world, cut, others) = take_back(way).unwrap_or_else(|broken| panic!("{way:?}: {broken}"));
+        assert!(cut.len() >= 24 && others.len() >= 72, "{way:?}");
+        for id in &cut {
+            let said = report(&world, B, *id);
+            assert_eq!(said.closed, Some(CloseReason::PolicyChanged), "{way:?}: {said:#?}");
+            let detail = said.detail.as_deref().unwrap_or_default();
+            assert!(detail.starts_with(reason), "{way:?}: {detail}");
+            assert_eq!(said.version, world.gateways[B].snapshot().version);
+        }
+        for id in &others {
+            assert_eq!(report(&world, B, *id).closed, Some(CloseReason::Finished), "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn each_planted_bug_of_trust_is_caught() {
+    for (bug, way) in
+        [(Bug::RevokedServed, Way::Id), (Bug::RevokedServed, Way::Serial), (Bug::DroppedRootTrusted, Way::Root)]
+    {
+        assert!(Bug::OF_TRUST.contains(&bug));
+        plant(Some(bug));
+        let run = take_back(way);
+        plant(None);
+        let broken = run.map(drop).expect_err("it was not caught");
+        assert!(broken.what.contains("payload without an Allow in force"), "{bug:?}: {broken}");
+    }
+}
+
+#[test]
+fn a_caller_whose_chain_is_known_is_refused_once_it_is_revoked() {
+    let mut world = World::new(&Setup::new(32));
+    let (one, other) = (issue(&mut world.authority, &id("peer")), issue(&mut world.authority, &id("peer")));
+    for shown in [&one, &other, &one, &other] {
+        shows(&mut world, shown, quick());
+        finish(&mut world).expect("it is allowed");
+    }
+    world.push(B, &[], |snapshot| revoke_serial(snapshot, &one.svid.serial));
+    let refused = shows(&mut world, &one, quick());
+    world.calls[refused.0].expect = Expect::Refused;
+    world.oracle.forbid(refused);
+    let allowed = shows(&mut world, &other, quick());
+    finish(&mut world).expect("one is refused, the other is not");
+    let said = report(&world, B, refused);
+    assert_eq!(said.refused, Some(RefuseReason::PeerRevoked));
+    assert!(said.rule.as_deref().is_some_and(|rule| rule.starts_with("TrustBundle default/test")), "{said:#?}");
+    let heard = world.end(refused, Side::Client).and_then(|end| end.progress.tls.clone());
+    assert_eq!(heard.as_deref(), Some("CertificateRevoked"));
+    assert_eq!(report(&world, B, allowed).closed, Some(CloseReason::Finished));
+}
+
+#[test]
+fn a_server_that_is_revoked_is_not_called_and_what_lives_to_it_is_cut() {
+    let mut world = World::new(&Setup::new(33));
+    let lives = plain(&mut world, "frontend", ("backend", PORT), slow());
+    let direct = plain(&mut world, "frontend", ("peer", TLS_PORT), slow());
+    world.run(SECOND, |_| false).expect("both stand");
+    let backend = IdPattern::Exact(id("backend"));
+    change(&mut world, A, &[lives], |snapshot| revoke_id(snapshot, backend)).expect("it is in force in time");
+    let refused = plain(&mut world, "frontend", ("backend", PORT), quick());
+    world.calls[refused.0].expect = Expect::Refused;
+    finish(&mut world).expect("one is cut, one refused, one delivered");
+    assert_eq!(report(&world, A, lives).closed, Some(CloseReason::PolicyChanged));
+    assert_eq!(report(&world, A, refused).refused, Some(RefuseReason::PeerRevoked));
+    assert_eq!(report(&world, A, direct).closed, Some(CloseReason::Finished));
+}
+
+#[test]
+fn a_workload_of_this_node_that_is_revoked_is_refused_here_already() {
+    let mut world = World::new(&Setup::new(34));
+    let to_backend = plain(&mut world, "frontend", ("backend", PORT), slow());
+    let local = plain(&mut world, "frontend", ("local", PORT), slow());
+    let batch = plain(&mut world, "batch", ("backend", PORT), slow());
+    world.run(SECOND, |_| false).expect("all stand");
+    let frontend = IdPattern::Exact(id("frontend"));
+    change(&mut world, A, &[to_backend, local], |snapshot| revoke_id(snapshot, frontend)).expect("in time");
+    for to in ["backend", "local"] {
+        let refused = plain(&mut world, "frontend", (to, PORT), quick());
+        world.calls[refused.0].expect = Expect::Refused;
+        world.run(world.clock.micros() + SECOND, |_| false).expect("nothing breaks");
+        let said = report(&world, A, refused);
+        assert_eq!(said.refused, Some(RefuseReason::PeerRevoked), "{to}");
+        assert!(said.rule.is_some() && said.detail.is_some(), "{to}: {said:#?}");
+    }
+    finish(&mut world).expect("the others are delivered");
+    for cut in [to_backend, local] {
+        assert_eq!(report(&world, A, cut).closed, Some(CloseReason::PolicyChanged));
+    }
+    assert_eq!(report(&world, A, batch).closed, Some(CloseReason::Finished));
+}
+
+#[test]
+fn the_callee_of_a_local_call_is_revoked_like_any_server() {
+    let mut world = World::new(&Setup::new(35));
+    let lives = plain(&mut world, "frontend", ("local", PORT), slow());
+    // Keeps the worker turning, by whose turns the simulation tells that all was decided again.
+    plain(&mut world, "batch", ("backend", PORT), slow());
+    world.run(SECOND, |_| false).expect("it stands");
+    change(&mut world, A, &[lives], |snapshot| revoke_id(snapshot, IdPattern::Exact(id("local")))).expect("in time");
+    let refused = plain(&mut world, "frontend", ("local", PORT), quick());
+    world.calls[refused.0].expect = Expect::Refused;
+    finish(&mut world).expect("one is cut, one refused, one delivered");
+    assert_eq!(report(&world, A, lives).closed, Some(CloseReason::PolicyChanged));
+    assert_eq!(report(&world, A, refused).refused, Some(RefuseReason::PeerRevoked));
+}
+
+/// Gives every workload of a node an SVID of `authority`.
+fn reissue(world: &mut World, node: usize, authority: &mut Authority) {
+    let fresh = topology::identities(node, authority);
+    world.push(node, &fresh, |snapshot| {
+        for (workload, identity) in snapshot.workloads.iter_mut().zip(&fresh) {
+            workload.svid = Some(identity.svid.clone());
+        }
+    });
+}
+
+#[test]
+fn roots_rotate_by_overlap_and_cut_only_what_still_chains_to_the_old_one() {
+    let mut world = World::new(&Setup::new(36));
+    let mut new = Authority::new(world.chance.fork(), TRUST_DOMAIN);
+    let (old_root, new_root) = (world.authority.bundle(), new.bundle());
+    let both = |world: &mut World, bundles: &[Bundle]| {
+        for node in [A, B] {
+            world.push(node, &[], |snapshot| trust(snapshot, bundles));
+        }
+        world.run(world.clock.micros() + SECOND / 2, |_| false).expect("nothing breaks");
+    };
+    let begin =
+        |world: &mut World| (0..20).map(|_| plain(world, "frontend", ("backend", PORT), slow())).collect::<Vec<_>>();
+    let before = begin(&mut world);
+    world.run(SECOND / 2, |_| false).expect("they stand");
+    // The new root is trusted everywhere before anything is signed by it; in which order is the same.
+    both(&mut world, &[old_root.clone(), new_root.clone()]);
+    both(&mut world, &[new_root.clone(), old_root]);
+    reissue(&mut world, A, &mut new);
+    let mixed = begin(&mut world);
+    world.run(world.clock.micros() + SECOND / 2, |_| false).expect("they stand");
+    reissue(&mut world, B, &mut new);
+    let after = begin(&mut world);
+    world.run(world.clock.micros() + SECOND / 2, |_| false).expect("they stand");
+    assert!([A, B].iter().all(|&node| world.gateways[node].ended.is_empty()), "nobody was cut by the overlap");
+    // `mixed` has a caller of the new root and a server of the old one: only its own node lets go of it.
+    for id in before.iter().chain(&mixed) {
+        world.calls[id.0].expect = Expect::Cut;
+    }
+    both(&mut world, &[new_root]);
+    let last = begin(&mut world);
+    finish(&mut world).expect("what chains to the new root loses nothing");
+    for id in before.iter().chain(&mixed) {
+        assert_eq!(report(&world, A, *id).closed, Some(CloseReason::PolicyChanged));
+    }
+    for id in after.iter().chain(&last) {
+        for node in [A, B] {
+            assert_eq!(report(&world, node, *id).closed, Some(CloseReason::Finished));
+        }
+    }
+}
+
+#[test]
+fn another_trust_domain_is_believed_by_its_own_roots_and_by_no_others() {
+    let mut world = World::new(&Setup::new(37));
+    let mut partner = Authority::new(world.chance.fork(), "partner.org");
+    const BILLING: &str = "spiffe://partner.org/billing";
+    let bundle = partner.bundle();
+    world.push(B, &[], |snapshot| {
+        snapshot.bundles.push(bundle);
+        let list = snapshot.workloads[0].inbound.as_mut().expect("backend has a list");
+        list.push(IdPattern::Exact(BILLING.into()));
+    });
+    let good = issue(&mut partner, BILLING);
+    let own = issue(&mut world.authority, &id("peer"));
+    let lives = [&good, &own].map(|shown| shows(&mut world, shown, slow()));
+    let cases = [
+        ("ours, signed by the partner", issue(&mut partner, &id("peer")), RefuseReason::PeerUntrusted),
+        ("the partner's, signed by us", issue(&mut world.authority, BILLING), RefuseReason::PeerUntrusted),
+        ("in no list", issue(&mut partner, "spiffe://partner.org/other"), RefuseReason::NotAllowedInbound),
+    ];
+    for (name, shown, reason) in cases {
+        let refused = shows(&mut world, &shown, quick());
+        world.calls[refused.0].expect = Expect::Refused;
+        world.oracle.forbid(refused);
+        world.run(world.clock.micros() + SECOND / 2, |_| false).unwrap_or_else(|broken| panic!("{name}: {broken}"));
+        assert_eq!(report(&world, B, refused).refused, Some(reason), "{name}");
+    }
+    // Its whole trust domain is revoked while its bundle stays.
+    let all = IdPattern::Under("spiffe://partner.org/".into());
+    change(&mut world, B, &lives[..1], |snapshot| revoke_id(snapshot, all)).expect("in time");
+    finish(&mut world).expect("the partner's call is cut, ours is delivered");
+    assert_eq!(report(&world, B, lives[0]).closed, Some(CloseReason::PolicyChanged));
+    assert_eq!(report(&world, B, lives[1]).closed, Some(CloseReason::Finished));
+    // And then the trust domain is known no more.
+    world.push(B, &[], |snapshot| {
+        snapshot.bundles.retain(|bundle| bundle.trust_domain == TRUST_DOMAIN);
+        snapshot.revoked.clear();
+    });
+    let refused = shows(&mut world, &good, quick());
+    world.calls[refused.0].expect = Expect::Refused;
+    finish(&mut world).expect("it is refused");
+    assert_eq!(report(&world, B, refused).refused, Some(RefuseReason::PeerTrustDomainUnknown));
+}
