@@ -18,7 +18,21 @@ use std::process::ExitCode;
 use report::Report;
 use stage::Stage;
 
+const HELP: &str = "\
+make demo: shows two gateways at work between network namespaces, step by step. Needs root.
+
+  make demo            runs all steps, and removes everything at the end
+  KEEP=1 make demo     leaves it up, and says what to try
+
+Exits with 0 if every step shows what it should. The steps for programs: target/demo/report.json.
+";
+
 fn main() -> ExitCode {
+    // It lays namespaces and starts gateways: not by a mistyped word.
+    if let Some(argument) = std::env::args().nth(1) {
+        print!("{HELP}");
+        return if ["-h", "--help"].contains(&argument.as_str()) { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    }
     let mut report = Report::new();
     let mut stage = None;
     report.step("two nodes, a wire and a plain service stand; both gateways are ready", || {
