@@ -10,6 +10,8 @@
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
+mod show;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -327,46 +329,6 @@ impl Core {
         self.publisher.set(|desired| desired.state = Some(published));
         self.last = Some(snapshot);
         Ok(())
-    }
-
-    fn known_problems(&self, now: u64) -> Vec<String> {
-        let names = self
-            .resolved
-            .failures()
-            .into_iter()
-            .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
-        let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
-        names.chain(svids).chain(self.identities.warnings(now)).collect()
-    }
-
-    fn show(&self, network: &Network) {
-        let workloads = self.last.iter().flat_map(|s| &s.workloads);
-        let attestation = |name: &str| {
-            let identity = self.loaded.identities.iter().find(|i| i.name == name)?;
-            attest::attest(identity, &self.loaded.gateway, network).ok()
-        };
-        let status = view::Status {
-            node: self.loaded.gateway.name.clone(),
-            trust_domain: self.loaded.gateway.trust_domain.to_string(),
-            build: crate::BUILD.into(),
-            pid: std::process::id(),
-            started_at: self.started_at,
-            version: self.last.as_ref().map(|s| s.version),
-            config: view::Config {
-                directory: self.directory.display().to_string(),
-                loaded_at: self.loaded_at,
-                errors: text(&self.faults),
-                warnings: text(self.loaded.warnings.iter().chain(&self.warnings)),
-            },
-            problems: self.problems.clone(),
-            network_revision: network.revision,
-            identities: workloads
-                .map(|w| view::Identity::of(w, attestation(&w.name).as_ref(), &self.identities))
-                .collect(),
-            ..view::Status::default()
-        };
-        let bundles = bundles::rows(&self.loaded, &self.identities.bundle(clock::now()));
-        self.view.send_replace(Arc::new(View { status, resources: view::Resources::of(&self.loaded), bundles }));
     }
 }
 

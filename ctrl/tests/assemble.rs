@@ -1,38 +1,21 @@
 //! From files, routes and names to the snapshot: the example on two nodes, and what contradicts itself.
 
-mod certs;
 mod counting;
+mod example;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use certs::{Says, YEAR, inline, trust_bundle};
 use counting::{NOW, id, identities};
 use ctrl::assemble::{assemble, boot, wanted};
 use ctrl::attest::attest;
 use ctrl::config::{Loaded, load_files};
-use ctrl::resolve::{Resolved, resolve};
+use ctrl::resolve::Resolved;
+use example::{EXAMPLE, GATEWAY, MAC, by_address, network, prefix, resolved};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, Link, Neighbour, Network, Place, Prefix, Route, RuleId, RuleSource, SCHEMA, Service,
-    Snapshot, SourceAddress, TlsMode, Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Place, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
+    Unmatched, Version, Workload,
 };
-
-const GATEWAY: &str = include_str!("data/gateway.yaml");
-const EXAMPLE: &str = include_str!("data/frontend-backend.yaml");
-const MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
-
-/// The example with its selectors replaced, as an operator without Kubernetes writes it.
-fn by_address() -> String {
-    let selectors =
-        |app: &str| format!("    - k8s:label:app: {app}\n      k8s:pod:namespace: myapp\n      process:name: node\n");
-    let mut text = EXAMPLE.to_owned();
-    for (app, address) in [("frontend", "198.18.1.2"), ("backend-api", "198.18.2.2")] {
-        assert!(text.contains(&selectors(app)));
-        text = text.replace(&selectors(app), &format!("    - net:ip: {address}\n"));
-    }
-    text
-}
 
 fn load(policy: &str) -> Loaded {
     load_files(&[(PathBuf::from("policy.yaml"), policy.into()), (PathBuf::from("gateway.yaml"), GATEWAY.into())])
@@ -48,48 +31,6 @@ fn claiming(selectors: &[(&str, &str)]) -> Loaded {
         )
     };
     load(&selectors.iter().map(one).collect::<String>())
-}
-
-fn prefix(text: &str) -> Prefix {
-    let (address, length) = text.split_once('/').unwrap();
-    Prefix::new(address.parse().unwrap(), length.parse().unwrap())
-}
-
-/// Node a: 198.18.1.0/24 and 2001:db8:1::/64 behind in0, all else over out0.
-fn network() -> Network {
-    let link = |name: &str, index| Link {
-        name: name.into(),
-        index,
-        mac: [2, 0, 0, 0, 0, index as u8],
-        mtu: 1500,
-        up: true,
-        addresses: vec![],
-    };
-    let route = |to: &str, interface| Route {
-        prefix: prefix(to),
-        interface,
-        gateway: None,
-        metric: 0,
-        mtu: None,
-        source: None,
-    };
-    Network {
-        revision: 1,
-        links: vec![link("in0", 5), link("out0", 6)],
-        routes: vec![
-            route("0.0.0.0/0", 6),
-            route("198.18.1.0/24", 5),
-            route("198.18.9.0/24", 5),
-            route("198.18.9.128/25", 6),
-            route("2001:db8:1::/64", 5),
-            route("fe80::/64", 5),
-        ],
-        neighbours: vec![Neighbour { interface: 5, address: "198.18.1.2".parse().unwrap(), mac: MAC }],
-    }
-}
-
-async fn resolved(loaded: &Loaded) -> Resolved {
-    resolve(loaded, &Resolved::default(), Duration::from_secs(1), NOW).await
 }
 
 #[tokio::test]
@@ -381,45 +322,3 @@ async fn hosts_answer_before_the_resolver_and_a_name_nobody_knows_is_a_warning()
 const SERVICE: &str = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: other }\nspec:\n  \
     addresses:\n    - { address: localhost, port: 80 }\n    - { address: \"2001:db8::7\", port: 443 }\n    \
     - { address: nowhere.invalid, port: 1 }\n  labels: { app: myapp, service: other }\n";
-
-fn load_with(bundles: &[String]) -> Loaded {
-    let mut files = vec![(PathBuf::from("policy.yaml"), by_address()), (PathBuf::from("gateway.yaml"), GATEWAY.into())];
-    let named = bundles.iter().enumerate().map(|(nth, text)| (PathBuf::from(format!("t{nth}.yaml")), text.clone()));
-    files.extend(named);
-    load_files(&files).unwrap_or_else(|faults| panic!("{faults:#?}"))
-}
-
-#[tokio::test]
-async fn trust_bundles_add_to_the_own_roots_and_are_all_there_is_of_other_trust_domains() {
-    let (own, partner) = (certs::root("example.com"), certs::root("partner.org"));
-    let over = Says { life: (NOW - YEAR, NOW - 1), ..Says::root("partner.org") }.sign();
-    let roots = |pem: &str, domain: &str| format!("trustDomain: {domain}\n{}", inline(pem));
-    let of_own = format!(
-        "{}revoked:\n  spiffeIDs: [spiffe://example.com/gone]\n  serials:\n  - \"4F:3A\"\n",
-        roots(&own.pem(), "example.com")
-    );
-    let of_partner = roots(&format!("{}{}", over.pem(), partner.pem()), "partner.org");
-    let loaded = load_with(&[trust_bundle("own", &of_own), trust_bundle("partner", &of_partner)]);
-    let (resolved, identities) = (resolved(&loaded).await, identities());
-    let (snapshot, _, warnings) = assemble(&loaded, &network(), &resolved, &identities, Version(1), NOW).unwrap();
-    let bundle = |domain: &str, roots: &[&[u8]]| Bundle {
-        trust_domain: domain.into(),
-        roots: roots.iter().map(|root| root.to_vec()).collect(),
-    };
-    assert_eq!(
-        snapshot.bundles,
-        [bundle("example.com", &[&[1], own.der()]), bundle("partner.org", &[partner.der()])],
-        "the root that is over is left out"
-    );
-    assert!(warnings.iter().any(|warning| warning.message.contains("expired at")), "{warnings:?}");
-    let [list] = snapshot.revoked.as_slice() else { panic!("{:?}", snapshot.revoked) };
-    let rule = |rule: RuleId| &snapshot.rules[rule.0 as usize];
-    assert_eq!((list.trust_domain.as_str(), list.ids.len(), list.serials[0].0.as_str()), ("example.com", 1, "4f3a"));
-    assert_eq!(rule(list.ids[0].1).name, "TrustBundle default/own spec.revoked.spiffeIDs[0]");
-    assert_eq!(rule(list.serials[0].1).name, "TrustBundle default/own spec.revoked.serials[0]");
-    // In another order, and partly in another file, they are the same roots.
-    let moved = roots(&format!("{}{}", partner.pem(), over.pem()), "partner.org");
-    let again = load_with(&[trust_bundle("own", &of_own), trust_bundle("partner", &moved)]);
-    let (same, ..) = assemble(&again, &network(), &resolved, &identities, Version(1), NOW).unwrap();
-    assert_eq!(same.bundles, snapshot.bundles);
-}

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pktgen_tests::sim::topology::{GREETING_PORT, PORT, SIMPLE_PORT, Segment, TLS_PORT, address};
-use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Shown, Side, World};
-use snapshot::{CloseReason, ConnectionReport, Direction, TlsMode};
+use pktgen_tests::sim::{Begin, Call, Expect, Finish, Script, Setup, Shown, Side, World};
+use snapshot::{CloseReason, Direction, TlsMode};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -24,20 +24,6 @@ fn to(world: &mut World, from: &'static str, to: &str, port: u16, v6: bool, scri
     Call { client, server, from, scripts, expect: Expect::Delivered, plain: false }
 }
 
-fn finish(world: &mut World, name: &str) {
-    world.run_until_over(TIMES).unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.judge().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.drain().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-}
-
-fn report(world: &World, node: usize, id: CallId) -> ConnectionReport {
-    let client = world.calls[id.0].client;
-    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
-    let only = all.next().unwrap_or_else(|| panic!("{} reported nothing", world.gateways[node].name)).clone();
-    assert!(all.next().is_none(), "one connection, one report");
-    only
-}
-
 #[test]
 fn mutual_tls_is_reported_with_both_identities_over_both_families_and_every_mtu() {
     for v6 in [false, true] {
@@ -45,11 +31,11 @@ fn mutual_tls_is_reported_with_both_identities_over_both_families_and_every_mtu(
             let mut world = World::new(&Setup { mtus, ..Setup::new(11) });
             let call = to(&mut world, "frontend", "backend", PORT, v6, request());
             let id = world.call(0, call);
-            finish(&mut world, "MUTUAL");
+            world.finish(TIMES, "MUTUAL");
             for (node, local, peer, direction) in
                 [(A, "frontend", "backend", Direction::Egress), (B, "backend", "frontend", Direction::Inbound)]
             {
-                let said = report(&world, node, id);
+                let said = world.report(node, id);
                 assert_eq!(said.closed, Some(CloseReason::Finished));
                 assert_eq!(said.local_id.as_deref(), Some(format!("spiffe://example.com/{local}").as_str()));
                 assert_eq!(said.peer_id.as_deref(), Some(format!("spiffe://example.com/{peer}").as_str()));
@@ -75,9 +61,9 @@ fn permissive_serves_plain_and_tls_callers_also_where_the_service_speaks_first()
         let plain = world.call(0, Call { plain: true, ..call });
         let call = to(&mut world, "peer", "open", port, false, scripts);
         let sealed = world.call_tls(0, call, Shown::Own);
-        finish(&mut world, name);
-        assert_eq!(report(&world, B, plain).tls, None, "{name}");
-        let said = report(&world, B, sealed);
+        world.finish(TIMES, name);
+        assert_eq!(world.report(B, plain).tls, None, "{name}");
+        let said = world.report(B, sealed);
         assert_eq!(said.peer_id.as_deref(), Some("spiffe://example.com/peer"), "{name}");
         assert_eq!(said.closed, Some(CloseReason::Finished), "{name}");
     }
@@ -88,8 +74,8 @@ fn permissive_refuses_a_tls_caller_that_is_in_no_list_and_resets_the_service_wit
     let mut world = World::new(&Setup::new(12));
     let call = to(&mut world, "peer", "open", PORT, false, request());
     let id = world.call_tls(0, Call { expect: Expect::Refused, ..call }, Shown::Stranger);
-    finish(&mut world, "PERMISSIVE");
-    assert_eq!(report(&world, B, id).refused, Some(snapshot::RefuseReason::NotAllowedInbound));
+    world.finish(TIMES, "PERMISSIVE");
+    assert_eq!(world.report(B, id).refused, Some(snapshot::RefuseReason::NotAllowedInbound));
 }
 
 #[test]
@@ -102,15 +88,15 @@ fn simple_serves_anonymous_callers_and_calls_servers_that_ask_for_no_certificate
     // And from one gateway to the other.
     let call = to(&mut world, "frontend", "simple", PORT, false, request());
     let both = world.call(0, call);
-    finish(&mut world, "SIMPLE");
-    let said = report(&world, B, inbound);
+    world.finish(TIMES, "SIMPLE");
+    let said = world.report(B, inbound);
     assert_eq!((said.mode, said.peer_id.clone()), (Some(TlsMode::Simple), None));
     assert!(said.tls.is_some());
-    let said = report(&world, A, egress);
+    let said = world.report(A, egress);
     assert_eq!(said.peer_id.as_deref(), Some("spiffe://example.com/peer"));
     assert_eq!(said.tls.as_ref().and_then(|tls| tls.local_serial.clone()), None, "no client certificate");
-    assert_eq!(report(&world, A, both).closed, Some(CloseReason::Finished));
-    assert_eq!(report(&world, B, both).closed, Some(CloseReason::Finished));
+    assert_eq!(world.report(A, both).closed, Some(CloseReason::Finished));
+    assert_eq!(world.report(B, both).closed, Some(CloseReason::Finished));
 }
 
 #[test]
@@ -120,11 +106,11 @@ fn disabled_ports_and_permissive_egress_are_relayed_plain_and_counted() {
     let disabled = world.call(0, Call { plain: true, ..call });
     let call = to(&mut world, "frontend", "open", GREETING_PORT, false, request());
     let permissive = world.call(0, Call { plain: true, ..call });
-    finish(&mut world, "plain");
+    world.finish(TIMES, "plain");
     for id in [disabled, permissive] {
         for node in [A, B] {
-            assert_eq!(report(&world, node, id).tls, None);
-            assert_eq!(report(&world, node, id).closed, Some(CloseReason::Finished));
+            assert_eq!(world.report(node, id).tls, None);
+            assert_eq!(world.report(node, id).closed, Some(CloseReason::Finished));
         }
     }
 }
@@ -138,12 +124,12 @@ fn a_call_between_workloads_of_one_node_is_decided_and_relayed_there() {
     let refused = world.call(0, Call { expect: Expect::Refused, ..call });
     let call = to(&mut world, "nobody", "local", PORT, false, request());
     let nobody = world.call(0, Call { expect: Expect::Refused, ..call });
-    finish(&mut world, "local");
-    let said = report(&world, A, allowed);
+    world.finish(TIMES, "local");
+    let said = world.report(A, allowed);
     assert_eq!((said.direction, said.closed), (Direction::Local, Some(CloseReason::Finished)));
     assert_eq!(said.peer_id.as_deref(), Some("spiffe://example.com/local"));
-    assert_eq!(report(&world, A, refused).refused, Some(snapshot::RefuseReason::NotAllowedInbound));
-    assert_eq!(report(&world, A, nobody).refused, Some(snapshot::RefuseReason::NoIdentity));
+    assert_eq!(world.report(A, refused).refused, Some(snapshot::RefuseReason::NotAllowedInbound));
+    assert_eq!(world.report(A, nobody).refused, Some(snapshot::RefuseReason::NoIdentity));
     assert!(world.gateways[B].ended.is_empty(), "node-b never heard of it");
 }
 
@@ -154,9 +140,9 @@ fn a_stock_peer_is_served_and_called_directly_over_mutual_tls() {
     let inbound = world.call_tls(0, call, Shown::Own);
     let call = to(&mut world, "frontend", "peer", TLS_PORT, true, request());
     let egress = world.call(0, call);
-    finish(&mut world, "direct");
-    assert_eq!(report(&world, B, inbound).tls.map(|tls| tls.group), Some("X25519MLKEM768".into()));
-    assert_eq!(report(&world, A, egress).tls.map(|tls| tls.group), Some("X25519MLKEM768".into()));
+    world.finish(TIMES, "direct");
+    assert_eq!(world.report(B, inbound).tls.map(|tls| tls.group), Some("X25519MLKEM768".into()));
+    assert_eq!(world.report(A, egress).tls.map(|tls| tls.group), Some("X25519MLKEM768".into()));
 }
 
 #[test]
@@ -174,10 +160,10 @@ fn tls_that_ends_without_close_notify_is_delivered_to_its_last_byte_and_then_res
             let call = to(&mut world, "frontend", "peer", TLS_PORT, false, [reader.clone(), cut.clone()]);
             world.call(0, Call { expect, ..call })
         };
-        finish(&mut world, name);
+        world.finish(TIMES, name);
         let victim = &world.end(id, side.other()).expect("there is a victim").progress;
         assert_eq!((victim.received, victim.ended, victim.aborted), (200_000, false, true), "{name}");
-        assert_eq!(report(&world, node, id).closed, Some(CloseReason::Truncated), "{name}");
+        assert_eq!(world.report(node, id).closed, Some(CloseReason::Truncated), "{name}");
         assert_eq!(world.gateways[node].mailbox().counters.closed(CloseReason::Truncated), 1, "{name}");
     }
 }
@@ -195,7 +181,7 @@ fn a_half_closed_connection_is_cut_when_the_open_half_stays_silent() {
     assert!(world.clock.micros() > 29_000_000, "not before its time");
     let client = world.end(id, Side::Client).expect("there is a client");
     assert!(client.progress.aborted && !client.progress.ended, "{:?}", client.progress);
-    let reasons = [A, B].map(|node| report(&world, node, id).closed);
+    let reasons = [A, B].map(|node| world.report(node, id).closed);
     assert!(reasons.contains(&Some(CloseReason::HalfCloseTimeout)), "{reasons:?}");
     world.drain().expect("all is free at the end");
 }
@@ -223,7 +209,7 @@ fn a_peer_that_vanishes_is_found_out() {
         assert_eq!(over, Ok(true), "{name}: the client hears of it");
         let client = world.end(id, Side::Client).expect("there is a client");
         assert!(client.progress.aborted && !client.progress.ended, "{name}: {:?}", client.progress);
-        assert_eq!(report(&world, B, id).closed, Some(reason), "{name}");
+        assert_eq!(world.report(B, id).closed, Some(reason), "{name}");
         world.drain().expect("all is free at the end");
     }
 }
@@ -251,11 +237,11 @@ fn a_newer_snapshot_cuts_what_it_refuses_and_nothing_else() {
         let list = snapshot.workloads[0].inbound.as_mut().expect("backend has a list");
         list.retain(|entry| !entry.matches("spiffe://example.com/batch"));
     });
-    finish(&mut world, "cut");
-    let said = report(&world, B, cut);
+    world.finish(TIMES, "cut");
+    let said = world.report(B, cut);
     assert_eq!((said.closed, said.version), (Some(CloseReason::PolicyChanged), world.gateways[B].snapshot().version));
     assert!(said.sent < 60_000);
-    assert_eq!(report(&world, B, kept).closed, Some(CloseReason::Finished));
+    assert_eq!(world.report(B, kept).closed, Some(CloseReason::Finished));
 }
 
 #[test]
@@ -270,8 +256,8 @@ fn a_workload_that_is_taken_away_takes_its_calls_with_it_and_nothing_else() {
     world.run(500_000, |_| false).expect("it stands");
     let id = world.gateways[B].snapshot().workloads[0].spiffe_id.clone();
     world.push(B, &[], |snapshot| snapshot.workloads.clear());
-    finish(&mut world, "taken away");
-    let said = report(&world, B, cut);
+    world.finish(TIMES, "taken away");
+    let said = world.report(B, cut);
     assert_eq!((said.closed, said.local_id), (Some(CloseReason::PolicyChanged), Some(id)));
     assert!(said.workload.is_some_and(|name| name.contains("backend")), "it is told by the name that it had");
 }
@@ -285,7 +271,7 @@ fn a_link_that_eats_every_frame_for_a_while_delays_and_loses_nothing() {
     world.cut_link(Segment::Wire, true);
     world.run(6_000_000, |_| false).expect("nothing breaks");
     world.cut_link(Segment::Wire, false);
-    finish(&mut world, "outage");
+    world.finish(TIMES, "outage");
 }
 
 #[test]
@@ -317,5 +303,5 @@ fn a_slow_reader_that_has_closed_its_own_side_gets_everything() {
     ];
     let call = to(&mut world, "frontend", "backend", PORT, false, scripts);
     world.call(0, call);
-    finish(&mut world, "slow reader");
+    world.finish(TIMES, "slow reader");
 }

@@ -7,8 +7,7 @@ use dataplane::stats::Total;
 use pktgen_tests::sim::topology::{PORT, TLS_PORT, add_policy, address, id};
 use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Shown, World};
 use snapshot::{
-    Action, CloseReason, ConnectionReport, Enforcement, IdPattern, PolicyRule, Prefix, RefuseReason, RuleDirection,
-    Unmatched, Version,
+    Action, CloseReason, Enforcement, IdPattern, PolicyRule, Prefix, RefuseReason, RuleDirection, Unmatched, Version,
 };
 
 const A: usize = 0;
@@ -37,20 +36,6 @@ fn call(world: &mut World, from: &'static str, to: &str, port: u16, scripts: [Sc
 fn make(world: &mut World, from: &'static str, to: &str, scripts: [Script; 2], expect: Expect) -> CallId {
     let call = call(world, from, to, PORT, scripts, expect);
     world.call(0, call)
-}
-
-fn finish(world: &mut World, name: &str) {
-    world.run_until_over(TIMES).unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.judge().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.drain().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-}
-
-fn report(world: &World, node: usize, id: CallId) -> ConnectionReport {
-    let client = world.calls[id.0].client;
-    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
-    let only = all.next().unwrap_or_else(|| panic!("{} reported nothing", world.gateways[node].name)).clone();
-    assert!(all.next().is_none(), "one connection, one report");
-    only
 }
 
 fn rule(action: Action, direction: RuleDirection, peer: Option<&str>, cidrs: &[Prefix]) -> PolicyRule {
@@ -124,16 +109,16 @@ fn a_deny_that_is_added_cuts_the_living_connections_that_it_matches_and_no_other
         for (id, cut) in [batch, frontend, out, local].into_iter().zip(cut) {
             if cut {
                 world.oracle.forbid(id);
-                let said = report(&world, node, id);
+                let said = world.report(node, id);
                 assert_eq!((said.closed, said.version), (Some(CloseReason::PolicyChanged), version), "{name}");
                 let rule = "default/p0 spec.rules[0] (policies.yaml:1)";
                 assert_eq!(said.rule.as_deref(), Some(rule), "{name}: {said:?}");
             }
         }
-        finish(&mut world, name);
+        world.finish(TIMES, name);
         let kept = [batch, frontend, out, local].into_iter().zip(cut).filter(|(_, cut)| !cut);
         for (id, _) in kept {
-            assert_eq!(report(&world, A, id).closed, Some(CloseReason::Finished), "{name}");
+            assert_eq!(world.report(A, id).closed, Some(CloseReason::Finished), "{name}");
         }
     }
 }
@@ -145,14 +130,14 @@ fn a_deny_comes_before_every_list_and_names_its_rule() {
     world.push(B, &[], |snapshot| add_policy(snapshot, vec![deny]));
     let from_afar = make(&mut world, "batch", "backend", request(), Expect::Refused);
     let other = make(&mut world, "frontend", "backend", request(), Expect::Delivered);
-    finish(&mut world, "deny");
-    let said = report(&world, B, from_afar);
+    world.finish(TIMES, "deny");
+    let said = world.report(B, from_afar);
     assert_eq!(said.refused, Some(RefuseReason::DeniedByRule));
     assert_eq!(said.peer_id, Some(id("batch")));
     assert_eq!(said.rule.as_deref(), Some("default/p0 spec.rules[0] (policies.yaml:1)"));
     assert!(said.detail.as_deref().is_some_and(|detail| detail.contains("deny inbound")), "{said:?}");
-    assert_eq!(report(&world, A, from_afar).refused, Some(RefuseReason::RefusedByPeer));
-    assert_eq!(report(&world, B, other).closed, Some(CloseReason::Finished));
+    assert_eq!(world.report(A, from_afar).refused, Some(RefuseReason::RefusedByPeer));
+    assert_eq!(world.report(B, other).closed, Some(CloseReason::Finished));
     assert_eq!(world.gateways[B].mailbox().counters.refused(RefuseReason::DeniedByRule), 1);
 }
 
@@ -163,8 +148,8 @@ fn what_is_denied_by_address_is_refused_before_anything_is_spent_on_it() {
     world.push(B, &[], |snapshot| add_policy(snapshot, vec![deny]));
     let refused = call(&mut world, "peer", "backend", PORT, request(), Expect::Refused);
     let refused = world.call_tls(0, refused, Shown::Own);
-    finish(&mut world, "deny by address");
-    let said = report(&world, B, refused);
+    world.finish(TIMES, "deny by address");
+    let said = world.report(B, refused);
     assert_eq!((said.refused, said.peer_id.clone()), (Some(RefuseReason::DeniedByRule), None), "{said:?}");
     assert_eq!(total(&world, B, Total::Handshakes), 0);
 }
@@ -188,8 +173,8 @@ fn an_allow_admits_whom_it_names_from_where_it_says_and_an_address_alone_admits_
         let expect = if delivered { Expect::Delivered } else { Expect::Refused };
         let tried = call(&mut world, "peer", "backend", PORT, request(), expect);
         let tried = world.call_tls(0, tried, Shown::Stranger);
-        finish(&mut world, name);
-        let said = report(&world, B, tried);
+        world.finish(TIMES, name);
+        let said = world.report(B, tried);
         assert_eq!(said.refused.is_none(), delivered, "{name}: {said:?}");
         if delivered {
             assert_eq!(said.rule.as_deref(), Some("default/p0 spec.rules[0] (policies.yaml:1)"), "{name}");
@@ -209,13 +194,13 @@ fn a_rule_in_shadow_changes_nothing_and_says_what_it_would_have_changed() {
     let other = make(&mut world, "frontend", "backend", request(), Expect::Delivered);
     let stranger = call(&mut world, "peer", "backend", PORT, request(), Expect::Refused);
     let stranger = world.call_tls(0, stranger, Shown::Stranger);
-    finish(&mut world, "shadow");
-    let told = |id| report(&world, B, id).shadow;
+    world.finish(TIMES, "shadow");
+    let told = |id| world.report(B, id).shadow;
     let would = |what: &str, nth| Some(format!("{what} by default/p0 spec.rules[{nth}] (policies.yaml:{})", nth + 1));
     assert_eq!(told(batch), would("would be refused", 0));
     assert_eq!(told(stranger), would("would be admitted", 1));
     assert_eq!(told(other), None);
-    assert_eq!(report(&world, B, stranger).refused, Some(RefuseReason::NotAllowedInbound));
+    assert_eq!(world.report(B, stranger).refused, Some(RefuseReason::NotAllowedInbound));
     let said = &world.gateways[B].shadowed;
     assert_eq!(said.iter().map(|said| said.client).collect::<Vec<_>>(), [world.calls[batch.0].client]);
     assert_eq!((total(&world, B, Total::ShadowRefused), total(&world, B, Total::ShadowAdmitted)), (1, 1));
@@ -234,8 +219,8 @@ fn a_living_connection_is_counted_once_by_a_rule_in_shadow_that_comes_while_it_l
         world.push(B, &[], |_| {});
     }
     assert_eq!(total(&world, B, Total::ShadowRefused), 1);
-    finish(&mut world, "shadow");
-    assert_eq!(report(&world, B, batch).closed, Some(CloseReason::Finished));
+    world.finish(TIMES, "shadow");
+    assert_eq!(world.report(B, batch).closed, Some(CloseReason::Finished));
 }
 
 #[test]
@@ -251,10 +236,10 @@ fn what_policy_lets_pass_in_clear_is_counted_and_shown() {
     };
     let unmatched = clear(&mut world, "frontend", "raw", PORT);
     let legacy = clear(&mut world, "legacy", "open", PORT);
-    finish(&mut world, "in clear");
+    world.finish(TIMES, "in clear");
     assert_eq!((total(&world, A, Total::RelayedPlain), total(&world, B, Total::RelayedPlain)), (1, 1));
     for (node, id, workload) in [(A, unmatched, "default/frontend"), (B, legacy, "default/open")] {
-        let said = report(&world, node, id);
+        let said = world.report(node, id);
         assert_eq!((said.tls, said.closed), (None, Some(CloseReason::Finished)), "{workload}");
         assert_eq!(said.workload.as_deref(), Some(workload));
     }

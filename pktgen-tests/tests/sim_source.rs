@@ -60,12 +60,6 @@ fn call(world: &mut World, at: i64, to: (&str, u16), v6: bool, scripts: [Script;
     world.call(at, Call { client, server, from: "frontend", scripts, expect, plain: false })
 }
 
-fn finish(world: &mut World, name: &str) {
-    world.run_until_over(TIMES).unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.judge().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-    world.drain().unwrap_or_else(|broken| panic!("{name}: {broken}"));
-}
-
 /// Whom the service sees.
 fn seen(world: &World, id: CallId) -> SocketAddr {
     world.end(id, Side::Server).unwrap_or_else(|| panic!("{id:?} reached its service")).peer
@@ -87,7 +81,7 @@ fn the_far_side_sees_the_nodes_address_over_both_families_and_mtls_is_as_ever() 
         for to in [("backend", PORT), ("peer", TLS_PORT)] {
             let mut world = world(&Setup::new(31));
             let id = call(&mut world, 0, to, v6, request(), Expect::Delivered);
-            finish(&mut world, to.0);
+            world.finish(TIMES, to.0);
             let from = seen(&world, id);
             assert_eq!(from.ip(), node_address(A, v6), "{to:?}");
             assert!(ports.contains(from.port()) && from.port() != world.calls[id.0].client.port(), "{to:?}: {from}");
@@ -114,7 +108,7 @@ fn permissive_egress_leaves_from_the_nodes_address_too_and_calls_within_the_node
     let plain = world.call(0, Call { client, server, from, scripts: request(), expect, plain: true });
     let local = call(&mut world, 0, ("local", PORT), false, request(), Expect::Delivered);
     world.oracle.in_clear(server);
-    finish(&mut world, "plain and local");
+    world.finish(TIMES, "plain and local");
     assert_eq!(seen(&world, plain).ip(), node_address(A, false));
     assert_eq!(seen(&world, local), world.calls[local.0].client);
     assert_eq!(report(&world, A, world.calls[local.0].client).source, None);
@@ -128,7 +122,7 @@ fn many_calls_at_once_have_ports_of_their_own_which_are_free_again_after_time_wa
         for round in ["first", "after TIME-WAIT"] {
             let calls: Vec<_> =
                 (0..40).map(|_| call(&mut world, 0, ("backend", PORT), v6, request(), Expect::Delivered)).collect();
-            finish(&mut world, round);
+            world.finish(TIMES, round);
             let mut ports: Vec<u16> = calls.iter().map(|id| seen(&world, *id).port()).collect();
             ports.sort_unstable();
             ports.dedup();
@@ -153,7 +147,7 @@ fn bytes_are_exact_over_links_that_lose_repeat_and_bend_frames() {
         for nth in 0..20 {
             call(&mut world, nth * 10_000, ("backend", PORT), seed % 2 == 0, request(), Expect::Delivered);
         }
-        finish(&mut world, &format!("seed {seed}"));
+        world.finish(TIMES, &format!("seed {seed}"));
     }
 }
 
@@ -175,9 +169,9 @@ fn when_every_port_is_taken_a_call_is_refused_by_name_and_time_wait_counts() {
     assert_eq!([full, resting].map(|id| refused(&world, id)), [Some(NodePortsFull); 2]);
     assert_eq!(world.gateways[A].mailbox().counters.refused(NodePortsFull), 2);
     assert_eq!([other, v6].map(|id| refused(&world, id)), [None; 2]);
-    finish(&mut world, "full");
+    world.finish(TIMES, "full");
     let again = call(&mut world, 0, ("backend", PORT), false, request(), Expect::Delivered);
-    finish(&mut world, "after TIME-WAIT");
+    world.finish(TIMES, "after TIME-WAIT");
     assert_eq!(refused(&world, again), None);
 }
 
@@ -196,7 +190,7 @@ fn the_last_free_port_of_a_large_range_is_found_wherever_it_is() {
     world.run(15_000_000, |_| false).expect("all stand, one is over, and its TIME-WAIT too");
     let last = call(&mut world, 0, ("backend", PORT), false, slow(), Expect::Delivered);
     let none = call(&mut world, 16_000_000, ("backend", PORT), false, request(), Expect::Refused);
-    finish(&mut world, "large");
+    world.finish(TIMES, "large");
     assert_eq!(seen(&world, last), seen(&world, calls[289]));
     assert_eq!(refused(&world, none), Some(NodePortsFull));
 }
@@ -210,7 +204,7 @@ fn the_first_sequence_number_is_of_the_nodes_own_tuple_and_grows_when_a_port_com
     for _ in 0..3 {
         let id = call(&mut world, 0, ("backend", PORT), false, request(), Expect::Delivered);
         let began = world.clock.micros();
-        finish(&mut world, "one port");
+        world.finish(TIMES, "one port");
         let own = world.oracle.syns[&(from, server)];
         assert_ne!(own, world.oracle.syns[&(world.calls[id.0].client, server)], "not the caller's");
         // RFC 6528: a clock of 4 microseconds, from the same place for the same tuple.
@@ -225,7 +219,7 @@ fn the_first_sequence_number_is_of_the_nodes_own_tuple_and_grows_when_a_port_com
     world.run(world.clock.micros() + 100, |_| false).expect("the caller's SYN is on its way");
     let peer = SocketAddr::new(address("peer", false), TLS_PORT);
     let callers = world.oracle.syns[&(client, peer)];
-    finish(&mut world, "preserve");
+    world.finish(TIMES, "preserve");
     assert_eq!(world.oracle.syns[&(client, peer)], callers, "what keeps the caller's address keeps its number");
 }
 
@@ -275,7 +269,7 @@ fn a_node_without_an_address_of_the_family_refuses_by_name() {
     world.wake(A);
     let v4 = call(&mut world, 1_000, ("backend", PORT), false, request(), Expect::Delivered);
     let v6 = call(&mut world, 1_000, ("backend", PORT), true, request(), Expect::Refused);
-    finish(&mut world, "no address");
+    world.finish(TIMES, "no address");
     assert_eq!([v4, v6].map(|id| refused(&world, id)), [None, Some(NoNodeAddress)]);
 }
 
@@ -294,7 +288,7 @@ fn a_newer_snapshot_that_changes_the_source_cuts_what_lives_and_nothing_else() {
         world.run(3_000_000, |_| false).expect("nothing is cut by a version that says the same");
         assert!(world.gateways[A].ended.is_empty());
         leave_from(&mut world, after);
-        finish(&mut world, after.name());
+        world.finish(TIMES, after.name());
         let said = report(&world, A, world.calls[cut.0].client);
         assert_eq!(said.closed, Some(CloseReason::PolicyChanged), "{}", after.name());
         let detail = format!("the call would now leave with source: {}", after.name());
@@ -309,7 +303,7 @@ fn the_same_seed_takes_the_same_ports_and_another_one_others() {
         let mut world = world(&Setup::new(seed));
         let calls: Vec<_> =
             (0..5).map(|_| call(&mut world, 0, ("backend", PORT), false, request(), Expect::Delivered)).collect();
-        finish(&mut world, "seeded");
+        world.finish(TIMES, "seeded");
         (calls.iter().map(|id| seen(&world, *id).port()).collect::<Vec<_>>(), world.trace_hash())
     };
     assert_eq!(run(38), run(38));

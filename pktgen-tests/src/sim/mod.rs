@@ -10,6 +10,7 @@
 //! same [trace](trace::Trace), on every machine. After each event the [`oracle`] looks at what left
 //! and at what arrived.
 
+pub mod after;
 pub mod call;
 pub mod chance;
 pub mod clock;

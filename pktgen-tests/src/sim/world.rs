@@ -10,10 +10,9 @@ use dataplane::tls::{CryptoProvider, provider};
 use rcgen::ExtendedKeyUsagePurpose;
 use snapshot::Snapshot;
 
-use super::call::{Call, CallId, Payload, Side};
+use super::call::{Call, CallId, Payload};
 use super::chance::Chance;
 use super::clock::{EPOCH, SimClock};
-use super::end::End;
 use super::faults::{Fault, Faults};
 use super::gateway::{Gateway, INSIDE, OUTSIDE, Sizes};
 use super::host::{Host, Service, TlsClient, Tuning};
@@ -271,37 +270,6 @@ impl World {
         (0..self.calls.len()).map(CallId).find(|id| !Oracle::is_over(*id, &self.hosts))
     }
 
-    /// Judges every call.
-    pub fn judge(&self) -> Result<(), Broken> {
-        for (at, call) in self.calls.iter().enumerate() {
-            Oracle::judge(CallId(at), call, &self.hosts)
-                .map_err(|what| self.broken(format!("{what}; {}", self.said_about(call))))?;
-        }
-        match self.hosts.iter().find_map(|host| host.strangers.first().map(|pair| (host.name, pair))) {
-            Some((name, (client, server))) => {
-                Err(self.broken(format!("{name}: {client} came to {server}, and nobody called so")))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// What the gateways reported about a call.
-    fn said_about(&self, call: &Call) -> String {
-        let about = |gateway: &Gateway| {
-            let of_call = gateway.ended.iter().filter(|report| report.client == call.client);
-            let ends: Vec<_> = of_call.map(|r| format!("{:?} {:?} {:?}", r.refused, r.closed, r.detail)).collect();
-            format!("{}: {}", gateway.name, ends.join(", "))
-        };
-        format!("{}; {}", about(&self.gateways[0]), about(&self.gateways[1]))
-    }
-
-    /// Lets TIME-WAIT pass, and asks for everything to be free again.
-    pub fn drain(&mut self) -> Result<(), Broken> {
-        self.run(self.clock.micros() + 150_000_000, |_| false)?;
-        let left = self.gateways.iter_mut().find_map(Gateway::leftovers);
-        left.map_or(Ok(()), |what| Err(self.broken(what)))
-    }
-
     pub fn broken(&self, what: String) -> Broken {
         Broken { at: self.clock.micros(), what }
     }
@@ -402,10 +370,5 @@ impl World {
             *queued += 1;
             queue.push(Reverse((at, *queued, station.0, frame)));
         });
-    }
-
-    /// One end of a call, once it is there.
-    pub fn end(&self, id: CallId, side: Side) -> Option<&End> {
-        self.hosts.iter().flat_map(|host| &host.ends).find(|end| end.call == id && end.side == side)
     }
 }
