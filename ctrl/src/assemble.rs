@@ -8,6 +8,7 @@
 //! ```
 //! The same inputs give the same bytes: lists are sorted, times and the version come in.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use snapshot::channel::PrivateKey;
@@ -19,7 +20,8 @@ use snapshot::{
 
 use crate::attest::{Attestation, attest, claimed_twice};
 use crate::config::{
-    AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, Target, TrustBundle, WorkloadIdentity, trust,
+    AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
+    WorkloadIdentity, trust,
 };
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
@@ -29,7 +31,7 @@ pub type Assembled = (Snapshot, Vec<(KeyId, PrivateKey)>, Vec<Diagnostic>);
 
 /// The identities that workloads of this node need now: those that are attested somewhere on it.
 pub fn wanted(loaded: &Loaded, network: &Network, resolved: &Resolved) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut wanted: BTreeMap<SpiffeId, Wanted> = BTreeMap::new();
     for identity in &loaded.identities {
         let here = attest(identity, &loaded.gateway, network).unwrap_or_default();
         if here.places.is_empty() {
@@ -38,17 +40,14 @@ pub fn wanted(loaded: &Loaded, network: &Network, resolved: &Resolved) -> Vec<Wa
         let id = identity.spiffe_id(&loaded.gateway.trust_domain);
         let names = served_names(loaded, &here, resolved);
         // Replicas share an identity, and so its names.
-        match wanted.iter_mut().find(|earlier| earlier.id == id) {
-            Some(earlier) => earlier.dns_names.extend(names),
-            None => wanted.push(Wanted { id, dns_names: names, workload: identity.name.clone() }),
-        }
+        let first = || Wanted { id: id.clone(), dns_names: Vec::new(), workload: identity.name.clone() };
+        wanted.entry(id.clone()).or_insert_with(first).dns_names.extend(names);
     }
-    for entry in &mut wanted {
+    for entry in wanted.values_mut() {
         entry.dns_names.sort_unstable();
         entry.dns_names.dedup();
     }
-    wanted.sort_unstable();
-    wanted
+    wanted.into_values().collect()
 }
 
 /// Names of services whose addresses are this workload's.
@@ -269,10 +268,10 @@ fn revoked(bundle: &TrustBundle, rules: &mut Rules) -> Option<Revoked> {
 
 /// Each key once, in the order of the workloads.
 fn keys(attested: &Attested<'_>, loaded: &Loaded, identities: &Identities) -> Vec<(KeyId, PrivateKey)> {
-    let mut keys: Vec<(KeyId, PrivateKey)> = Vec::new();
+    let (mut keys, mut seen) = (Vec::new(), HashSet::new());
     for (identity, _) in attested {
         if let Some((svid, key)) = identities.svid(&identity.spiffe_id(&loaded.gateway.trust_domain))
-            && keys.iter().all(|(id, _)| *id != svid.key)
+            && seen.insert(svid.key)
         {
             keys.push((svid.key, key.clone()));
         }

@@ -241,6 +241,10 @@ impl Identities {
         self.failures.values().cloned().collect()
     }
 
+    pub fn error(&self, id: &SpiffeId) -> Option<&Failure> {
+        self.failures.get(id)
+    }
+
     /// What is or will soon be wrong with the sources.
     pub fn warnings(&self, now: u64) -> Vec<String> {
         self.sources.warnings(now)

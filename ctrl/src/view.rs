@@ -73,7 +73,7 @@ impl Identity {
     pub fn of(workload: &Workload, attestation: Option<&Attestation>, identities: &Identities) -> Self {
         let svid = workload.svid.as_ref();
         let place = |p: &snapshot::Place| format!("{} on {}", p.prefix, p.interface);
-        let failed = identities.errors().into_iter().find(|f| f.id.as_str() == workload.spiffe_id);
+        let id = SpiffeId::parse(&workload.spiffe_id).ok();
         Self {
             workload: workload.name.clone(),
             spiffe_id: workload.spiffe_id.clone(),
@@ -83,10 +83,8 @@ impl Identity {
             serial: svid.map(|s| s.serial.clone()),
             not_before: svid.map(|s| s.not_before),
             not_after: svid.map(|s| s.not_after),
-            source: SpiffeId::parse(&workload.spiffe_id)
-                .ok()
-                .and_then(|id| identities.source_of(&id).map(str::to_owned)),
-            error: failed.map(|f| f.reason),
+            source: id.as_ref().and_then(|id| identities.source_of(id)).map(str::to_owned),
+            error: id.as_ref().and_then(|id| identities.error(id)).map(|failure| failure.reason.clone()),
         }
     }
 }

@@ -21,8 +21,8 @@ impl Core {
     pub(super) fn show(&self, network: &Network) {
         let workloads = self.last.iter().flat_map(|s| &s.workloads);
         let attestation = |name: &str| {
-            let identity = self.loaded.identities.iter().find(|i| i.name == name)?;
-            attest::attest(identity, &self.loaded.gateway, network).ok()
+            let at = self.loaded.identities.binary_search_by(|identity| identity.name.as_str().cmp(name)).ok()?;
+            attest::attest(&self.loaded.identities[at], &self.loaded.gateway, network).ok()
         };
         let status = view::Status {
             node: self.loaded.gateway.name.clone(),

@@ -10,7 +10,8 @@ use ::snapshot::{Action, Enforcement, PolicyRule, PortRange, Prefix, RuleDirecti
 use crate::io::PortId;
 use crate::snapshot::Compiled;
 
-/// SYNs that come in on an outside port, by destination. The exact port beats any port.
+/// SYNs to workloads of this node by destination, from wherever they come: calls between workloads of one
+/// node are captured where they start. The exact port beats any port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inbound {
     pub address: IpAddr,
@@ -86,7 +87,6 @@ pub fn captures(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Captures
     for index in 0..compiled.workloads.len() {
         outbound(compiled, index, &mut captures.outbound);
     }
-    local(compiled, &mut captures);
     settle(&mut captures.inbound);
     settle(&mut captures.guarded);
     settle(&mut captures.outbound);
@@ -199,19 +199,6 @@ fn denied(set: u32, rule: &PolicyRule, out: &mut Vec<Outbound>) {
     };
     for address in to {
         out.extend(ports.iter().map(|&port| Outbound { set, address, port, protected: true }));
-    }
-}
-
-/// Calls between workloads of one node are captured where they start, whoever the caller is.
-fn local(compiled: &Compiled, captures: &mut Captures) {
-    let sets = 0..=compiled.workloads.len();
-    for to in captures.inbound.iter().filter(|inbound| inbound.take) {
-        captures.outbound.extend(sets.clone().map(|set| Outbound {
-            set: set as u32,
-            address: Some(to.address),
-            port: to.port,
-            protected: to.protected,
-        }));
     }
 }
 

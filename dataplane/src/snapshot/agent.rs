@@ -6,6 +6,7 @@
 
 mod answers;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use snapshot::channel::socket_path;
-use snapshot::{Boot, ConnectionReport, Network, SCHEMA, Side, Snapshot, ToCtrl, ToDataplane, Version};
+use snapshot::{Boot, ConnectionReport, KeyId, Network, SCHEMA, Side, Snapshot, ToCtrl, ToDataplane, Version};
 
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
@@ -236,8 +237,8 @@ impl<C: Clock> Agent<C> {
         let compiled = Compiled::compile(&snapshot, &self.keys, &self.provider, self.compiled.as_deref());
         let compiled = Arc::new(compiled.map_err(|e| e.to_string())?);
         // Keys that no workload uses any more have no business in memory.
-        self.keys
-            .retain(|id, _| snapshot.workloads.iter().any(|w| w.svid.as_ref().is_some_and(|svid| svid.key == *id)));
+        let used: HashSet<KeyId> = snapshot.workloads.iter().filter_map(|w| Some(w.svid.as_ref()?.key)).collect();
+        self.keys.retain(|id, _| used.contains(id));
         let ports: Vec<(PortId, &str, Side)> =
             (0..).map(PortId).zip(&self.boot.ports).map(|(id, p)| (id, p.interface.as_str(), p.side)).collect();
         let grew = match self.steering.apply(&captures::captures(&compiled, &ports)) {
