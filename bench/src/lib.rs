@@ -34,6 +34,7 @@ pub mod ratio;
 pub mod report;
 pub mod run;
 pub mod samples;
+pub mod scale;
 pub mod stage;
 pub mod storm;
 pub mod summary;

@@ -11,6 +11,7 @@ use bench::plan::{case, cases, turns};
 use bench::profile;
 use bench::progress::expected;
 use bench::run::run;
+use bench::scale;
 use bench::stage::{CLIENT, SERVER};
 
 fn main() -> ExitCode {
@@ -41,6 +42,10 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
         },
         [tool, rest @ ..] if tool == "profile" => match said(profile::parse(rest), profile::HELP) {
             Ok(options) => Ok(if profile::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+            Err(code) => Ok(code),
+        },
+        [tool, rest @ ..] if tool == "scale" => match said(scale::parse(rest), scale::HELP) {
+            Ok(options) => scale::run(&options).map(|()| ExitCode::SUCCESS),
             Err(code) => Ok(code),
         },
         _ => match said(cli::parse(arguments), cli::HELP) {

@@ -5,14 +5,15 @@
 //!   GET  /v1/policies
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
-//!   POST /v1/apply   {"file", "text", "dry_run"}
+//!   POST /v1/apply   {"file", "text", "dry_run", "force"}
+//!   POST /v1/reload  {"wait_ms"}
 //! ```
 //! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{Query as Parameters, State};
@@ -22,11 +23,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use snapshot::report::Caller;
 use snapshot::{ConnectionReport, Counters, Explanation, Query, Reply};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
-use crate::runtime::View;
+use crate::runtime::{Reload, View};
 use crate::{apply, at_stake, bundles, view};
 
 /// How long the dataplane may take to answer.
@@ -36,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct App {
     pub publisher: Publisher,
     pub view: watch::Receiver<Arc<View>>,
+    pub known: Arc<Mutex<Known>>,
+    pub reload: mpsc::Sender<Reload>,
 }
 
 type Answer<T> = Result<Json<T>, (StatusCode, Json<view::Failure>)>;
@@ -53,6 +57,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
         .route("/v1/apply", post(apply))
+        .route("/v1/reload", post(reload))
         .with_state(app);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
@@ -64,6 +69,7 @@ impl App {
         let view = self.view.borrow().clone();
         let state = self.publisher.state().borrow().clone();
         let mut status = view.status.clone();
+        status.network_revision = self.publisher.network_revision();
         status.last_nack = state.nack.as_ref().map(|(version, reason)| format!("version {version}: {reason}"));
         match self.publisher.query(Query::Status, PATIENCE).await {
             Ok(Reply::Status(dataplane)) => status.dataplane = Some(dataplane),
@@ -105,7 +111,7 @@ async fn bundles(State(app): State<App>) -> Json<Vec<bundles::Row>> {
     Json(app.view.borrow().bundles.clone())
 }
 
-async fn config(State(app): State<App>) -> Json<view::Resources> {
+async fn config(State(app): State<App>) -> Json<Arc<view::Resources>> {
     Json(app.view.borrow().resources.clone())
 }
 
@@ -191,7 +197,9 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
     let view = app.view.borrow().clone();
     let refused = |failure: view::Failure| (StatusCode::UNPROCESSABLE_ENTITY, Json(failure));
     let (directory, force) = (view.status.config.directory.clone(), asked.force);
-    let plan = tokio::task::spawn_blocking(move || apply::plan(Path::new(&directory), &asked));
+    let known = app.known.clone();
+    let plan = move || apply::plan(Path::new(&directory), &asked, &mut known.lock().expect("no holder panics"));
+    let plan = tokio::task::spawn_blocking(plan);
     let plan = plan.await.expect("planning does not panic").map_err(|error| refused(error.into()))?;
     if !force {
         let dropped = at_stake::dropped(&view.bundles, &plan.loaded);
@@ -202,6 +210,29 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
     }
     let done = tokio::task::spawn_blocking(move || plan.carry_out());
     done.await.expect("writing does not panic").map(Json).map_err(|error| refused(error.into()))
+}
+
+/// Reads the directory now, and waits until what it holds is in force.
+async fn reload(State(app): State<App>, Json(asked): Json<view::Reload>) -> Answer<view::InForce> {
+    let (answer, out) = oneshot::channel();
+    let _ = app.reload.send(Reload(answer)).await;
+    let ended = |_| wrong("sluice-ctrl is stopping".into());
+    let refused = |details| {
+        let error = "the configuration is not taken; the one before stays in force".into();
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(view::Failure { error, details }))
+    };
+    let version = out.await.map_err(ended)?.map_err(refused)?;
+    let mut state = app.publisher.state();
+    let settled = state.wait_for(|state| {
+        let nacked = state.nack.as_ref().is_some_and(|(refused, _)| *refused >= version);
+        state.dataplane.is_none() || state.acked >= Some(version) || nacked
+    });
+    let _ = tokio::time::timeout(Duration::from_millis(asked.wait_ms), settled).await;
+    let state = state.borrow().clone();
+    let in_force = state.dataplane.is_some() && state.acked >= Some(version);
+    let status = view::Status { version: Some(version), ..view::Status::default() };
+    let waiting_for = (!in_force).then(|| waiting_for(&status, &state));
+    Ok(Json(view::InForce { version, in_force, waiting_for, no_dataplane: state.dataplane.is_none() }))
 }
 
 /// Without a dataplane nothing lives; one that does not answer may have thousands.

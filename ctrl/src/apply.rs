@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Diagnostic, Loaded};
+use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::view::{Applied, Apply, Failure};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,8 @@ pub struct Plan {
     changes: bool,
 }
 
-pub fn plan(directory: &Path, change: &Apply) -> Result<Plan, Error> {
+/// `known`: what was read of the directory before.
+pub fn plan(directory: &Path, change: &Apply, known: &mut Known) -> Result<Plan, Error> {
     let name = &change.file;
     let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.starts_with('.');
     if !plain || !is_yaml(Path::new(name)) {
@@ -53,14 +54,14 @@ pub fn plan(directory: &Path, change: &Apply) -> Result<Plan, Error> {
     }
     let target = directory.join(name);
     let mut files = read(directory)?;
-    let before = files.iter().position(|(path, _)| *path == target);
+    let before = files.iter().position(|(path, _)| path.as_os_str() == name.as_str());
     let unchanged = before.is_some_and(|at| files[at].1 == change.text);
     match before {
         Some(at) => files[at].1.clone_from(&change.text),
-        None => files.push((target.clone(), change.text.clone())),
+        None => files.push((name.into(), change.text.clone())),
     }
     files.sort();
-    let loaded = config::load_files(&files).map_err(Error::Faults)?;
+    let loaded = config::load_texts(directory, &files, known).map_err(Error::Faults)?;
     Ok(Plan { loaded, target, text: change.text.clone(), changes: !unchanged && !change.dry_run })
 }
 
@@ -71,11 +72,11 @@ impl Plan {
             write(&self.target, &self.text).map_err(|source| Error::Io { path: self.target.clone(), source })?;
         }
         let warnings = self.loaded.warnings.iter().map(ToString::to_string).collect();
-        Ok(Applied { changed: self.changes, path: self.target.display().to_string(), warnings })
+        Ok(Applied { changed: self.changes, path: self.target.display().to_string(), warnings, in_force: None })
     }
 }
 
-/// The YAML files of a directory with their texts, in the order of their names.
+/// The YAML files of a directory with their texts, by name and in that order.
 pub fn read(directory: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -83,11 +84,12 @@ pub fn read(directory: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
     };
     let mut files = vec![];
     for entry in std::fs::read_dir(directory).map_err(io(directory))? {
-        let path = entry.map_err(io(directory))?.path();
+        let entry = entry.map_err(io(directory))?;
+        let path = entry.path();
         let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
         if is_yaml(&path) && !hidden && path.is_file() {
             let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-            files.push((path, text));
+            files.push((entry.file_name().into(), text));
         }
     }
     files.sort();

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,10 +22,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
-use tokio::sync::watch;
 
-use crate::publish::Publisher;
-use crate::runtime::View;
 use crate::{admin::App, view};
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,11 +33,7 @@ const GAUGES: &[&str] = &["sessions", "handshaking", "flows", "frames_free", "fr
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Binds now, serves in the background.
-pub async fn serve(
-    address: SocketAddr,
-    publisher: Publisher,
-    view: watch::Receiver<Arc<View>>,
-) -> anyhow::Result<SocketAddr> {
+pub async fn serve(address: SocketAddr, app: App) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("admin.metrics: cannot listen on {address}; is another sluice-ctrl running? Choose another port")
     })?;
@@ -50,7 +42,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(App { publisher, view });
+        .with_state(app);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(bound)
 }

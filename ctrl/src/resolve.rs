@@ -40,6 +40,17 @@ impl Resolved {
         self.names.get(name).into_iter().flat_map(|seen| seen.keys().copied())
     }
 
+    /// Whether all names lead to the same addresses, and the same do not resolve.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let addresses = |(name, seen): &(&String, &BTreeMap<IpAddr, u64>),
+                         (other, then): &(&String, &BTreeMap<_, _>)| {
+            name == other && seen.keys().eq(then.keys())
+        };
+        self.failures == other.failures
+            && self.names.len() == other.names.len()
+            && self.names.iter().zip(&other.names).all(|(one, other)| addresses(&one, &other))
+    }
+
     pub fn failures(&self) -> Vec<Failure> {
         let kept = |name: &String| self.names.get(name).map_or(0, BTreeMap::len);
         self.failures

@@ -9,6 +9,7 @@
 //! or it expires, whichever is first. All times are seconds since the epoch.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
@@ -111,6 +112,16 @@ pub struct Failure {
     pub retry_at: u64,
 }
 
+/// What a look at the schedule came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refreshed {
+    Nothing,
+    /// Somebody has a newer SVID than before.
+    Renewed,
+    /// Somebody has one who had none, or has none any more.
+    Changed,
+}
+
 impl Identities {
     pub fn new(sources: impl Into<Sources>, seed: u64) -> Self {
         Self {
@@ -122,8 +133,8 @@ impl Identities {
         }
     }
 
-    /// Issues what is new or due, drops what is no longer wanted or has expired. True: something changed.
-    pub fn refresh(&mut self, wanted: &[Wanted], now: u64) -> bool {
+    /// Issues what is new or due, drops what is no longer wanted or has expired.
+    pub fn refresh(&mut self, wanted: &[Wanted], now: u64) -> Refreshed {
         for id in self.follow(wanted, now) {
             self.rotation.hurry(&id);
         }
@@ -138,26 +149,29 @@ impl Identities {
             self.wanted.contains_key(id) && !ended
         });
         self.failures.retain(|id, _| self.wanted.contains_key(id));
-        let mut changed = self.held.len() != before;
+        let mut done = if self.held.len() == before { Refreshed::Nothing } else { Refreshed::Changed };
         for id in self.rotation.due(now) {
-            changed |= self.renew(&id, now);
+            done = done.max(self.renew(&id, now));
         }
-        changed
+        done
     }
 
     /// Takes over who is wanted and tells the sources. Returns who cannot wait for the schedule.
     fn follow(&mut self, wanted: &[Wanted], now: u64) -> Vec<SpiffeId> {
-        let before = std::mem::take(&mut self.wanted);
-        self.wanted = wanted.iter().map(|one| (one.id.clone(), one.clone())).collect();
-        self.rotation.want(self.wanted.keys());
-        let changed = self.wanted.values().filter(|one| before.get(&one.id).is_some_and(|before| before != *one));
-        let mut hurried: Vec<_> = changed.map(|one| one.id.clone()).collect();
+        let mut hurried = Vec::new();
+        if !self.wanted.values().eq(wanted) {
+            let before = std::mem::take(&mut self.wanted);
+            self.wanted = wanted.iter().map(|one| (one.id.clone(), one.clone())).collect();
+            self.rotation.want(self.wanted.keys());
+            let changed = self.wanted.values().filter(|one| before.get(&one.id).is_some_and(|before| before != *one));
+            hurried.extend(changed.map(|one| one.id.clone()));
+        }
         hurried.extend(self.sources.follow(wanted, now));
         hurried
     }
 
-    fn renew(&mut self, id: &SpiffeId, now: u64) -> bool {
-        let Some(wanted) = self.wanted.get(id) else { return false };
+    fn renew(&mut self, id: &SpiffeId, now: u64) -> Refreshed {
+        let Some(wanted) = self.wanted.get(id) else { return Refreshed::Nothing };
         match self.sources.issue(wanted, now) {
             Ok(issued) => {
                 match self.sources.renewal(wanted) {
@@ -165,9 +179,13 @@ impl Identities {
                     Renewal::Given => self.rotation.rests(id),
                 }
                 self.failures.remove(id);
-                let changed = self.held.get(id) != Some(&issued);
+                let done = match self.held.get(id) {
+                    None => Refreshed::Changed,
+                    Some(before) if *before == issued => Refreshed::Nothing,
+                    Some(_) => Refreshed::Renewed,
+                };
                 self.held.insert(id.clone(), issued);
-                changed
+                done
             }
             Err(error) => {
                 match self.sources.renewal(wanted) {
@@ -178,7 +196,7 @@ impl Identities {
                 let since = self.failures.get(id).map_or(now, |failure| failure.since);
                 self.failures
                     .insert(id.clone(), Failure { id: id.clone(), reason: error.to_string(), since, retry_at });
-                false
+                Refreshed::Nothing
             }
         }
     }
@@ -221,6 +239,12 @@ impl Identities {
 
     pub fn svid(&self, id: &SpiffeId) -> Option<(&Svid, &PrivateKey)> {
         self.held.get(id).map(|issued| (&issued.svid, &issued.key))
+    }
+
+    /// The whole life of the SVID that lives shortest.
+    pub fn shortest_life(&self) -> Option<Duration> {
+        let lives = self.held.values().map(|issued| issued.svid.not_after.saturating_sub(issued.svid.not_before));
+        lives.min().map(Duration::from_secs)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&SpiffeId, &Svid)> {

@@ -10,36 +10,36 @@
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
+mod publishing;
 mod show;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use snapshot::{Network, Snapshot, Version};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::clock::Jumps;
-use crate::config::{self, Diagnostic, IdentitySource, Loaded};
-use crate::publish::{Published, Publisher, socket};
+use crate::config::{self, Diagnostic, Known, Loaded};
+use crate::publish::{Publisher, socket};
 use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, metrics, netlink, view};
+use publishing::{Inputs, Pace};
 
 /// Names are looked up again this often, each with so much patience.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
 /// A change does not wait long for names; those that are late come with the next look-up.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
-/// Renewals that fall due together go out together.
-const COALESCE: Duration = Duration::from_secs(1);
 /// How long the first snapshot waits for sources that look at files; what is slower comes with a later one.
 const SOURCES_PATIENCE: Duration = Duration::from_secs(1);
 /// So do changes of the network that move a workload.
@@ -49,7 +49,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub status: view::Status,
-    pub resources: view::Resources,
+    pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
 }
 
@@ -59,7 +59,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     // Watched before it is read: a change in between is seen twice rather than never.
     let mut changes = crate::watch::watch(&directory)
         .with_context(|| format!("cannot watch the configuration directory {}", directory.display()))?;
-    let loaded = load(&directory).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    let known = Arc::default();
+    let loaded = load(&directory, &known).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
     let admin = loaded.gateway.admin.clone();
     let lock = socket::lock(&admin.socket).context("admin.socket")?;
     let (publisher, asked) =
@@ -73,11 +74,16 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
+        resources: Arc::new(view::Resources::of(&loaded)),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
         warnings: vec![],
         problems: vec![],
+        unassembled: None,
+        known,
+        inputs: Inputs::default(),
+        pace: Pace::default(),
         resolved: Resolved::default(),
         held: attest::held::Held::default(),
         identities,
@@ -89,9 +95,11 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         destinations,
         view,
     };
-    admin::serve(&admin.socket, &lock, admin::App { publisher: publisher.clone(), view: view_out.clone() })?;
+    let (reload, reloads) = mpsc::channel(8);
+    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), reload };
+    admin::serve(&admin.socket, &lock, app.clone())?;
     if let Some(address) = admin.metrics {
-        metrics::serve(address, publisher.clone(), view_out).await?;
+        metrics::serve(address, app).await?;
     }
     core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
     core.network_changed(network.borrow_and_update().clone());
@@ -99,7 +107,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, &mut changes.count, network, publisher, news) => done,
+        done = turns(&mut core, &mut changes.count, reloads, network, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -110,11 +118,11 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
 async fn turns(
     core: &mut Core,
     changes: &mut watch::Receiver<u64>,
+    mut reloads: mpsc::Receiver<Reload>,
     mut network: watch::Receiver<Arc<Network>>,
-    publisher: Publisher,
     news: News,
 ) -> anyhow::Result<()> {
-    let mut dataplane = publisher.state();
+    let mut dataplane = core.publisher.state();
     let mut jumps = Jumps::watch();
     let mut resolve_at = Instant::now() + RESOLVE_EVERY;
     let mut looking_up: Option<tokio::task::JoinHandle<Resolved>> = None;
@@ -125,12 +133,20 @@ async fn turns(
                 let now = core.attested_by(&network.borrow().clone());
                 core.reload(&now).await;
             }
+            Some(Reload(answer)) = reloads.recv() => {
+                let now = core.attested_by(&network.borrow().clone());
+                core.reload(&now).await;
+                core.renew_and_publish(&now);
+                // Who asked may have gone.
+                let _ = answer.send(core.outcome());
+                continue;
+            }
             changed = network.changed() => {
                 changed.context("routes and neighbours are no longer followed")?;
                 core.network_changed(network.borrow_and_update().clone());
                 sleep(SETTLE).await;
             }
-            () = sleep(core.until_renewal()) => {}
+            () = sleep(core.until_due()) => {}
             () = news.notified() => {}
             () = jumps.woken() => {}
             () = sleep_until(resolve_at), if looking_up.is_none() => {
@@ -173,12 +189,21 @@ fn open_sources(loaded: &Loaded, news: &News) -> anyhow::Result<Identities> {
 struct Core {
     directory: PathBuf,
     loaded: Loaded,
+    /// The same as people name it.
+    resources: Arc<view::Resources>,
     loaded_at: u64,
     /// Of the files as they are now, if they are not what is in force.
     faults: Vec<Diagnostic>,
     /// Of assembling what is in force.
     warnings: Vec<Diagnostic>,
     problems: Vec<String>,
+    /// Why what is configured does not make a snapshot.
+    unassembled: Option<String>,
+    /// What the files came to when they were last read.
+    known: Arc<Mutex<Known>>,
+    /// What the last snapshot was made of.
+    inputs: Inputs,
+    pace: Pace,
     resolved: Resolved,
     /// Routes of ports that lost theirs a moment ago.
     held: attest::held::Held,
@@ -195,6 +220,7 @@ struct Core {
 impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
     async fn reload(&mut self, network: &Network) {
+        self.inputs.changed();
         match self.candidate(network).await {
             Ok(candidate) => self.take(candidate),
             Err(faults) => {
@@ -208,7 +234,7 @@ impl Core {
     }
 
     async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
-        let loaded = load(&self.directory).await?;
+        let loaded = self.load().await?;
         // Opened again in any case: its own files may be what changed.
         let sources = self
             .identities
@@ -234,6 +260,7 @@ impl Core {
             let now = port_names(&loaded);
             std::mem::replace(ports, now.clone()) != now
         });
+        self.resources = Arc::new(view::Resources::of(&loaded));
         self.loaded = loaded;
         self.loaded_at = clock::now();
         info!(directory = %self.directory.display(), "the configuration was read again");
@@ -256,26 +283,26 @@ impl Core {
             self.versions.raise(in_force);
             self.last = None;
         }
+        self.pace.acked(said.acked, Instant::now());
     }
 
-    fn until_renewal(&self) -> Duration {
-        let lives = self.loaded.gateway.identity.iter().filter_map(|named| match named.source {
-            IdentitySource::Embedded { ttl, .. } => Some(ttl / 10),
-            IdentitySource::Files(_) => None,
-        });
-        let coalesce = lives.chain([COALESCE]).min().unwrap_or(COALESCE);
-        // A root that ends is taken out of the bundle then.
-        let root_ends = config::trust::next_end(&self.loaded.bundles, clock::now()).map(|end| end + 1);
-        match self.identities.next_due().into_iter().chain(root_ends).min() {
-            Some(due) => Duration::from_millis((due * 1000).saturating_sub(clock::now_ms())) + coalesce,
-            None => Duration::from_secs(3600),
+    /// What asking for a reload came to: the version that holds what is in the directory now.
+    fn outcome(&self) -> Outcome {
+        match (self.faults.as_slice(), &self.last) {
+            ([], Some(last)) => Ok(last.version),
+            ([], None) => Err(self.unassembled.clone().into_iter().collect()),
+            (faults, _) => Err(text(faults)),
         }
+    }
+
+    async fn load(&self) -> Result<Loaded, Vec<Diagnostic>> {
+        load(&self.directory, &self.known).await
     }
 
     /// A restart does not take an SVID away for the moment that reading it again takes.
     async fn await_sources(&mut self, network: &Network, news: &News) {
-        let wanted = assemble::wanted(&self.loaded, network, &self.resolved);
-        self.identities.refresh(&wanted, clock::now());
+        self.inputs.wanted = assemble::wanted(&self.loaded, network, &self.resolved);
+        self.identities.refresh(&self.inputs.wanted, clock::now());
         let settled = async {
             while !self.identities.settled() {
                 news.notified().await;
@@ -285,77 +312,20 @@ impl Core {
             warn!("not all identity sources have answered yet; what they give comes when it comes");
         }
     }
-
-    /// Renews what is due, assembles, and publishes if the result differs from the last.
-    fn renew_and_publish(&mut self, network: &Network) {
-        let now = clock::now();
-        let wanted = assemble::wanted(&self.loaded, network, &self.resolved);
-        self.identities.refresh(&wanted, now);
-        if let Err(fault) = self.publish(network, now) {
-            error!(error = %fault, "no new snapshot; the last one stays in force");
-            self.problems.push(fault.to_string());
-        }
-        self.show(network);
-    }
-
-    fn publish(&mut self, network: &Network, now: u64) -> anyhow::Result<()> {
-        let known = self.known_problems(now);
-        let before = std::mem::replace(&mut self.problems, known);
-        for new in self.problems.iter().filter(|problem| !before.contains(problem)) {
-            warn!(problem = new, "something is not as it should be");
-        }
-        let before = self.last.as_ref().map_or(Version(0), |s| s.version);
-        let (mut snapshot, keys, warnings) =
-            assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
-                .map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
-        self.warnings = warnings;
-        self.publisher.set(|desired| {
-            let boot = assemble::boot(&self.loaded.gateway);
-            if desired.boot.as_deref() != Some(&boot) {
-                desired.boot = Some(Arc::new(boot));
-            }
-        });
-        if self.last.as_ref().is_some_and(|last| same(last, &snapshot)) {
-            return Ok(());
-        }
-        snapshot.version = self.versions.advance().context("cannot write the version beside admin.socket")?;
-        snapshot::check::check(&snapshot)?;
-        let published = Arc::new(Published::new(&snapshot, keys)?);
-        info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "publishing");
-        self.destinations.send_if_modified(|known| {
-            let now = destinations(&snapshot);
-            std::mem::replace(known, now.clone()) != now
-        });
-        self.publisher.set(|desired| desired.state = Some(published));
-        self.last = Some(snapshot);
-        Ok(())
-    }
 }
+
+/// Asks for the directory to be read now, and is answered when it has been.
+#[derive(Debug)]
+pub struct Reload(pub oneshot::Sender<Outcome>);
+
+/// The version of the snapshot that the files came to, or why they were refused.
+pub type Outcome = Result<Version, Vec<String>>;
 
 /// A configuration that would work.
 struct Candidate {
     loaded: Loaded,
     sources: Vec<Reopened>,
     resolved: Resolved,
-}
-
-async fn load(directory: &Path) -> Result<Loaded, Vec<Diagnostic>> {
-    let directory = directory.to_owned();
-    tokio::task::spawn_blocking(move || config::load_dir(&directory)).await.expect("loading does not panic")
-}
-
-/// Equal but for the number and the time.
-fn same(last: &Snapshot, now: &Snapshot) -> bool {
-    let now = Snapshot { version: last.version, assembled_at: last.assembled_at, ..now.clone() };
-    *last == now
-}
-
-/// The addresses that packets will go to: endpoints of services and workloads of this node.
-fn destinations(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
-    let services = snapshot.services.iter().flat_map(|s| &s.endpoints).map(|e| e.address.ip());
-    let places = snapshot.workloads.iter().flat_map(|w| &w.places).map(|p| p.prefix);
-    let hosts = places.filter(|p| *p == snapshot::Prefix::host(p.address)).map(|p| p.address);
-    services.chain(hosts).collect()
 }
 
 fn port_names(loaded: &Loaded) -> Vec<String> {
@@ -369,4 +339,10 @@ fn text<'a>(faults: impl IntoIterator<Item = &'a Diagnostic>) -> Vec<String> {
 /// Spreads renewals of different nodes.
 fn seed(node: &str) -> u64 {
     node.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
+async fn load(directory: &Path, known: &Arc<Mutex<Known>>) -> Result<Loaded, Vec<Diagnostic>> {
+    let (directory, known) = (directory.to_owned(), known.clone());
+    let load = move || config::reload_dir(&directory, &mut known.lock().expect("no holder panics"));
+    tokio::task::spawn_blocking(load).await.expect("loading does not panic")
 }

@@ -2,6 +2,8 @@
 //!
 //! Secrets cannot get in here: nothing in this file has a field for one.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use snapshot::{SourceAddress, Version, Workload};
 
@@ -138,7 +140,8 @@ pub struct PolicyRow {
     pub name: String,
     /// `shop/partners spec.rules[0] (policy.yaml:12)`, as every view names the rule.
     pub rule: String,
-    pub workloads: Vec<String>,
+    /// Shared by the rules of one Policy, which may be thousands.
+    pub workloads: Arc<[String]>,
     /// `deny inbound spiffe://example.com/batch from 203.0.113.0/24`.
     pub says: String,
     pub enforcement: String,
@@ -152,7 +155,7 @@ impl PolicyRow {
             Whom::Name(name) => name.clone(),
             Whom::Id(pattern) => pattern.to_string(),
         };
-        let workloads: Vec<_> = policy.workloads.iter().map(named).collect();
+        let workloads: Arc<[String]> = policy.workloads.iter().map(named).collect();
         policy.rules.iter().enumerate().map(move |(nth, rule)| Self {
             name: policy.name.clone(),
             rule: format!("{} spec.rules[{nth}] ({})", policy.name, rule.place),
@@ -267,6 +270,28 @@ pub struct Applied {
     pub changed: bool,
     pub path: String,
     pub warnings: Vec<String>,
+    /// What became of it, where somebody waited for that.
+    #[serde(flatten)]
+    pub in_force: Option<InForce>,
+}
+
+/// `POST /v1/reload`: the directory is to be read now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// How long the answer may wait for the dataplane.
+    pub wait_ms: u64,
+}
+
+/// What the directory holds, as a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    pub version: Version,
+    /// On all cores of the dataplane that is connected.
+    pub in_force: bool,
+    /// Why not.
+    pub waiting_for: Option<String>,
+    /// None is connected: whichever comes gets it first of all.
+    pub no_dataplane: bool,
 }
 
 /// The body of every answer that is not 200.

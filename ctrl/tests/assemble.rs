@@ -10,6 +10,7 @@ use ctrl::assemble::{assemble, boot, wanted};
 use ctrl::attest::attest;
 use ctrl::config::{Loaded, load_files};
 use ctrl::resolve::Resolved;
+use ctrl::rotate::Refreshed;
 use example::{EXAMPLE, GATEWAY, MAC, by_address, network, prefix, resolved};
 use snapshot::policy::Endpoint;
 use snapshot::{
@@ -40,7 +41,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
     let mut identities = identities();
     let wanted = wanted(&loaded, &network(), &resolved);
     assert_eq!(wanted.iter().map(|w| &w.id).collect::<Vec<_>>(), [&id("myapp/app/frontend")]);
-    assert!(identities.refresh(&wanted, NOW));
+    assert_ne!(identities.refresh(&wanted, NOW), Refreshed::Nothing);
     let (snapshot, keys, warnings) = assemble(&loaded, &network(), &resolved, &identities, Version(7), NOW).unwrap();
     let exact = |path: &str| IdPattern::Exact(format!("spiffe://example.com/{path}"));
     let rule = |name: &str, line: u32| RuleSource {

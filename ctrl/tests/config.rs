@@ -4,7 +4,7 @@ mod words;
 
 use std::path::PathBuf;
 
-use ctrl::config::{Diagnostic, IdentitySource, load_dir, load_files, parse_files};
+use ctrl::config::{Diagnostic, IdentitySource, Known, load_dir, load_files, load_texts, parse_files, reload_dir};
 use snapshot::{IdPattern, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
@@ -225,4 +225,54 @@ fn key_exchanges_are_taken_in_the_order_that_they_are_named() {
     let gateway = format!("{GATEWAY}  tls: {{ groups: [secp256r1, X25519] }}\n");
     let groups = load(&[("g.yaml", &gateway)]).unwrap().gateway.groups;
     assert_eq!(groups, [snapshot::Group::Secp256r1, snapshot::Group::X25519]);
+}
+
+#[test]
+fn a_directory_that_is_read_again_comes_to_what_reading_it_first_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let service = |port: u16| {
+        format!(
+            "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: {{ name: s }}\n\
+             spec: {{ addresses: [{{ address: 198.18.2.2, port: {port} }}] }}\n"
+        )
+    };
+    let bundle = |serial: &str| {
+        format!(
+            "apiVersion: sluice.dev/v1alpha1\nkind: TrustBundle\nmetadata: {{ name: own }}\n\
+             spec: {{ trustDomain: example.com, revoked: {{ serials: [\"{serial}\"] }} }}\n"
+        )
+    };
+    let mut known = Known::default();
+    let mut same = |step: &str| {
+        let (again, first) = (reload_dir(dir.path(), &mut known), load_dir(dir.path()));
+        assert_eq!(again, first, "{step}");
+        first
+    };
+    write("gateway.yaml", example::GATEWAY);
+    write("policy.yaml", EXAMPLE);
+    write("service.yaml", &service(80));
+    write("own.yaml", &bundle("01"));
+    let first = same("first").unwrap();
+    assert_eq!(same("nothing changed"), Ok(first.clone()));
+    write("service.yaml", &service(81));
+    assert_ne!(same("a changed one").unwrap().services, first.services);
+    write("own.yaml", &bundle("02"));
+    same("a bundle").unwrap();
+    // The same name in two files, a second Gateway, and a file that is not right: each is said again.
+    write("twice.yaml", &service(82));
+    assert!(same("twice").is_err());
+    assert!(same("still twice").is_err());
+    std::fs::remove_file(dir.path().join("twice.yaml")).unwrap();
+    write("other.yaml", example::GATEWAY);
+    assert!(same("two Gateways").is_err());
+    write("other.yaml", "kind: Service\n");
+    assert!(same("a fault").is_err());
+    assert!(same("the same fault").is_err());
+    std::fs::remove_file(dir.path().join("other.yaml")).unwrap();
+    assert!(same("mended").is_ok());
+    // What was tried only is not what is there.
+    let tried = vec![("gateway.yaml".into(), example::GATEWAY.into()), ("service.yaml".into(), service(90))];
+    assert_eq!(load_texts(dir.path(), &tried, &mut known).unwrap().services[0].addresses[0].port, 90);
+    assert_eq!(reload_dir(dir.path(), &mut known), load_dir(dir.path()));
 }

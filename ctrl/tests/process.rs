@@ -86,6 +86,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
                 version: Some(in_force),
             }],
             last_nack: None,
+            unusable: vec![],
         }),
         Query::Counters => Reply::Counters(Counters {
             refused: vec![("NoIdentity".into(), 5)],
@@ -154,8 +155,17 @@ fn a_gateway_becomes_ready_when_its_dataplane_has_the_snapshot_in_force() {
 fn a_change_applies_whole_or_not_at_all() {
     let mut node = Node::new("1h");
     node.start();
+    let same = node.path("policy.yaml");
+    std::fs::copy(node.config().join("policy.yaml"), &same).unwrap();
+    node.status_until(|s| s["version"].as_u64().is_some());
+    let told = node.says(0, &["apply", "-f", same.to_str().unwrap()]);
+    assert!(told.contains("unchanged, not in force: waiting for a dataplane to connect"), "{told}");
     let dataplane = FakeDataplane::hello(&node.admin(), None);
     let first = dataplane.next_snapshot();
+    let late = node.sluice(&["apply", "-f", same.to_str().unwrap(), "--wait", "100ms"]);
+    assert_eq!(late.status.code(), Some(1), "{late:?}");
+    assert!(String::from_utf8_lossy(&late.stdout).contains("waiting for the dataplane to put version"), "{late:?}");
+    dataplane.ack(first.version);
     dataplane.serve(answer);
     // One file is right and other than before, the other is not right: neither is taken.
     node.write("policy.yaml", &POLICY.replace("PERMISSIVE", "MUTUAL"));
@@ -180,10 +190,12 @@ fn a_change_applies_whole_or_not_at_all() {
     assert!(String::from_utf8_lossy(&done.stderr).contains("nothing was changed"), "{done:?}");
     assert_eq!(node.json(&["status"])["version"], version);
     std::fs::write(&apply, POLICY).unwrap();
-    assert!(node.says(0, &["apply", "-f", apply.to_str().unwrap()]).contains("applied"));
-    node.status_until(|s| s["version"].as_u64() > version.as_u64());
+    // Without a look at the clock: it is in force when the command returns.
+    let applied = node.json(&["apply", "-f", apply.to_str().unwrap()]);
+    assert_eq!((&applied["changed"], &applied["in_force"]), (&true.into(), &true.into()), "{applied}");
+    assert!(applied["version"].as_u64() > version.as_u64(), "{applied}");
     assert!(node.says(0, &["identities"]).contains("PERMISSIVE"));
-    assert!(node.says(0, &["apply", "-f", apply.to_str().unwrap()]).contains("unchanged"));
+    assert!(node.says(0, &["apply", "-f", apply.to_str().unwrap()]).contains("unchanged, in force"));
 }
 
 #[test]

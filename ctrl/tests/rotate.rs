@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use counting::{Counting, NOW, id, identities, wanted};
-use ctrl::rotate::Identities;
+use ctrl::rotate::{Identities, Refreshed};
 use ctrl::source::Source;
 
 #[test]
@@ -17,12 +17,12 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     let who = id("a");
     let wanted = [wanted(who.clone(), &[])];
     let serial = |identities: &Identities| identities.svid(&who).map(|(svid, _)| svid.serial.clone());
-    assert!(identities.refresh(&wanted, NOW));
-    assert!(!identities.refresh(&wanted, NOW));
+    assert_ne!(identities.refresh(&wanted, NOW), Refreshed::Nothing);
+    assert_eq!(identities.refresh(&wanted, NOW), Refreshed::Nothing);
     let due = identities.next_due().unwrap() - NOW;
     assert!((270..=330).contains(&due), "half of 600 s, give or take a tenth: {due}");
-    assert!(!identities.refresh(&wanted, NOW + due - 1));
-    assert!(identities.refresh(&wanted, NOW + due));
+    assert_eq!(identities.refresh(&wanted, NOW + due - 1), Refreshed::Nothing);
+    assert_ne!(identities.refresh(&wanted, NOW + due), Refreshed::Nothing);
     assert_eq!(serial(&identities).as_deref(), Some("01"));
 
     // The source goes away: 1, 2, 4, … 60 s between attempts, the old one stays until its end.
@@ -32,7 +32,7 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     let began = now;
     let mut waits = Vec::new();
     while now < end {
-        assert!(!identities.refresh(&wanted, now));
+        assert_eq!(identities.refresh(&wanted, now), Refreshed::Nothing);
         assert_eq!(serial(&identities).as_deref(), Some("01"));
         let next = identities.next_due().unwrap();
         waits.push(next - now);
@@ -40,14 +40,14 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     }
     assert_eq!(waits[..7], [1, 2, 4, 8, 16, 32, 60]);
     assert_eq!(now, end, "the expiry itself is due");
-    assert!(identities.refresh(&wanted, now), "its end is a change");
+    assert_ne!(identities.refresh(&wanted, now), Refreshed::Nothing, "its end is a change");
     assert_eq!(serial(&identities), None);
     let [failure] = identities.errors().try_into().unwrap();
     assert_eq!((failure.since, failure.reason.as_str()), (began, "SVID: the source is away"));
 
     // It comes back, and so does the identity at the next attempt.
     fails.store(false, Ordering::Relaxed);
-    assert!(identities.refresh(&wanted, failure.retry_at.max(now + 60)));
+    assert_ne!(identities.refresh(&wanted, failure.retry_at.max(now + 60)), Refreshed::Nothing);
     assert!(serial(&identities).is_some() && identities.errors().is_empty());
 }
 
@@ -68,11 +68,15 @@ fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
 fn an_identity_goes_with_its_workload_and_follows_its_names() {
     let mut identities = identities();
     let want = |name: &str, dns: &[&str]| wanted(id(name), dns);
-    assert!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW));
-    assert!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 1), "new names and one gone");
+    assert_ne!(identities.refresh(&[want("a", &[]), want("b", &[])], NOW), Refreshed::Nothing);
+    assert_ne!(
+        identities.refresh(&[want("a", &["a.example.com"])], NOW + 1),
+        Refreshed::Nothing,
+        "new names and one gone"
+    );
     assert_eq!(
         identities.iter().map(|(id, svid)| (id.as_str(), svid.serial.as_str())).collect::<Vec<_>>(),
         [("spiffe://example.com/a", "02")]
     );
-    assert!(!identities.refresh(&[want("a", &["a.example.com"])], NOW + 2));
+    assert_eq!(identities.refresh(&[want("a", &["a.example.com"])], NOW + 2), Refreshed::Nothing);
 }

@@ -18,6 +18,14 @@ pub struct Network {
     pub neighbours: Vec<Neighbour>,
 }
 
+impl Network {
+    /// Equal but for the number.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { revision: _, links, routes, neighbours } = self;
+        (links, routes, neighbours) == (&other.links, &other.routes, &other.neighbours)
+    }
+}
+
 /// A port's interface as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {

@@ -123,6 +123,8 @@ pub struct Status {
     pub cores: Vec<CoreReport>,
     /// Why the last snapshot that was refused was refused.
     pub last_nack: Option<String>,
+    /// SVIDs that came and cannot be used, and why: their workloads have none, or still the one before.
+    pub unusable: Vec<String>,
 }
 
 /// What would happen to a new connection now, by the tables in force.

@@ -2,21 +2,25 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use snapshot::ConnectionReport;
 
 use super::output::Output;
 use super::place::Place;
+use super::status::duration;
 use super::{Done, Failure};
 use crate::bundles::Row;
 use crate::client::{self, Client};
+use crate::config::Known;
 use crate::{apply, at_stake, view};
 
 /// Put a file into a gateway's configuration directory, if the whole is right with it.
 ///
 /// The file replaces the one of the same name, or is added. Nothing changes if anything is wrong.
-/// With --config the directory is written here; otherwise the running gateway writes its own.
+/// With --config the directory is written here; otherwise the running gateway writes its own. A
+/// gateway that runs has it in force when this returns, with 0, on all its cores.
 ///
 /// Examples:
 ///   sluice apply -f policy.yaml
@@ -36,6 +40,9 @@ pub struct Apply {
     /// Also if living connections chain to a root that this drops: they are cut.
     #[arg(long)]
     force: bool,
+    /// Wait until it is in force, for so long at most; 0s does not wait.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    wait: Duration,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -46,7 +53,7 @@ impl Apply {
     pub async fn run(self) -> Done {
         let (file, text) = (self.name()?, self.text()?);
         let change = view::Apply { file, text, dry_run: self.dry_run, force: self.force };
-        let applied = match &self.place.config {
+        let mut applied: view::Applied = match &self.place.config {
             Some(directory) => match self.apply_here(directory, &change).await? {
                 Ok(applied) => applied,
                 Err(failure) => {
@@ -58,15 +65,35 @@ impl Apply {
             None => self.place.client()?.post("/v1/apply", &change).await?,
         };
         applied.warnings.iter().for_each(|w| eprintln!("{w}"));
-        self.output.show(&applied, |_| {
-            let what = match (applied.changed, self.dry_run) {
-                (true, _) => "applied",
-                (false, true) => "would be right (dry run)",
-                (false, false) => "unchanged",
-            };
-            format!("{} {what}", applied.path)
-        })?;
-        Ok(true)
+        applied.in_force = self.in_force().await?;
+        self.output.show(&applied, |_| self.sentence(&applied))?;
+        Ok(applied.in_force.is_none_or(|now| now.in_force || now.no_dataplane))
+    }
+
+    fn sentence(&self, applied: &view::Applied) -> String {
+        let what = match (applied.changed, self.dry_run) {
+            (true, _) => "applied",
+            (false, true) => "would be right (dry run)",
+            (false, false) => "unchanged",
+        };
+        let then = match &applied.in_force {
+            None => String::new(),
+            Some(now) if now.in_force => format!(", in force as version {}", now.version),
+            Some(now) => format!(", not in force: waiting for {}", now.waiting_for.as_deref().unwrap_or("nothing")),
+        };
+        format!("{} {what}{then}", applied.path)
+    }
+
+    /// None: nobody was waited for, or nobody runs there.
+    async fn in_force(&self) -> Result<Option<view::InForce>, Failure> {
+        if self.dry_run || self.wait.is_zero() {
+            return Ok(None);
+        }
+        let reload = view::Reload { wait_ms: u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX) };
+        match self.place.client()?.post("/v1/reload", &reload).await {
+            Err(client::Error::Unreachable { .. }) if self.place.config.is_some() => Ok(None),
+            answered => Ok(Some(answered?)),
+        }
     }
 
     /// Into the directory itself. A gateway that runs on it is asked what the change would cut.
@@ -75,7 +102,7 @@ impl Apply {
         directory: &Path,
         change: &view::Apply,
     ) -> Result<Result<view::Applied, view::Failure>, Failure> {
-        let plan = match apply::plan(directory, change) {
+        let plan = match apply::plan(directory, change, &mut Known::default()) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error.into())),
         };

@@ -102,6 +102,7 @@ fn show(status: &view::Status, wide: bool) -> String {
     lines.extend(status.last_nack.iter().map(|n| red(&format!("refused    {n}"))));
     lines.extend(status.problems.iter().map(|p| yellow(&format!("problem    {p}"))));
     if let Some(dataplane) = &status.dataplane {
+        lines.extend(dataplane.unusable.iter().map(|p| yellow(&format!("problem    {p}"))));
         lines.push(String::new());
         lines.push(ports(dataplane));
         lines.push(String::new());
@@ -133,7 +134,7 @@ fn cores(dataplane: &snapshot::Status) -> String {
 }
 
 /// `500ms`, `30s`, `2m`, or seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "use a number with ms, s or m, such as 30s".to_owned())?;
     match &text[digits.len()..] {

@@ -36,7 +36,12 @@ pub struct Resources {
 /// Reads all `*.yaml` and `*.yml` of a directory, in the order of their names. Exactly one Gateway
 /// must be among them. Err holds all faults, and the warnings with them.
 pub fn load_dir(dir: &Path) -> Result<Loaded, Vec<Diagnostic>> {
-    demand_gateway(read_and_parse(dir), dir)
+    reload_dir(dir, &mut Known::default())
+}
+
+/// The same for one that was read before: only what changed is read again.
+pub fn reload_dir(dir: &Path, known: &mut Known) -> Result<Loaded, Vec<Diagnostic>> {
+    demand_gateway(read_and_parse(dir, known), dir)
 }
 
 /// Loads texts that were read already. Relative paths in a file start at the file's directory.
@@ -45,16 +50,22 @@ pub fn load_files(files: &[(PathBuf, String)]) -> Result<Loaded, Vec<Diagnostic>
     demand_gateway(parse_texts(files), first)
 }
 
+/// Loads the texts of `dir` as it would be with them, each by its path within it.
+pub fn load_texts(dir: &Path, files: &[(PathBuf, String)], known: &mut Known) -> Result<Loaded, Vec<Diagnostic>> {
+    let parsed = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)), known);
+    demand_gateway(parsed, dir)
+}
+
 /// As [`load_dir`], but the Gateway may be missing.
 pub fn parse_dir(dir: &Path) -> Result<Resources, Vec<Diagnostic>> {
-    let (resources, faults) = read_and_parse(dir);
+    let (resources, faults) = read_and_parse(dir, &mut Known::default());
     finish(resources, faults)
 }
 
 /// The Gateway of a directory, whatever is wrong with the rest: enough to find who serves it. None
 /// if it is itself at fault.
 pub fn gateway_of(dir: &Path) -> Option<Gateway> {
-    read_and_parse(dir).0.gateway
+    read_and_parse(dir, &mut Known::default()).0.gateway
 }
 
 /// As [`load_files`], but the Gateway may be missing.
@@ -65,17 +76,21 @@ pub fn parse_files(files: &[(PathBuf, String)]) -> Result<Resources, Vec<Diagnos
 
 type Parsed = (Resources, Vec<Diagnostic>);
 
-fn read_and_parse(dir: &Path) -> Parsed {
+fn read_and_parse(dir: &Path, known: &mut Known) -> Parsed {
     let (files, mut faults) = read_dir(dir);
     let short = |path: &'_ PathBuf| path.strip_prefix(dir).unwrap_or(path).to_owned();
     let files: Vec<_> = files.into_iter().map(|(path, text)| (short(&path), text)).collect();
-    let (resources, more) = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)));
+    let (resources, more) = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)), known);
     faults.extend(more);
     (resources, faults)
 }
 
 fn parse_texts(files: &[(PathBuf, String)]) -> Parsed {
-    parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), path.parent().unwrap_or(Path::new("")))))
+    let each = files.iter().map(|(path, text)| {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        (path.as_path(), text.as_str(), directory)
+    });
+    parse(each, &mut Known::default())
 }
 
 fn demand_gateway((mut resources, mut faults): Parsed, whole_path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
@@ -152,13 +167,26 @@ pub fn read_file(path: &Path) -> Result<String, String> {
     })
 }
 
-fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Parsed {
+fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>, known: &mut Known) -> Parsed {
     let mut resources = Resources::default();
     let (mut found, mut texts) = (Vec::new(), HashMap::new());
+    let mut before = std::mem::take(&mut known.files);
     for (path, text, directory) in files {
         let file = path.display().to_string();
         let mut faults = Faults::of(file.as_str().into(), text, directory);
-        parse_text(text, &mut resources, &mut faults);
+        match before.remove(path).filter(|one| one.text == text) {
+            Some(one) => {
+                resources.take(one.resources.clone(), &mut faults);
+                faults.found.extend_from_slice(&one.faults);
+                known.files.insert(path.to_owned(), one);
+            }
+            None => {
+                let mut own = Resources::default();
+                parse_text(text, &mut own, &mut faults);
+                known.note(path, text, &own, &faults.found);
+                resources.take(own, &mut faults);
+            }
+        }
         faults.found.sort_by_key(|fault| (fault.line, fault.column));
         found.append(&mut faults.found);
         texts.insert(file, text);
@@ -175,6 +203,30 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>) -> Pars
         None => fault,
     }));
     (resources, found)
+}
+
+/// What files came to, by their paths, so that a change of one does not cost reading all.
+#[derive(Debug, Default)]
+pub struct Known {
+    files: HashMap<PathBuf, One>,
+}
+
+#[derive(Debug)]
+struct One {
+    text: String,
+    resources: Resources,
+    faults: Vec<Diagnostic>,
+}
+
+impl Known {
+    /// Gateways and TrustBundles name other files, whose changes their own text does not show: those
+    /// are read each time.
+    fn note(&mut self, path: &Path, text: &str, resources: &Resources, faults: &[Diagnostic]) {
+        if !resources.gateway_seen && resources.bundles.is_empty() && !faults.iter().any(Diagnostic::is_error) {
+            let one = One { text: text.to_owned(), resources: resources.clone(), faults: faults.to_vec() };
+            self.files.insert(path.to_owned(), one);
+        }
+    }
 }
 
 fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
@@ -198,6 +250,17 @@ fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
 }
 
 impl Resources {
+    /// Takes what one file holds.
+    fn take(&mut self, file: Self, faults: &mut Faults<'_>) {
+        let Self { gateway, identities, services, policies, bundles, warnings: _, gateway_seen } = file;
+        self.gateway_seen |= gateway_seen;
+        self.take_gateway(gateway, faults);
+        self.identities.extend(identities);
+        self.services.extend(services);
+        self.policies.extend(policies);
+        self.bundles.extend(bundles);
+    }
+
     /// Takes a Gateway; a second one is a fault that names both.
     pub(super) fn take_gateway(&mut self, gateway: Option<Gateway>, faults: &mut Faults<'_>) {
         match (&self.gateway, gateway) {

@@ -29,7 +29,9 @@ pub use decode::Chosen;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use gateway::{Admin, Gateway};
 pub use identity::{IdentitySource, NamedSource};
-pub use load::{Loaded, Resources, gateway_of, load_dir, load_files, parse_dir, parse_files};
+pub use load::{
+    Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,
+};
 pub use policy::{Naming, Policy};
 pub use service::{Address, Service, Target};
 pub use spiffe::{SpiffeId, TrustDomain};

@@ -131,6 +131,10 @@ impl Publisher {
         self.state.clone()
     }
 
+    pub fn network_revision(&self) -> u64 {
+        self.desired.borrow().network.as_ref().map_or(0, |network| network.revision)
+    }
+
     /// True when the dataplane that is connected has the desired version in force.
     pub fn ready(&self) -> bool {
         let wanted = self.desired.borrow().state.as_ref().map(|s| s.version);

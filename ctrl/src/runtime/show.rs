@@ -15,7 +15,7 @@ impl Core {
             .into_iter()
             .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
         let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
-        names.chain(svids).chain(self.identities.warnings(now)).collect()
+        names.chain(svids).chain(self.identities.warnings(now)).chain(self.unassembled.clone()).collect()
     }
 
     pub(super) fn show(&self, network: &Network) {
@@ -38,13 +38,12 @@ impl Core {
                 warnings: text(self.loaded.warnings.iter().chain(&self.warnings)),
             },
             problems: self.problems.clone(),
-            network_revision: network.revision,
             identities: workloads
                 .map(|w| view::Identity::of(w, attestation(&w.name).as_ref(), &self.identities))
                 .collect(),
             ..view::Status::default()
         };
         let bundles = bundles::rows(&self.loaded, &self.identities.bundle(clock::now()));
-        self.view.send_replace(Arc::new(View { status, resources: view::Resources::of(&self.loaded), bundles }));
+        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles }));
     }
 }

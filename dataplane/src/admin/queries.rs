@@ -28,6 +28,7 @@ pub fn status<'a>(
     ports: Vec<PortReport>,
     cores: impl Iterator<Item = (u32, Option<Version>, &'a CoreCounters)>,
     last_nack: Option<String>,
+    unusable: Vec<String>,
 ) -> Status {
     let cores: Vec<_> = cores.map(|(core, version, counters)| core_report(core, version, counters)).collect();
     Status {
@@ -39,6 +40,7 @@ pub fn status<'a>(
         ports,
         cores,
         last_nack,
+        unusable,
     }
 }
 

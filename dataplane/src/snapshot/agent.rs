@@ -6,7 +6,6 @@
 
 mod answers;
 
-use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use snapshot::channel::socket_path;
 use snapshot::{Boot, ConnectionReport, KeyId, Network, SCHEMA, Side, Snapshot, ToCtrl, ToDataplane, Version};
 
+use super::addresses::Map;
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
 use crate::admin::{History, RefusalLog};
@@ -236,9 +236,10 @@ impl<C: Clock> Agent<C> {
         ::snapshot::check::check(&snapshot).map_err(|e| e.to_string())?;
         let compiled = Compiled::compile(&snapshot, &self.keys, &self.provider, self.compiled.as_deref());
         let compiled = Arc::new(compiled.map_err(|e| e.to_string())?);
+        compiled.unusable.iter().for_each(|what| tracing::error!("{what}"));
         // Keys that no workload uses any more have no business in memory.
-        let used: HashSet<KeyId> = snapshot.workloads.iter().filter_map(|w| Some(w.svid.as_ref()?.key)).collect();
-        self.keys.retain(|id, _| used.contains(id));
+        let used: Map<KeyId, ()> = snapshot.workloads.iter().filter_map(|w| Some((w.svid.as_ref()?.key, ()))).collect();
+        self.keys.retain(|id, _| used.contains_key(id));
         let ports: Vec<(PortId, &str, Side)> =
             (0..).map(PortId).zip(&self.boot.ports).map(|(id, p)| (id, p.interface.as_str(), p.side)).collect();
         let grew = match self.steering.apply(&captures::captures(&compiled, &ports)) {

@@ -23,10 +23,6 @@ pub type Keys = Map<KeyId, PrivateKey>;
 pub enum Error {
     #[error("workload {0}: the key of its SVID has not come; keys are sent before the snapshot that needs them")]
     KeyUnknown(String),
-    #[error("workload {0}: the private key is not that of its certificate")]
-    KeyMismatch(String),
-    #[error("workload {workload}: its SVID cannot be used: {why}")]
-    Svid { workload: String, why: String },
     #[error("trust domain {domain}: root {index} is no certificate that could be trusted: {why}")]
     Root { domain: String, index: usize, why: String },
     #[error("{address} leads to {first} and to {second}: a destination address belongs to one workload of a node")]
@@ -95,6 +91,8 @@ pub struct Compiled {
     roots: Map<Arc<str>, Arc<Roots>>,
     by_name: Map<Arc<str>, usize>,
     pub(crate) provider: Arc<CryptoProvider>,
+    /// SVIDs that cannot be used, and why: each costs its own workload, and nobody else.
+    pub unusable: Vec<String>,
 }
 
 impl Compiled {
@@ -107,11 +105,11 @@ impl Compiled {
         previous: Option<&Self>,
     ) -> Result<Self, Error> {
         let policies = policies(snapshot, previous);
-        let mut workloads = Vec::with_capacity(snapshot.workloads.len());
+        let (mut workloads, mut unusable) = (Vec::with_capacity(snapshot.workloads.len()), Vec::new());
         for workload in &snapshot.workloads {
             let before = previous.and_then(|p| p.workload(&workload.name));
             let credentials = match &workload.svid {
-                Some(svid) => Some(credentials(workload, svid, keys, before)?),
+                Some(svid) => credentials(workload, svid, keys, before, &mut unusable)?,
                 None => None,
             };
             workloads.push(compile_workload(workload, credentials, &policies));
@@ -136,6 +134,7 @@ impl Compiled {
             revoked: Revoked::new(&snapshot.revoked),
             roots,
             provider: provider.clone(),
+            unusable,
         })
     }
 
@@ -199,20 +198,25 @@ impl Workload {
     }
 }
 
+/// Of an SVID that cannot be used, the one before it stands until it ends.
 fn credentials(
     workload: &::snapshot::Workload,
     svid: &Svid,
     keys: &Keys,
     before: Option<&Workload>,
-) -> Result<Arc<Credentials>, Error> {
-    if let Some(same) = before.and_then(|w| w.credentials.as_ref()).filter(|c| c.is_of(svid, &workload.spiffe_id)) {
-        return Ok(same.clone());
+    unusable: &mut Vec<String>,
+) -> Result<Option<Arc<Credentials>>, Error> {
+    let before = before.and_then(|w| w.credentials.as_ref()).filter(|c| c.is_for(&workload.spiffe_id));
+    if let Some(same) = before.filter(|credentials| credentials.is_of(svid)) {
+        return Ok(Some(same.clone()));
     }
     let key = keys.get(&svid.key).ok_or_else(|| Error::KeyUnknown(workload.name.clone()))?;
     match Credentials::import(svid, key, &workload.spiffe_id) {
-        Ok(credentials) => Ok(Arc::new(credentials)),
-        Err(crate::tls::ImportError::KeyMismatch) => Err(Error::KeyMismatch(workload.name.clone())),
-        Err(other) => Err(Error::Svid { workload: workload.name.clone(), why: other.to_string() }),
+        Ok(credentials) => Ok(Some(Arc::new(credentials))),
+        Err(why) => {
+            unusable.push(format!("workload {}: its SVID cannot be used: {why}", workload.name));
+            Ok(before.cloned())
+        }
     }
 }
 

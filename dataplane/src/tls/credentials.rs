@@ -64,8 +64,12 @@ impl Credentials {
     }
 
     /// Whether importing `svid` again would come to the same.
-    pub fn is_of(&self, svid: &Svid, spiffe_id: &str) -> bool {
-        self.svid == *svid && self.spiffe_id == spiffe_id
+    pub fn is_of(&self, svid: &Svid) -> bool {
+        self.svid == *svid
+    }
+
+    pub fn is_for(&self, spiffe_id: &str) -> bool {
+        self.spiffe_id == spiffe_id
     }
 }
 

@@ -94,9 +94,7 @@ impl Gateway {
         fs::create_dir(&directory)?;
         let pins = rig.pins(&name);
         let gateway = Self { name, namespace: namespace.clone(), directory, pins, processes: vec![] };
-        let issue = ["ca", "issue-node", "--root", &text(authority), "--node", &gateway.name, "--out"];
-        let out = text(&gateway.directory.join("ca"));
-        host_sluice(&[&issue[..], &[&out]].concat())?.ok()?;
+        issue_node(authority, &gateway.name, &gateway.directory.join("ca"))?;
         gateway.write("gateway.yaml", &gateway.resource(settings))?;
         for (name, content) in files {
             gateway.write(name, content)?;
@@ -313,6 +311,12 @@ impl Gateway {
 /// Makes the root CA of `example.com` in `directory`.
 pub fn authority(directory: &Path) -> Result<()> {
     host_sluice(&["ca", "init", "--trust-domain", "example.com", "--directory", &text(directory)])?.ok().map(drop)
+}
+
+/// A node's intermediate of that root CA, in a directory that is made.
+pub fn issue_node(authority: &Path, node: &str, directory: &Path) -> Result<()> {
+    let (root, out) = (text(authority), text(directory));
+    host_sluice(&["ca", "issue-node", "--root", &root, "--node", node, "--out", &out])?.ok().map(drop)
 }
 
 fn host_sluice(arguments: &[&str]) -> Result<Output> {

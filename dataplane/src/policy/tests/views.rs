@@ -66,6 +66,24 @@ fn steering_captures_what_policy_speaks_about() {
 }
 
 #[test]
+fn captures_grow_with_the_workloads_and_not_with_their_square() {
+    let mut world = World::new();
+    let pattern = world.database().clone();
+    world.snapshot.workloads = (0..500u32)
+        .map(|n| {
+            let mut workload = ::snapshot::Workload { name: format!("apps/w{n}"), svid: None, ..pattern.clone() };
+            workload.places[0].prefix = Prefix::host(std::net::Ipv4Addr::from_bits(0xc612_8000 + n).into());
+            workload
+        })
+        .collect();
+    let made = captures(&world.compile(), &PORTS);
+    assert_eq!((made.inbound.len(), made.sources.len()), (500, 500));
+    assert!(made.outbound.len() < 100, "{} entries of outbound captures", made.outbound.len());
+    // A call from one to another of them is captured all the same.
+    assert_eq!(caught(&made, 1, "198.18.129.1:7000".parse().unwrap()), Some(true));
+}
+
+#[test]
 fn egress_modes_decide_what_is_captured_and_what_may_never_pass_in_clear() {
     for (mode, listed, want) in [
         (TlsMode::Mutual, false, Some(true)),

@@ -70,6 +70,7 @@ impl<C: Clock> Agent<C> {
                 self.port_reports(),
                 self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
                 self.last_nack.clone(),
+                self.compiled.as_ref().map(|compiled| compiled.unusable.clone()).unwrap_or_default(),
             )),
             Query::Explain { from, to } => match &self.compiled {
                 Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),

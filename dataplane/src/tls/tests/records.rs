@@ -280,27 +280,39 @@ fn plain_text_on_a_tls_leg_is_a_broken_protocol() {
 }
 
 #[test]
-fn a_key_that_is_not_the_certificates_is_refused_at_compile_and_named() {
+fn an_svid_that_cannot_be_used_costs_its_own_workload_only() {
     let mut world = World::new();
-    let other = world.ca.svid(API);
-    let id = world.database().svid.as_ref().unwrap().key;
-    world.keys.insert(id, other.key());
-    assert_eq!(world.try_compile(None).unwrap_err(), Error::KeyMismatch("apps/database".into()));
-    world.keys.remove(&id);
-    assert_eq!(world.try_compile(None).unwrap_err(), Error::KeyUnknown("apps/database".into()));
-    world.keys.insert(id, ::snapshot::channel::PrivateKey::new(b"no key".to_vec()));
-    assert!(matches!(world.try_compile(None).unwrap_err(), Error::Svid { .. }));
+    let good = world.compile();
+    let (id, other) = (world.database().svid.as_ref().unwrap().key, world.ca.svid(API));
+    let before = good.workload("apps/database").unwrap().credentials.clone().unwrap();
+    let no_key = ::snapshot::channel::PrivateKey::new(b"no key".to_vec());
+    for (key, why) in [(other.key(), "is not that of the certificate"), (no_key, "no PKCS#8 key")] {
+        world.keys.insert(id, key);
+        // What was imported before is not asked for again.
+        assert!(world.try_compile(Some(&good)).unwrap().unusable.is_empty());
+        let compiled = world.try_compile(None).unwrap();
+        assert!(matches!(compiled.unusable.as_slice(), [one] if one.contains("apps/database") && one.contains(why)));
+        assert!(compiled.workload("apps/database").unwrap().credentials.is_none());
+        assert_eq!(compiled.workloads.iter().filter(|w| w.credentials.is_none()).count(), 1);
+    }
+    world.keys.insert(other.svid.key, other.key());
+    world.database().svid = Some(other.svid);
+    let compiled = world.try_compile(Some(&good)).unwrap();
+    assert!(matches!(compiled.unusable.as_slice(), [one] if one.contains("its certificate is of")));
+    let kept = compiled.workload("apps/database").unwrap().credentials.clone().unwrap();
+    assert!(Arc::ptr_eq(&kept, &before), "the one before stands");
+    world.database().spiffe_id = API.into();
+    world.database().svid.as_mut().unwrap().chain[0].truncate(40);
+    let compiled = world.try_compile(Some(&good)).unwrap();
+    assert!(compiled.workload("apps/database").unwrap().credentials.is_none(), "the one before is of another ID");
 }
 
 #[test]
-fn an_svid_of_another_workload_or_a_root_that_is_none_is_refused_at_compile() {
+fn a_key_that_has_not_come_and_a_root_that_is_none_refuse_the_whole() {
     let mut world = World::new();
-    let other = world.ca.svid(API);
-    world.keys.insert(other.svid.key, other.key());
-    world.database().svid = Some(other.svid);
-    assert!(
-        matches!(world.try_compile(None).unwrap_err(), Error::Svid { workload, .. } if workload == "apps/database")
-    );
+    let id = world.database().svid.as_ref().unwrap().key;
+    world.keys.remove(&id);
+    assert_eq!(world.try_compile(None).unwrap_err(), Error::KeyUnknown("apps/database".into()));
     let mut world = World::new();
     world.snapshot.bundles[1].roots.push(vec![1, 2, 3]);
     assert!(
