@@ -13,6 +13,7 @@ mod leg;
 mod open;
 mod origin;
 mod plan;
+mod proxy;
 mod relay;
 mod report;
 mod state;
