@@ -5,7 +5,7 @@ mod words;
 use std::path::PathBuf;
 
 use ctrl::config::{Diagnostic, IdentitySource, load_dir, load_files, parse_files};
-use snapshot::{IdPattern, SourceAddress, TlsMode};
+use snapshot::{IdPattern, ProxyProtocol, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
 #[test]
@@ -159,6 +159,7 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
     assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));
     assert_eq!((modes.selectors.len(), modes.egress.len()), (3, 2));
+    assert_eq!([8080, 9090].map(|port| modes.proxy.of(port)), [ProxyProtocol::None, ProxyProtocol::V2]);
 }
 
 #[test]

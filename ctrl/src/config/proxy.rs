@@ -4,6 +4,7 @@
 use snapshot::{ProxyHeaders, ProxyProtocol, TlsMode};
 
 use super::decode::{Faults, Field};
+use super::tree::Value;
 use super::workload::by_port;
 use super::{Diagnostic, WorkloadIdentity};
 
@@ -11,6 +12,10 @@ const PATH: &str = "spec.connection.proxyProtocol";
 
 /// `proxyProtocol: { version: v2, ports: { "9090": none } }`.
 pub fn decode(field: &Field<'_>, faults: &mut Faults<'_>) -> ProxyHeaders {
+    if let Value::Text(_) = field.node.value {
+        faults.refuse(field, "is not a mapping", "write proxyProtocol: { version: v2 }");
+        return ProxyHeaders::default();
+    }
     let Some(mut fields) = field.fields(faults) else { return ProxyHeaders::default() };
     let version = fields.optional("version").and_then(|field| field.choice(VERSIONS, faults));
     let ports = fields.optional("ports").map(|field| by_port(&field, VERSIONS, faults)).unwrap_or_default();
