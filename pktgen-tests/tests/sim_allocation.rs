@@ -219,6 +219,8 @@ fn of_callers(version: ProxyProtocol) -> u64 {
 
 #[test]
 fn telling_a_service_who_calls_allocates_nothing() {
+    // What is made once for all is made by whoever comes first.
+    of_callers(ProxyProtocol::V2);
     let [without, with] = [ProxyProtocol::None, ProxyProtocol::V2].map(of_callers);
     println!("{without} allocations of forty callers without a header, {with} with one");
     assert!(without > 0, "the counter counts");

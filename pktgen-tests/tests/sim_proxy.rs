@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 
+use dataplane::session::Which;
 use dataplane::stats::Total;
+use dataplane::worker::Command;
 use pktgen_tests::sim::host::Service;
-use pktgen_tests::sim::topology::{GREETING_PORT, PORT, Segment, address, id as spiffe_id};
+use pktgen_tests::sim::topology::{GREETING_PORT, PORT, address, id as spiffe_id};
 use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Shown, Side, World};
 use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 use snapshot::{CloseReason, ProxyProtocol, RefuseReason};
@@ -172,16 +174,20 @@ fn a_service_that_speaks_first_does_so_behind_its_header() {
     assert_eq!(told(&world, plain), about(&world, plain, None, None, None));
 }
 
+/// TCP comes to stand, and what the caller says in the first half second is lost.
+fn lose_first_words(world: &mut World, id: CallId) {
+    world.hushed = Some(world.calls[id.0].client);
+    world.run(world.clock.micros() + 500_000, |_| false).expect("nothing breaks");
+    world.hushed = None;
+    assert!(world.end(id, Side::Server).is_some(), "its service stands, and has to wait");
+}
+
 #[test]
 fn a_caller_whose_hello_is_lost_once_is_not_taken_for_a_plain_one() {
     let mut world = world(&Setup::new(64));
     let call = to(&mut world, "peer", "open", PORT, false, request());
     let id = world.call_tls(0, call, Shown::Own);
-    let stands = world.run(1_000_000, |world| world.end(id, Side::Client).is_some_and(|end| end.progress.connected));
-    assert_eq!(stands, Ok(true));
-    world.cut_link(Segment::Wire, true);
-    world.run(world.clock.micros() + 500_000, |_| false).expect("its hello is lost");
-    world.cut_link(Segment::Wire, false);
+    lose_first_words(&mut world, id);
     world.finish(TIMES, "a late hello");
     assert_eq!(told(&world, id).id, Some(spiffe_id("peer")));
 }
@@ -221,14 +227,17 @@ fn the_header_comes_first_and_whole_over_links_that_lose_repeat_and_bend_frames(
 #[test]
 fn who_is_refused_is_not_told_of() {
     let mut world = world(&Setup::new(65));
-    for (port, shown, reason) in [
-        (PORT, Shown::Stranger, RefuseReason::NotAllowedInbound),
-        (GREETING_PORT, Shown::Stranger, RefuseReason::NotAllowedInbound),
-        (PORT, Shown::Nothing, RefuseReason::NoClientCertificate),
+    for (port, shown, late, reason) in [
+        (PORT, Shown::Stranger, false, RefuseReason::NotAllowedInbound),
+        (GREETING_PORT, Shown::Stranger, true, RefuseReason::NotAllowedInbound),
+        (PORT, Shown::Nothing, true, RefuseReason::NoClientCertificate),
     ] {
         // PERMISSIVE: the service is dialed before the verdict, and hears nothing before it.
         let call = to(&mut world, "peer", "open", port, false, request());
         let id = world.call_tls(0, Call { expect: Expect::Refused, ..call }, shown);
+        if late {
+            lose_first_words(&mut world, id);
+        }
         world.finish(TIMES, "refused");
         assert_eq!(world.report(B, id).refused, Some(reason));
         assert!(world.end(id, Side::Server).is_none_or(|end| end.header.as_deref() == Some(b"")), "{port} {shown:?}");
@@ -276,4 +285,71 @@ fn a_port_that_says_otherwise_is_served_so() {
     world.finish(TIMES, "ports");
     assert_eq!(told(&world, with).id, Some(spiffe_id("peer")));
     assert_eq!(world.end(without, Side::Server).and_then(|end| end.header.clone()), None);
+}
+
+/// The connections that a list of `node` holds, in the order of their beginning.
+fn list(world: &mut World, node: usize, peer: SocketAddr, local: Option<SocketAddr>) -> Vec<u64> {
+    world.gateways[node].listed.clear();
+    let which = Which::With { peer, local };
+    world.gateways[node].mailbox().commands.push(Command::ListLive { query: 1, which }).expect("room for a command");
+    world.wake(node);
+    world.run(world.clock.micros() + 5_000, |_| false).expect("nothing breaks");
+    let mut listed: Vec<_> = world.gateways[node].listed.iter().map(|report| report.id).collect();
+    listed.sort_unstable();
+    listed
+}
+
+#[test]
+fn a_list_by_an_end_holds_the_connections_that_a_program_of_the_node_has_with_it() {
+    let mut world = world(&Setup::new(68));
+    let slow = || {
+        [
+            Script::new(1_000, Begin::AtOnce, Finish::Last).paced(10, 100_000),
+            Script::new(1_000, Begin::AtOnce, Finish::WhenReceived(1_000)),
+        ]
+    };
+    let mut call = |from, name| {
+        let call = to(&mut world, from, name, PORT, false, slow());
+        let ends = (call.client, call.server);
+        world.call(0, call);
+        ends
+    };
+    let [(frontend, backend), (batch, _)] = ["frontend", "batch"].map(|from| call(from, "backend"));
+    let (within, local) = call("frontend", "local");
+    world.run(500_000, |_| false).expect("all stand");
+    let mut count = |node, peer, local| list(&mut world, node, peer, local).len();
+    // A service about its caller, and not about its own end.
+    assert_eq!([frontend, batch, backend].map(|peer| count(B, peer, None)), [1, 1, 0]);
+    assert_eq!([backend, local].map(|own| count(B, frontend, Some(own))), [1, 0]);
+    // A caller about its server, which others call too, and not about itself.
+    assert_eq!([backend, frontend, batch].map(|peer| count(A, peer, None)), [2, 0, 0]);
+    assert_eq!([frontend, batch, within].map(|own| count(A, backend, Some(own))), [1, 1, 0]);
+    // Within a node each of the two about the other.
+    assert_eq!([within, local].map(|peer| count(A, peer, None)), [1, 1]);
+    assert_eq!(
+        [count(A, within, Some(local)), count(A, local, Some(within)), count(A, within, Some(within))],
+        [1, 1, 0]
+    );
+    world.finish(TIMES, "listed");
+    assert_eq!(list(&mut world, B, frontend, None), [0; 0], "what has ended is nobody's any more");
+}
+
+#[test]
+fn a_gateway_that_drains_still_tells_of_those_whom_it_has_taken() {
+    let mut world = world(&Setup::new(69));
+    let slow = [
+        Script::new(20_000, Begin::AtOnce, Finish::Last).paced(1_000, 100_000),
+        Script::new(30_000, Begin::AfterReceived(20_000), Finish::WhenSent),
+    ];
+    let call = to(&mut world, "frontend", "backend", PORT, false, slow);
+    let living = world.call(0, call);
+    let call = to(&mut world, "legacy", "open", GREETING_PORT, false, greeting());
+    let silent = world.call(0, Call { plain: true, ..call });
+    world.run(1_000_000, |_| false).expect("one is relayed, the other has yet to be told of");
+    world.gateways[B].mailbox().commands.push(Command::Drain).expect("room for a command");
+    world.wake(B);
+    world.run_until_over(TIMES).expect("both end");
+    world.judge().expect("in order, and whole");
+    assert_eq!(told(&world, living).id, Some(spiffe_id("frontend")));
+    assert_eq!(told(&world, silent).id, None);
 }
