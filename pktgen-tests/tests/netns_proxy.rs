@@ -148,6 +148,14 @@ fn a_service_reads_who_calls_from_its_header_and_whois_says_the_same() {
         assert_eq!(whois(&pair.node_b, &[&server]), (vec![], Some(1)), "node-b's own end is nobody's peer");
         let text = pair.node_b.sluice(&["whois", &own]).unwrap();
         assert!(text.ok().unwrap().starts_with(&format!("{own} is {FRONTEND}\n")), "{text:?}");
+        let url = format!("http://sluice/v1/whois?peer={own}");
+        let line = format!("curl -sS --unix-socket {} {url}", pair.node_b.socket().display());
+        let answer = pair.node_b.namespace().run(&line, PATIENCE).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(answer.ok().unwrap()).unwrap(), json!(found));
+        let name = "backend-api.myapp.svc.cluster.local:3000";
+        let line = format!("curl -sS --resolve {name}:{address} http://{name}/");
+        let body = pair.site.frontend.run(&line, PATIENCE).unwrap();
+        assert!(body.ok().unwrap().contains(&format!("\"spiffe_id\": \"{FRONTEND}\"")), "{body:?}");
         // The caller's node knows whom it calls, on how many connections it may be.
         let second = connect(&pair.site.frontend, address, 3000);
         told(&second);
