@@ -5,6 +5,7 @@
 //!   GET  /v1/policies
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
+//!   GET  /v1/whois?peer=ADDR:PORT[&local=ADDR:PORT]
 //!   POST /v1/apply   {"file", "text", "dry_run", "force"}
 //!   POST /v1/reload  {"wait_ms"}
 //! ```
@@ -29,7 +30,7 @@ use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
 use crate::runtime::{Reload, View};
-use crate::{apply, at_stake, bundles, view};
+use crate::{apply, at_stake, bundles, view, whois};
 
 /// How long the dataplane may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,6 +57,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/policies", get(policies))
         .route("/v1/connections", get(connections))
         .route("/v1/explain", get(explain))
+        .route("/v1/whois", get(whois))
         .route("/v1/apply", post(apply))
         .route("/v1/reload", post(reload))
         .with_state(app);
@@ -191,6 +193,21 @@ pub fn caller(text: &str, at: Option<&str>) -> Result<Caller, String> {
         },
         (Err(_), _) => Err(format!("from={text}: use a SPIFFE ID (spiffe://...) or an address")),
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ends {
+    peer: String,
+    local: Option<String>,
+}
+
+async fn whois(State(app): State<App>, Parameters(asked): Parameters<Ends>) -> Answer<Vec<whois::Row>> {
+    let peer = whois::end("peer", &asked.peer).map_err(wrong)?;
+    let local = asked.local.map(|local| whois::end("local", &local)).transpose().map_err(wrong)?;
+    let found = app.publisher.connections(Query::With { peer, local }, PATIENCE).await.map_err(unavailable)?;
+    let identities = &app.view.borrow().status.identities;
+    Ok(Json(found.into_iter().map(|report| whois::Row::of(report, peer, identities)).collect()))
 }
 
 async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer<view::Applied> {

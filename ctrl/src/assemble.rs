@@ -159,6 +159,7 @@ fn workload(
         policies: naming.of(identity, Some(&id)),
         unmatched_egress,
         unmatched_rule,
+        proxy: identity.proxy.clone(),
         spiffe_id: id.as_str().to_owned(),
     }
 }

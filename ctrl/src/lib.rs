@@ -27,6 +27,7 @@ pub mod supervise;
 pub mod version;
 pub mod view;
 pub mod watch;
+pub mod whois;
 
 /// Shown wherever a process says who it is.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");

@@ -14,8 +14,8 @@ use ctrl::rotate::Refreshed;
 use example::{EXAMPLE, GATEWAY, MAC, by_address, network, prefix, resolved};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, Place, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
-    Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Place, ProxyHeaders, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress,
+    TlsMode, Unmatched, Version, Workload,
 };
 
 fn load(policy: &str) -> Loaded {
@@ -63,6 +63,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         policies: vec![],
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
+        proxy: ProxyHeaders::default(),
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
     let frontend = Workload {
@@ -86,6 +87,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         policies: vec![],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(RuleId(3)),
+        proxy: ProxyHeaders::default(),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };

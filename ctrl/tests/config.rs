@@ -5,7 +5,7 @@ mod words;
 use std::path::PathBuf;
 
 use ctrl::config::{Diagnostic, IdentitySource, Known, load_dir, load_files, load_texts, parse_files, reload_dir};
-use snapshot::{IdPattern, SourceAddress, TlsMode};
+use snapshot::{IdPattern, ProxyProtocol, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
 #[test]
@@ -159,6 +159,7 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
     assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));
     assert_eq!((modes.selectors.len(), modes.egress.len()), (3, 2));
+    assert_eq!([8080, 9090].map(|port| modes.proxy.of(port)), [ProxyProtocol::None, ProxyProtocol::V2]);
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn a_directory_that_is_read_again_comes_to_what_reading_it_first_does() {
         assert_eq!(again, first, "{step}");
         first
     };
-    write("gateway.yaml", example::GATEWAY);
+    write("gateway.yaml", GATEWAY);
     write("policy.yaml", EXAMPLE);
     write("service.yaml", &service(80));
     write("own.yaml", &bundle("01"));
@@ -264,7 +265,7 @@ fn a_directory_that_is_read_again_comes_to_what_reading_it_first_does() {
     assert!(same("twice").is_err());
     assert!(same("still twice").is_err());
     std::fs::remove_file(dir.path().join("twice.yaml")).unwrap();
-    write("other.yaml", example::GATEWAY);
+    write("other.yaml", GATEWAY);
     assert!(same("two Gateways").is_err());
     write("other.yaml", "kind: Service\n");
     assert!(same("a fault").is_err());
@@ -272,7 +273,7 @@ fn a_directory_that_is_read_again_comes_to_what_reading_it_first_does() {
     std::fs::remove_file(dir.path().join("other.yaml")).unwrap();
     assert!(same("mended").is_ok());
     // What was tried only is not what is there.
-    let tried = vec![("gateway.yaml".into(), example::GATEWAY.into()), ("service.yaml".into(), service(90))];
+    let tried = vec![("gateway.yaml".into(), GATEWAY.into()), ("service.yaml".into(), service(90))];
     assert_eq!(load_texts(dir.path(), &tried, &mut known).unwrap().services[0].addresses[0].port, 90);
     assert_eq!(reload_dir(dir.path(), &mut known), load_dir(dir.path()));
 }

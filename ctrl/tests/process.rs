@@ -96,6 +96,10 @@ fn answer(query: &Query, in_force: Version) -> Reply {
         Query::Live => connections(vec![live()]),
         Query::Refused => connections(vec![refusal()]),
         Query::Closed => connections(vec![]),
+        Query::With { peer, local } => {
+            let ends = |c: &ConnectionReport| c.server == *peer && local.is_none_or(|local| c.client == local);
+            connections([live()].into_iter().filter(ends).collect())
+        }
         Query::Rules => Reply::Rules { part: vec![], more: false },
         Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),
@@ -267,6 +271,17 @@ fn the_command_line_shows_what_the_dataplane_says() {
     let failed = node.sluice(&["explain", "--from", "198.18.1.2", "--to", "198.18.2.2:3000"]);
     assert!(String::from_utf8_lossy(&failed.stderr).contains("no core answers"), "{failed:?}");
     node.says(2, &["explain", "--from", "frontend", "--to", "198.18.2.2:3000"]);
+    let server = ["whois", "198.18.2.2:3000"];
+    let text = node.says(0, &server);
+    assert!(text.starts_with("198.18.2.2:3000 is spiffe://example.com/myapp/app/backend-api\n"), "{text}");
+    assert!(text.contains("with        shop/frontend at 198.18.1.2:4000") && text.contains("revision 1"), "{text}");
+    let found = &node.json(&[&server[..], &["--local", "198.18.1.2:4000"]].concat())[0];
+    assert_eq!((&found["known_by"], &found["since"]), (&"certificate".into(), &1_700_000_000.0.into()), "{found}");
+    let text = node.says(1, &[&server[..], &["--local", "198.18.1.2:4001"]].concat());
+    assert!(text.starts_with("no live connection of 198.18.2.2:3000 with 198.18.1.2:4001"), "{text}");
+    let text = node.says(1, &["whois", "198.18.2.2:9", "-o", "json"]);
+    assert_eq!(text, "[]\n");
+    node.says(2, &["whois", "198.18.2.2"]);
     let text = node.says(0, &["get", "services"]);
     assert_eq!(
         text,

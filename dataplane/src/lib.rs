@@ -9,6 +9,7 @@ pub mod neigh;
 pub mod parse;
 pub mod planted;
 pub mod policy;
+pub mod proxy;
 pub mod runtime;
 pub mod session;
 pub mod snapshot;

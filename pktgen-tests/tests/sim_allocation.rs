@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use dataplane::stats::Total;
+use pktgen_tests::sim::host::Service;
 use pktgen_tests::sim::topology::{GREETING_PORT, PORT, address};
 use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Shown, Side, World, peer};
 use rustls::{ClientConnection, ServerConnection};
+use snapshot::ProxyProtocol;
 
 /// Packets that a worker has to handle each way while nothing is allocated.
 const PACKETS: u64 = 100_000;
@@ -181,4 +183,46 @@ fn a_tls_relay_allocates_no_more_than_the_library_does_for_its_records() {
     );
     assert!(records > 2_000, "{records} records");
     assert!(ours <= alone * 1.05, "{ours} allocations a record, {alone} by the library alone");
+}
+
+/// What twenty plain and twenty TLS callers of one service cost the workers, with a header for each or without.
+fn of_callers(version: ProxyProtocol) -> u64 {
+    let mut world = World::new(&Setup::new(3));
+    for gateway in &mut world.gateways {
+        gateway.watch = Some(watch);
+    }
+    world.push(1, &[], |snapshot| snapshot.workloads.iter_mut().for_each(|workload| workload.proxy.version = version));
+    if version == ProxyProtocol::V2 {
+        world.host("open").speak(PORT, Service::Proxied);
+    }
+    let before = allocations();
+    for nth in 0..40 {
+        let from = ["legacy", "peer"][nth % 2];
+        let scripts =
+            [Script::new(500, Begin::AtOnce, Finish::Last), Script::new(500, Begin::AtOnce, Finish::WhenSent)];
+        let client = SocketAddr::new(address(from, false), world.port());
+        let server = SocketAddr::new(address("open", false), PORT);
+        let plain = from == "legacy";
+        let call = Call { client, server, from, scripts, expect: Expect::Delivered, plain };
+        let at = nth as i64 * 1_000;
+        if plain {
+            world.call(at, call)
+        } else {
+            world.call_tls(at, call, Shown::Own)
+        };
+    }
+    world.finish(400_000_000, version.name());
+    let headers = world.gateways[1].mailbox().counters.total(Total::ProxyHeaders);
+    assert_eq!(headers, if version == ProxyProtocol::V2 { 40 } else { 0 });
+    allocations() - before
+}
+
+#[test]
+fn telling_a_service_who_calls_allocates_nothing() {
+    // What is made once for all is made by whoever comes first.
+    of_callers(ProxyProtocol::V2);
+    let [without, with] = [ProxyProtocol::None, ProxyProtocol::V2].map(of_callers);
+    println!("{without} allocations of forty callers without a header, {with} with one");
+    assert!(without > 0, "the counter counts");
+    assert_eq!(with, without);
 }

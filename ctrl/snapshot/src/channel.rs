@@ -94,6 +94,12 @@ pub enum Query {
         from: Caller,
         to: SocketAddr,
     },
+    /// Live connections that a program of this node has with `peer`, from its own `local` if that is known.
+    /// They are those of the [`Reply::Connections`].
+    With {
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

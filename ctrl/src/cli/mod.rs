@@ -16,6 +16,7 @@ mod policies;
 mod status;
 mod up;
 mod validate;
+mod whois;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ enum Command {
     Connections(connections::Connections),
     Policies(policies::Policies),
     Explain(explain::Explain),
+    Whois(whois::Whois),
     Detach(detach::Detach),
     Completion(completion::Completion),
 }
@@ -115,6 +117,7 @@ impl Cli {
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,
+            Command::Whois(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),
         }

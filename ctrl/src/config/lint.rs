@@ -6,7 +6,7 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy, trust};
+use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy, proxy, trust};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -24,6 +24,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
             found.push(Diagnostic::warning(&identity.place, "spec.selectors", message));
         }
         egress(identity, resources, &mut found);
+        proxy::lint(identity, &mut found);
         if let Some(gateway) = &resources.gateway {
             let length = identity.spiffe_id(&gateway.trust_domain).as_str().len();
             if length > MAX_ID {

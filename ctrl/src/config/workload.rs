@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use snapshot::{IdPattern, Prefix, SourceAddress, TlsMode, Unmatched};
+use snapshot::{IdPattern, Prefix, ProxyHeaders, SourceAddress, TlsMode, Unmatched};
 
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Place, Service, SpiffeId, TrustDomain};
+use super::{Place, Service, SpiffeId, TrustDomain, proxy};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -27,6 +27,8 @@ pub struct WorkloadIdentity {
     pub outbound: Option<AllowList>,
     pub egress: Vec<Egress>,
     pub unmatched_egress: Option<Chosen<Unmatched>>,
+    /// `spec.connection.proxyProtocol`.
+    pub proxy: ProxyHeaders,
 }
 
 impl WorkloadIdentity {
@@ -73,9 +75,10 @@ impl WorkloadIdentity {
         let selectors: Option<Vec<_>> =
             selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
         let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
+        let mut proxy = ProxyHeaders::default();
         let (mode, ports) = fields
             .optional("connection")
-            .map_or((None, BTreeMap::new()), |connection| decode_connection(&connection, true, faults));
+            .map_or((None, BTreeMap::new()), |connection| decode_connection(&connection, Some(&mut proxy), faults));
         let (inbound, outbound) =
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
         let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
@@ -95,6 +98,7 @@ impl WorkloadIdentity {
             outbound,
             egress,
             unmatched_egress,
+            proxy,
         })
     }
 }
@@ -109,31 +113,45 @@ fn decode_scope(scope: &Field<'_>, faults: &mut Faults<'_>) -> Option<String> {
     id
 }
 
-/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } } }`.
+/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } } }`. `served`: of a workload that is called,
+/// not of a call, so that ports may differ and its service may be sent headers.
 fn decode_connection(
     connection: &Field<'_>,
-    with_ports: bool,
+    served: Option<&mut ProxyHeaders>,
     faults: &mut Faults<'_>,
 ) -> (Option<TlsMode>, BTreeMap<u16, TlsMode>) {
     let mut ports = BTreeMap::new();
     let Some(mut fields) = connection.fields(faults) else { return (None, ports) };
     let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
+    let with_ports = served.is_some();
+    if let Some(proxy) = served {
+        *proxy =
+            fields.optional("proxyProtocol").map_or_else(ProxyHeaders::default, |field| proxy::decode(&field, faults));
+    }
     fields.finish(faults);
     let Some(mut tls) = tls else { return (None, ports) };
     let mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
-    let by_port = if with_ports { tls.optional("ports") } else { None };
-    for (key, field) in by_port.and_then(|ports| ports.fields(faults)).into_iter().flat_map(|ports| ports.all()) {
-        let mode = field.choice(MODES, faults);
-        match (key.name.parse::<u16>(), mode) {
-            (Ok(0) | Err(_), _) => {
-                faults.error(key.at, &field.path, format!("{:?} is not a port", key.name), "use 1 to 65535");
-            }
-            (Ok(port), Some(mode)) => drop(ports.insert(port, mode)),
-            (Ok(_), None) => {}
-        }
+    if with_ports && let Some(field) = tls.optional("ports") {
+        ports = by_port(&field, MODES, faults);
     }
     tls.finish(faults);
     (mode, ports)
+}
+
+/// `{ "8443": DISABLE }`: a word for each port.
+pub fn by_port<T: Copy>(field: &Field<'_>, words: &[(&'static str, T)], faults: &mut Faults<'_>) -> BTreeMap<u16, T> {
+    let mut ports = BTreeMap::new();
+    for (key, field) in field.fields(faults).into_iter().flat_map(|ports| ports.all()) {
+        let word = field.choice(words, faults);
+        match (key.name.parse::<u16>(), word) {
+            (Ok(0) | Err(_), _) => {
+                faults.error(key.at, &field.path, format!("{:?} is not a port", key.name), "use 1 to 65535");
+            }
+            (Ok(port), Some(word)) => drop(ports.insert(port, word)),
+            (Ok(_), None) => {}
+        }
+    }
+    ports
 }
 
 fn decode_lists(lists: &Field<'_>, faults: &mut Faults<'_>) -> (Option<AllowList>, Option<AllowList>) {
@@ -173,7 +191,7 @@ impl Egress {
                 None => {}
             }
         }
-        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).0);
+        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, None, faults).0);
         let allowed = fields.optional("allowedSPIFFEIDs").and_then(|list| AllowList::decode(&list, faults));
         let source = fields.optional("source").and_then(|field| field.choice(SOURCES, faults)).unwrap_or_default();
         let place = faults.place(fields.at);

@@ -13,12 +13,14 @@ mod leg;
 mod open;
 mod origin;
 mod plan;
+mod proxy;
 mod relay;
 mod report;
 mod state;
 mod step;
 mod syn;
 mod tried;
+mod which;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ pub use report::{AtOnce, local_id, refused_at_once};
 pub use state::State;
 pub use syn::Syn;
 pub use tried::count;
+pub use which::Which;
 
 use crate::flow;
 use crate::io::{PacketIo, PortId};

@@ -18,6 +18,10 @@ use crate::tls::{Failure, TlsLeg};
 /// whether it speaks TLS (D12).
 const DETECTION: Duration = Duration::from_millis(20);
 
+/// A service that waits for a header that says who calls cannot speak first. A caller who is silent for so
+/// long is plain: one that speaks TLS has said so by then, also if its first segment was lost once.
+const SILENCE: Duration = Duration::from_millis(1_500);
+
 impl Session {
     /// Our SYN goes out; then what comes back decides.
     pub(super) fn dial<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
@@ -212,7 +216,8 @@ impl Session {
         }
         let round_trip = cx.now.mono - self.accepted_at;
         self.state = State::Detecting;
-        self.deadline = Some(cx.now.mono + DETECTION.max(round_trip * 2));
+        let least = if self.is_announced() { SILENCE } else { DETECTION };
+        self.deadline = Some(cx.now.mono + least.max(round_trip * 2));
         Progress::Moved
     }
 
@@ -232,7 +237,7 @@ impl Session {
         let service_spoke = self.up.as_ref().is_some_and(|up| up.conn.received() > 0 || up.conn.fin_received());
         match caller {
             FirstBytes::Tls => self.accept_tls(cx),
-            FirstBytes::None if !(waited && service_spoke) => Progress::Stuck,
+            FirstBytes::None if !(waited && (service_spoke || self.is_announced())) => Progress::Stuck,
             FirstBytes::None | FirstBytes::Plain => match up {
                 Dialed::Stands => self.relay_plain(cx),
                 Dialed::Waiting | Dialed::Failed(_) => Progress::Stuck,
@@ -292,6 +297,7 @@ impl Session {
     }
 
     fn begin_relay<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
+        self.announce(cx);
         cx.counters().add(Total::SessionsRelayed, 1);
         match self.plan.direction {
             snapshot::Direction::Local => cx.counters().add(Total::RelayedLocal, 1),

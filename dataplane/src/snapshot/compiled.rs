@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Place, Prefix, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode, Unmatched,
-    Version, channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Place, Prefix, ProxyHeaders, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode,
+    Unmatched, Version, channel::PrivateKey,
 };
 
 use super::addresses::{AddressTable, Map};
@@ -58,6 +58,8 @@ pub struct Workload {
     pub policies: Vec<Arc<Rules>>,
     pub unmatched_egress: Unmatched,
     pub unmatched_rule: Option<RuleId>,
+    /// What its service is sent before each connection's first byte.
+    pub proxy: ProxyHeaders,
 }
 
 #[derive(Debug)]
@@ -249,6 +251,7 @@ fn compile_workload(
         policies: workload.policies.iter().map(|&index| policies[index as usize].clone()).collect(),
         unmatched_egress: workload.unmatched_egress,
         unmatched_rule: workload.unmatched_rule,
+        proxy: workload.proxy.clone(),
     }
 }
 

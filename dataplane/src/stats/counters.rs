@@ -20,6 +20,9 @@ pub enum Total {
     Handshakes,
     BytesSent,
     BytesReceived,
+    /// PROXY headers that services were sent. They are no payload: in none of the counts above.
+    ProxyHeaders,
+    ProxyHeaderBytes,
     ReportsLost,
     HandedOver,
     Turns,
@@ -45,6 +48,8 @@ impl Total {
         (Self::Handshakes, "handshakes"),
         (Self::BytesSent, "bytes_sent"),
         (Self::BytesReceived, "bytes_received"),
+        (Self::ProxyHeaders, "proxy_headers"),
+        (Self::ProxyHeaderBytes, "proxy_header_bytes"),
         (Self::ReportsLost, "reports_lost"),
         (Self::HandedOver, "handed_over"),
         (Self::Turns, "turns"),

@@ -103,6 +103,10 @@ impl TlsLeg {
         Self { connection, slot, local_serial, plaintext: 0, closed: false, closed_by_peer: false, failure: None }
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     pub fn handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }

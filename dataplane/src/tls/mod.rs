@@ -17,6 +17,7 @@ mod der;
 mod identity;
 mod leg;
 mod names;
+mod negotiated;
 mod path;
 pub mod provider;
 mod root;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use crossbeam::queue::ArrayQueue;
 
 use crate::neigh::Paths;
+use crate::session::Which;
 use crate::snapshot::Compiled;
 use crate::stats::{CoreCounters, Report};
 
@@ -14,8 +15,8 @@ const REPORTS: usize = 8_192;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Report every live connection, some a turn, then [`Report::LiveEnd`].
-    ListLive { query: u64 },
+    /// Report every live connection that is meant, some a turn, then [`Report::LiveEnd`].
+    ListLive { query: u64, which: Which },
     /// Take no new connections; reset what is left when `timeouts.drain` is over, and end the loop.
     Drain,
     /// Reset every connection and end the loop.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::{PacketIo, PortId};
-use crate::session::{Context, Leg, Next, Session};
+use crate::session::{Context, Leg, Next, Session, Which};
 use crate::stats::{Report, Total};
 use crate::time::{Clock, Duration, Instant};
 
@@ -28,8 +28,9 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Upkeep {
     /// Sessions from here on are to be decided again, and take new MACs.
     review: Option<u32>,
-    /// Queries for a list, and the session from which on theirs goes on; the first one is served.
-    listings: VecDeque<(u64, u32)>,
+    /// Queries for a list, what they ask for, and the session from which on theirs goes on; the first one is
+    /// served.
+    listings: VecDeque<(u64, Which, u32)>,
     /// Ports that are to be opened anew, and when to try.
     reopen: Vec<(PortId, Instant)>,
     /// Marked sessions of this turn; kept for its capacity.
@@ -67,7 +68,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
-                Command::ListLive { query } => self.upkeep.listings.push_back((query, 0)),
+                Command::ListLive { query, which } => self.upkeep.listings.push_back((query, which, 0)),
                 Command::Drain => {
                     let until = self.now.mono + self.settings.timeouts.drain.into();
                     self.stopping.get_or_insert(until);
@@ -109,12 +110,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
         // The agent reads at its own pace; a list waits for it rather than lose its end.
         let room = self.mailbox.reports.capacity() - self.mailbox.reports.len();
-        if let Some((query, from)) = self.upkeep.listings.front().copied().filter(|_| room > 2 * SLICE as usize) {
+        if let Some((query, which, from)) = self.upkeep.listings.front().copied().filter(|_| room > 2 * SLICE as usize)
+        {
             let until = (from + SLICE).min(end);
             for index in from..until {
-                self.list(query, index);
+                self.list(query, which, index);
             }
-            self.upkeep.listings[0].1 = until;
+            self.upkeep.listings[0].2 = until;
             if until == end {
                 self.upkeep.listings.pop_front();
                 self.mailbox.report(Report::LiveEnd { query });
@@ -134,9 +136,12 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    fn list(&mut self, query: u64, index: u32) {
+    fn list(&mut self, query: u64, which: Which, index: u32) {
         let (now, core) = (self.now.unix_ms, self.settings.core);
-        let Some(session) = self.sessions.find(index).filter(|session| !session.has_ended()) else { return };
+        let Some(session) = self.sessions.find(index).filter(|session| !session.has_ended() && session.is(which))
+        else {
+            return;
+        };
         let connection = Box::new(session.report(now, core, None));
         self.mailbox.report(Report::Live { query, connection });
     }

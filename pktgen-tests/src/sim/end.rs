@@ -21,6 +21,8 @@ pub struct End {
     pub peer: SocketAddr,
     pub tls: Option<Box<Connection>>,
     pub progress: Progress,
+    /// What has come of the PROXY header that its service waits for, if it does.
+    pub header: Option<Vec<u8>>,
     /// When a paced script may go on.
     pub next: Option<i64>,
     tls_closed: bool,
@@ -36,10 +38,16 @@ impl End {
             peer,
             tls: tls.map(Box::new),
             progress: Progress::default(),
+            header: None,
             next: None,
             tls_closed: false,
             said_goodbye: false,
         }
+    }
+
+    /// Takes nothing, and says nothing, before a whole PROXY header.
+    pub fn behind_header(self) -> Self {
+        Self { header: Some(Vec::new()), ..self }
     }
 
     /// Does what can be done now. An error is a broken promise: other bytes than were sent came.
@@ -49,6 +57,7 @@ impl End {
         }
         self.progress.connected |= socket.may_send();
         let quota = self.quota(call, now);
+        self.read_header(socket)?;
         self.read(socket, call, payload, quota)?;
         self.write(socket, call, payload, quota);
         self.finish(socket, call);
@@ -82,7 +91,7 @@ impl End {
         match self.tls.is_some() {
             true => self.read_tls(socket, call, payload)?,
             false => {
-                let mut left = quota;
+                let mut left = if self.lacks_header() { 0 } else { quota };
                 while left > 0 && socket.can_recv() {
                     let (taken, verdict) = socket
                         .recv(|bytes| {
@@ -106,6 +115,28 @@ impl End {
             Err(RecvError::InvalidState) => {
                 let orderly = self.progress.ended && self.progress.finished;
                 self.progress.aborted |= socket.state() == State::Closed && !orderly;
+            }
+        }
+        Ok(())
+    }
+
+    fn lacks_header(&self) -> bool {
+        self.header.as_ref().is_some_and(|header| missing(header) > 0)
+    }
+
+    fn read_header(&mut self, socket: &mut Socket<'_>) -> Result<(), String> {
+        let Some(header) = &mut self.header else { return Ok(()) };
+        while missing(header) > 0 && socket.can_recv() {
+            let take = missing(header);
+            let taken = socket.recv(|bytes| {
+                let part = &bytes[..bytes.len().min(take)];
+                header.extend_from_slice(part);
+                (part.len(), ())
+            });
+            taken.expect("there is something to receive");
+            let same = header.len().min(SIGNATURE.len());
+            if header[..same] != SIGNATURE[..same] {
+                return Err(format!("{:?}: the service got {header:?} where a PROXY header has to stand", self.call));
             }
         }
         Ok(())
@@ -162,6 +193,7 @@ impl End {
 
     fn begun(&self, call: &Call) -> bool {
         match call.script(self.side).begin {
+            _ if self.lacks_header() => false,
             Begin::AtOnce => true,
             Begin::AfterReceived(bytes) => self.progress.received >= bytes,
             Begin::AfterEnd => self.progress.ended,
@@ -248,6 +280,16 @@ impl End {
         }
     }
 }
+
+/// Of a PROXY header of version 2, of which so much has come: first what says how long it is.
+fn missing(header: &[u8]) -> usize {
+    match header.get(14..16) {
+        Some(length) => 16 + usize::from(u16::from_be_bytes([length[0], length[1]])) - header.len(),
+        None => 16 - header.len(),
+    }
+}
+
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Some of `bytes` into TLS. An error in words: the alert that came, or what we found wrong.
 fn feed(tls: &mut Connection, bytes: &mut &[u8]) -> Result<(), String> {

@@ -39,6 +39,8 @@ pub struct Gateway {
     compiled: Arc<Compiled>,
     /// Everything that was reported, in order.
     pub ended: Vec<ConnectionReport>,
+    /// Live ones, of all lists that it was asked for.
+    pub listed: Vec<ConnectionReport>,
     /// What rules in shadow would have refused.
     pub shadowed: Vec<ConnectionReport>,
     pub adopted: Option<Version>,
@@ -112,6 +114,7 @@ impl Gateway {
             snapshot: first,
             compiled,
             ended: Vec::new(),
+            listed: Vec::new(),
             shadowed: Vec::new(),
             adopted: None,
             reviewing: 0,
@@ -198,7 +201,8 @@ impl Gateway {
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Shadow(connection) => self.shadowed.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
-            Report::Live { .. } | Report::LiveEnd { .. } => {}
+            Report::Live { connection, .. } => self.listed.push(*connection),
+            Report::LiveEnd { .. } => {}
         }
     }
 

@@ -51,6 +51,8 @@ impl Default for Tuning {
 #[derive(Clone)]
 pub enum Service {
     Plain,
+    /// Plain behind a PROXY header, without which it does nothing.
+    Proxied,
     Tls(std::sync::Arc<ServerConfig>),
     /// TCP stands, and nothing reads or writes.
     Mute,
@@ -137,6 +139,11 @@ impl Host {
     pub fn listen(&mut self, port: u16, service: Service) {
         let handles = (0..BACKLOG).map(|_| self.listening(port)).collect();
         self.listeners.push(Listener { port, service, handles });
+    }
+
+    /// Has what listens on `port` speak something else from the next caller on.
+    pub fn speak(&mut self, port: u16, service: Service) {
+        self.listeners.iter_mut().filter(|listener| listener.port == port).for_each(|at| at.service = service.clone());
     }
 
     pub fn connect(&mut self, id: CallId, call: &Call, tls: Option<TlsClient>) {
@@ -252,13 +259,17 @@ impl Host {
         };
         let tls = match &self.listeners[listener].service {
             Service::Mute => return,
-            Service::Plain => None,
+            Service::Plain | Service::Proxied => None,
             Service::Tls(config) => {
                 Some(ServerConnection::new(config.clone()).expect("a server configuration that works").into())
             }
         };
+        let proxied = matches!(self.listeners[listener].service, Service::Proxied);
         match call {
-            Some(call) => self.ends.push(End::new(CallId(call), Side::Server, handle, client, tls)),
+            Some(call) => {
+                let end = End::new(CallId(call), Side::Server, handle, client, tls);
+                self.ends.push(if proxied { end.behind_header() } else { end });
+            }
             None => self.strangers.push((client, server)),
         }
     }
@@ -280,7 +291,7 @@ impl Host {
                 let said = |call: &usize| self.payload.from(CallId(*call), Side::Client, 0, ENOUGH) == first;
                 waiting.find(|call| first.len() == ENOUGH && said(call))
             }
-            Service::Tls(_) | Service::Mute => waiting.next(),
+            Service::Tls(_) | Service::Mute | Service::Proxied => waiting.next(),
         }
     }
 

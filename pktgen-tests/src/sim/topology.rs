@@ -250,6 +250,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         policies: vec![],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(rule("spec.unmatchedEgress")),
+        proxy: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub struct World {
     pub provider: Arc<CryptoProvider>,
     pub oracle: Oracle,
     pub chance: Chance,
+    /// Whose segments with payload are lost on every link, handshakes and acknowledgements are not.
+    pub hushed: Option<SocketAddr>,
     links: [Link; 3],
     trace: Trace,
     queue: BinaryHeap<Reverse<Pending>>,
@@ -108,6 +111,7 @@ impl World {
             provider,
             oracle: Oracle::default(),
             chance,
+            hushed: None,
             links,
             trace: Trace::default(),
             queue: BinaryHeap::new(),
@@ -365,6 +369,10 @@ impl World {
         self.show(&format!("{segment:?} <-"), &frame);
         self.trace.number(now as u64);
         self.trace.bytes(&frame);
+        let lost = |host| see(&frame).is_some_and(|seen| seen.source == host && !seen.payload.is_empty());
+        if self.hushed.is_some_and(lost) {
+            return;
+        }
         let (queue, queued) = (&mut self.queue, &mut self.queued);
         self.links[segment.index()].carry(now, frame, |Arrival { at, station, frame }| {
             *queued += 1;

@@ -8,6 +8,7 @@ use super::{Agent, Listing};
 use crate::admin;
 use crate::io::PortId;
 use crate::policy;
+use crate::session::Which;
 use crate::stats::{Report, Total};
 use crate::time::{Clock, Now};
 use crate::worker::Command;
@@ -79,15 +80,16 @@ impl<C: Clock> Agent<C> {
             Query::Rules => return self.reply_rules(id),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),
-            Query::Live => return self.list_live(id),
+            Query::Live => return self.list_live(id, Which::All),
+            Query::With { peer, local } => return self.list_live(id, Which::With { peer, local }),
         };
         self.send(ToCtrl::Reply { id, reply });
     }
 
-    fn list_live(&mut self, query: u64) {
+    fn list_live(&mut self, query: u64, which: Which) {
         let mut waiting = 0;
         for worker in &self.workers {
-            waiting += usize::from(worker.mailbox.commands.push(Command::ListLive { query }).is_ok());
+            waiting += usize::from(worker.mailbox.commands.push(Command::ListLive { query, which }).is_ok());
             worker.waker.wake();
         }
         if waiting == 0 {

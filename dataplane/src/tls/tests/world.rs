@@ -146,5 +146,6 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         policies: vec![],
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
+        proxy: Default::default(),
     }
 }
