@@ -19,7 +19,8 @@ use snapshot::{
 
 use crate::attest::{Attestation, attest, claimed_twice};
 use crate::config::{
-    AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, Target, TrustBundle, WorkloadIdentity, trust,
+    AllowList, Chosen, Diagnostic, Egress, Gateway, Lifetimes, Loaded, Naming, Place, Target, TrustBundle,
+    WorkloadIdentity, trust,
 };
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
@@ -93,6 +94,7 @@ pub fn assemble(
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
+        living: Lifetimes::default().on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         workloads,
     };
     snapshot::check::check(&snapshot)
@@ -160,6 +162,7 @@ fn workload(
         policies: naming.of(identity, Some(&id)),
         unmatched_egress,
         unmatched_rule,
+        living: identity.lifetimes.on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         spiffe_id: id.as_str().to_owned(),
     }
 }

@@ -13,8 +13,8 @@ use ctrl::resolve::Resolved;
 use example::{EXAMPLE, GATEWAY, MAC, by_address, network, prefix, resolved};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, Place, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
-    Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Living, Place, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress,
+    TlsMode, Unmatched, Version, Workload,
 };
 
 fn load(policy: &str) -> Loaded {
@@ -62,6 +62,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         policies: vec![],
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
+        living: Living::default(),
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
     let frontend = Workload {
@@ -85,6 +86,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         policies: vec![],
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(RuleId(3)),
+        living: Living::default(),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
@@ -109,6 +111,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             ],
             unmatched_egress: Unmatched::Pass,
             assembled_at: NOW,
+            living: Living::default(),
         }
     );
     assert_eq!(keys.len(), 1);

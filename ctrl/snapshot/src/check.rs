@@ -177,7 +177,7 @@ fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bundle, Place, RuleId, RuleSource, TlsMode, Unmatched, Version};
+    use crate::{Bundle, Living, Place, RuleId, RuleSource, TlsMode, Unmatched, Version};
 
     fn workload(name: &str) -> Workload {
         Workload {
@@ -199,6 +199,7 @@ mod tests {
             policies: vec![],
             unmatched_egress: Unmatched::Refuse,
             unmatched_rule: None,
+            living: Living::default(),
         }
     }
 
@@ -216,6 +217,7 @@ mod tests {
             rules: vec![RuleSource { name: "r".into(), place: "p:1".into() }],
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
+            living: Living::default(),
         }
     }
 

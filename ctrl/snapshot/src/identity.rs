@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressRule, IdPattern, RuleId, TlsMode, Unmatched};
+use crate::{EgressRule, IdPattern, Living, RuleId, TlsMode, Unmatched};
 
 /// A `WorkloadIdentity` with all its selectors resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,7 @@ pub struct Workload {
     pub unmatched_egress: Unmatched,
     /// What says so; None where nothing does, and such calls pass.
     pub unmatched_rule: Option<RuleId>,
+    pub living: Living,
 }
 
 /// An address range behind one inside port. Source address, port and MAC must agree.

@@ -8,7 +8,7 @@ use snapshot::{IdPattern, Prefix, SourceAddress, TlsMode, Unmatched};
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Place, Service, SpiffeId, TrustDomain};
+use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -27,6 +27,8 @@ pub struct WorkloadIdentity {
     pub outbound: Option<AllowList>,
     pub egress: Vec<Egress>,
     pub unmatched_egress: Option<Chosen<Unmatched>>,
+    /// `spec.connection`, beside `tls`.
+    pub lifetimes: Lifetimes,
 }
 
 impl WorkloadIdentity {
@@ -73,9 +75,8 @@ impl WorkloadIdentity {
         let selectors: Option<Vec<_>> =
             selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
         let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
-        let (mode, ports) = fields
-            .optional("connection")
-            .map_or((None, BTreeMap::new()), |connection| decode_connection(&connection, true, faults));
+        let connection = fields.optional("connection").map(|connection| decode_connection(&connection, true, faults));
+        let Connection { mode, ports, lifetimes } = connection.unwrap_or_default();
         let (inbound, outbound) =
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
         let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
@@ -95,6 +96,7 @@ impl WorkloadIdentity {
             outbound,
             egress,
             unmatched_egress,
+            lifetimes,
         })
     }
 }
@@ -109,31 +111,38 @@ fn decode_scope(scope: &Field<'_>, faults: &mut Faults<'_>) -> Option<String> {
     id
 }
 
-/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } } }`.
-fn decode_connection(
-    connection: &Field<'_>,
-    with_ports: bool,
-    faults: &mut Faults<'_>,
-) -> (Option<TlsMode>, BTreeMap<u16, TlsMode>) {
-    let mut ports = BTreeMap::new();
-    let Some(mut fields) = connection.fields(faults) else { return (None, ports) };
+#[derive(Debug, Default)]
+struct Connection {
+    mode: Option<TlsMode>,
+    ports: BTreeMap<u16, TlsMode>,
+    lifetimes: Lifetimes,
+}
+
+/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } }, onChange: drain }`; of an egress entry
+/// the mode alone.
+fn decode_connection(connection: &Field<'_>, of_workload: bool, faults: &mut Faults<'_>) -> Connection {
+    let mut decoded = Connection::default();
+    let Some(mut fields) = connection.fields(faults) else { return decoded };
+    if of_workload {
+        decoded.lifetimes = Lifetimes::decode_in(&mut fields, faults);
+    }
     let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
     fields.finish(faults);
-    let Some(mut tls) = tls else { return (None, ports) };
-    let mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
-    let by_port = if with_ports { tls.optional("ports") } else { None };
+    let Some(mut tls) = tls else { return decoded };
+    decoded.mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
+    let by_port = if of_workload { tls.optional("ports") } else { None };
     for (key, field) in by_port.and_then(|ports| ports.fields(faults)).into_iter().flat_map(|ports| ports.all()) {
         let mode = field.choice(MODES, faults);
         match (key.name.parse::<u16>(), mode) {
             (Ok(0) | Err(_), _) => {
                 faults.error(key.at, &field.path, format!("{:?} is not a port", key.name), "use 1 to 65535");
             }
-            (Ok(port), Some(mode)) => drop(ports.insert(port, mode)),
+            (Ok(port), Some(mode)) => drop(decoded.ports.insert(port, mode)),
             (Ok(_), None) => {}
         }
     }
     tls.finish(faults);
-    (mode, ports)
+    decoded
 }
 
 fn decode_lists(lists: &Field<'_>, faults: &mut Faults<'_>) -> (Option<AllowList>, Option<AllowList>) {
@@ -173,7 +182,7 @@ impl Egress {
                 None => {}
             }
         }
-        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).0);
+        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).mode);
         let allowed = fields.optional("allowedSPIFFEIDs").and_then(|list| AllowList::decode(&list, faults));
         let source = fields.optional("source").and_then(|field| field.choice(SOURCES, faults)).unwrap_or_default();
         let place = faults.place(fields.at);

@@ -63,6 +63,9 @@ impl Session {
         } else if self.unreachable && !self.has_ended() {
             self.refuse(RefuseReason::Unreachable, None, cx);
         }
+        if self.state == State::Relaying && self.check_life(cx) {
+            return Progress::Moved;
+        }
         match self.state {
             State::Dialing => self.dial(cx),
             State::HandshakeUp => self.handshake_up(cx),
@@ -116,7 +119,7 @@ impl Session {
                     return Progress::Moved;
                 }
                 if self.request.finished && self.response.finished && self.both_over() {
-                    self.close(CloseReason::Finished, None, cx);
+                    self.close(self.life.ended(), None, cx);
                     return Progress::Moved;
                 }
                 self.watch_half_close(moved != Moved::Nothing, cx);
@@ -137,7 +140,7 @@ impl Session {
         reason(&self.down, CloseReason::ResetByClient).or_else(|| reason(up, CloseReason::ResetByServer))
     }
 
-    fn both_over(&self) -> bool {
+    pub(super) fn both_over(&self) -> bool {
         self.down.is_over() && self.up.as_ref().is_none_or(Leg::is_over)
     }
 
@@ -185,7 +188,8 @@ impl Session {
         let up = self.up.as_mut().and_then(|up| up.conn.poll_at(cx.stack, cx.now.mono));
         // Detection only waits for its deadline once.
         let deadline = self.deadline.filter(|&at| self.state != State::Detecting || at > cx.now.mono);
-        [down, up, deadline].into_iter().flatten().min()
+        let life = self.life.next().filter(|_| self.state == State::Relaying);
+        [down, up, deadline, life].into_iter().flatten().min()
     }
 }
 

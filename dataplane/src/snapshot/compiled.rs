@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Place, Prefix, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode, Unmatched,
-    Version, channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Living, Place, Prefix, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode,
+    Unmatched, Version, channel::PrivateKey,
 };
 
 use super::addresses::{AddressTable, Map};
@@ -62,6 +62,7 @@ pub struct Workload {
     pub policies: Vec<Arc<Rules>>,
     pub unmatched_egress: Unmatched,
     pub unmatched_rule: Option<RuleId>,
+    pub living: Living,
 }
 
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Compiled {
     roots: Map<Arc<str>, Arc<Roots>>,
     by_name: Map<Arc<str>, usize>,
     pub(crate) provider: Arc<CryptoProvider>,
+    /// Of connections that are no workload's of this node.
+    pub living: Living,
 }
 
 impl Compiled {
@@ -136,6 +139,7 @@ impl Compiled {
             revoked: Revoked::new(&snapshot.revoked),
             roots,
             provider: provider.clone(),
+            living: snapshot.living,
         })
     }
 
@@ -245,6 +249,7 @@ fn compile_workload(
         policies: workload.policies.iter().map(|&index| policies[index as usize].clone()).collect(),
         unmatched_egress: workload.unmatched_egress,
         unmatched_rule: workload.unmatched_rule,
+        living: workload.living,
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Gateway {
     pub ended: Vec<ConnectionReport>,
     /// What rules in shadow would have refused.
     pub shadowed: Vec<ConnectionReport>,
+    pub outlived: Vec<ConnectionReport>,
     pub adopted: Option<Version>,
     /// Turns since it was adopted.
     reviewing: u32,
@@ -113,6 +114,7 @@ impl Gateway {
             compiled,
             ended: Vec::new(),
             shadowed: Vec::new(),
+            outlived: Vec::new(),
             adopted: None,
             reviewing: 0,
             unresolved: 0,
@@ -197,6 +199,7 @@ impl Gateway {
         match report {
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Shadow(connection) => self.shadowed.push(*connection),
+            Report::Outlived(connection) => self.outlived.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
             Report::Live { .. } | Report::LiveEnd { .. } => {}
         }
