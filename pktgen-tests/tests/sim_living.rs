@@ -9,7 +9,7 @@ use dataplane::stats::Total;
 use pktgen_tests::sim::pki::{Authority, Identity, TRUST_DOMAIN};
 use pktgen_tests::sim::topology::{PORT, address, id};
 use pktgen_tests::sim::trust::{revoke_id, revoke_serial, trust};
-use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, World, clock::EPOCH};
+use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, Side, World, clock::EPOCH};
 use snapshot::{CloseReason, IdPattern, Living, OnChange, OnPeerExpiry, RefuseReason, Snapshot, TlsMode, Version};
 
 const A: usize = 0;
@@ -391,7 +391,7 @@ fn ages(scripts: [Script; 2], expect: Expect, count: usize) -> Result<(World, Ve
 fn an_old_call_that_pauses_ends_in_order_and_one_that_does_not_is_reset_a_grace_later() {
     let pauses = ages(waiting(), Expect::Delivered, 1);
     let streams = ages(lasting(20), Expect::Cut, 1);
-    for (name, run, end) in [("pauses", pauses, 6_200), ("streams", streams, 7_200)] {
+    for (name, run, end) in [("pauses", pauses, 5_600), ("streams", streams, 7_200)] {
         let (world, old, other) = run.unwrap_or_else(|broken| panic!("{name}: {broken}"));
         let said = world.report(B, old[0]);
         assert_eq!(said.closed, Some(CloseReason::MaxAge), "{name}: {said:?}");
@@ -404,6 +404,24 @@ fn an_old_call_that_pauses_ends_in_order_and_one_that_does_not_is_reset_a_grace_
 }
 
 #[test]
+fn a_caller_that_speaks_when_the_service_has_been_told_its_end_is_reset_and_not_left_in_doubt() {
+    let late = [
+        Script::new(2_000, Begin::AtOnce, Finish::Last).paced(500, 1_750_000),
+        Script::new(500, Begin::AfterReceived(500), Finish::Last),
+    ];
+    let mut world = World::new(&Setup::new(48));
+    world.push(B, &[], |snapshot| snapshot.workloads[0].living = at_most(5));
+    let id = call(&mut world, "frontend", "backend", late);
+    world.run_until_over(LIMIT).unwrap_or_else(|broken| panic!("{broken}"));
+    world.drain().unwrap_or_else(|broken| panic!("{broken}"));
+    let said = world.report(B, id);
+    assert_eq!(said.closed, Some(CloseReason::MaxAge), "{said:?}");
+    assert!(said.detail.as_deref().is_some_and(|detail| detail.contains("sent more")), "{said:?}");
+    let sent = |side| world.end(id, side).map(|end| (end.progress.sent, end.progress.received));
+    assert_eq!((sent(Side::Client), sent(Side::Server)), (Some((1_500, 500)), Some((500, 1_000))));
+}
+
+#[test]
 fn calls_that_began_together_do_not_all_end_together() {
     let (world, old, _) = ages(waiting(), Expect::Delivered, 60).unwrap_or_else(|broken| panic!("{broken}"));
     let mut ends: Vec<_> = old.iter().map(|id| ended_at(&world, B, *id)).collect();
@@ -412,7 +430,7 @@ fn calls_that_began_together_do_not_all_end_together() {
     assert!(most <= Some(20), "{most:?} of 60 within 50 ms: {ends:?}");
     assert!(ends[59] - ends[0] > 300, "{ends:?}");
     // Half a second is their tenth; the look at whether they pause comes after it.
-    assert!(ends[0] >= 4_500 && ends[59] < 6_200, "{ends:?}");
+    assert!(ends[0] >= 4_500 && ends[59] < 5_600, "{ends:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@
 
 use ::snapshot::{CloseReason, Living, OnChange, OnPeerExpiry, Version};
 
-use super::{Context, Session, State, relay};
+use super::{Context, Leg, Session, State, relay};
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
 use crate::policy::{Lost, What, living};
@@ -223,12 +223,16 @@ impl Session {
         self.life.aged = Some(aged);
     }
 
+    /// The service has heard of the end, and has answered with its own; meanwhile the caller said more,
+    /// which now nobody will: it has to hear that.
+    pub(super) fn spoke_too_late(&self) -> bool {
+        let told = self.life.aged.is_some_and(|aged| aged.told);
+        told && self.response.finished && self.down.conn.unacked() == 0 && unread(&self.down)
+    }
+
     /// Nothing is on its way: neither from one leg to the other nor unacknowledged.
     fn is_empty(&self) -> bool {
-        let empty = |leg: &super::Leg| {
-            let tls = leg.tls.as_deref().is_none_or(|tls| tls.plaintext() == 0);
-            tls && leg.conn.received() == 0 && leg.conn.unacked() == 0
-        };
+        let empty = |leg: &Leg| !unread(leg) && leg.conn.unacked() == 0;
         empty(&self.down) && self.up.as_ref().is_none_or(empty)
     }
 
@@ -272,6 +276,10 @@ impl Session {
         let report = self.report(cx.now.unix_ms, cx.core, None);
         cx.mailbox.report(Report::Outlived(Box::new(report)));
     }
+}
+
+fn unread(leg: &Leg) -> bool {
+    leg.conn.received() > 0 || leg.tls.as_deref().is_some_and(|tls| tls.plaintext() > 0)
 }
 
 const FAR_AGE: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 86_400);

@@ -38,9 +38,10 @@ pub enum Broken {
 }
 
 pub fn relay(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<Moved, Broken> {
-    // An end that we have told ourselves may come before the sender's own: nothing is taken from it then.
+    // An end that we have told ourselves may come before the sender's own, which is still heard.
     if flow.finished {
         to.flush_tls();
+        from.feed_tls().map_err(Broken::Tls)?;
         return Ok(Moved::Nothing);
     }
     let mut total = 0;

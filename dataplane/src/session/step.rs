@@ -49,6 +49,8 @@ impl Session {
             // Acknowledgements, retransmissions and its deadline do not wait for its turn.
             Progress::Queue => Next::Queue(if more { Some(cx.now.mono) } else { self.wake_at(cx) }),
             Progress::Yield => Next::Again,
+            // Its last acknowledgement has just left.
+            Progress::Moved | Progress::Stuck if self.has_finished() => Next::Again,
             Progress::Moved | Progress::Stuck if more => Next::Again,
             Progress::Moved | Progress::Stuck => Next::Wait(self.wake_at(cx)),
         }
@@ -118,7 +120,11 @@ impl Session {
                     self.close(reason, None, cx);
                     return Progress::Moved;
                 }
-                if self.request.finished && self.response.finished && self.both_over() {
+                if self.spoke_too_late() {
+                    self.close(CloseReason::MaxAge, Some("the caller sent more when the service was told its end"), cx);
+                    return Progress::Moved;
+                }
+                if self.has_finished() {
                     self.close(self.life.ended(), None, cx);
                     return Progress::Moved;
                 }
@@ -138,6 +144,11 @@ impl Session {
             End::Aborted | End::Finished => None,
         };
         reason(&self.down, CloseReason::ResetByClient).or_else(|| reason(up, CloseReason::ResetByServer))
+    }
+
+    /// Both sides have ended in order, and it has not been told yet.
+    fn has_finished(&self) -> bool {
+        self.state == State::Relaying && self.request.finished && self.response.finished && self.both_over()
     }
 
     pub(super) fn both_over(&self) -> bool {
