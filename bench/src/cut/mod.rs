@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::cli::number;
 use crate::contender::server;
+use crate::cpu::Reading;
 use crate::load::held;
 use crate::report::table;
 use site::{Change, Cutting};
@@ -66,6 +67,10 @@ pub struct Row {
     pub last: f64,
     /// Connections of the others that heard anything, or were not answered after.
     pub touched: u32,
+    /// CPU time of all that is the bench's, gateways, kernel and both callers, from the rename on.
+    pub cpu: f64,
+    /// The share of the machine that strangers had meanwhile.
+    pub foreign: f64,
 }
 
 /// The promise: within a second of being in force.
@@ -121,9 +126,12 @@ fn measure(site: &mut Cutting, change: Change, count: u32, others: &[std::net::T
     eprintln!("{}: opening {count} connections that it takes back", change.name());
     let matching = site.from_intruder(|| held::open(server(), count))??;
     let (mut matching, mut untouched) = (Watched::new(&matching)?, Watched::new(others)?);
+    let (gateways, root) = (site.gateways(), std::process::id());
+    let before = Reading::take(&gateways, root)?;
     let written = Instant::now();
     let forced = site.make(change)?;
     let ends = matching.until_all_ended(written + PATIENCE);
+    let spent = before.until(&Reading::take(&gateways, root)?);
     let forced = forced.join().map_err(|_| anyhow::anyhow!("asking node-b panicked"))??;
     ensure!(
         ends.len() == count as usize,
@@ -144,17 +152,29 @@ fn measure(site: &mut Cutting, change: Change, count: u32, others: &[std::net::T
         first: since(first.context("there is at least one")?),
         last: since(last.context("there is at least one")?),
         touched,
+        cpu: spent.own() * 1000.0,
+        foreign: spent.foreign_share(std::thread::available_parallelism()?.get()),
     })
 }
 
 fn text(rows: &[Row]) -> String {
     let mut lines = vec![
-        ["change", "matching", "others", "to in force, ms", "to first cut, ms", "to last cut, ms", "others touched"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "change",
+            "matching",
+            "others",
+            "to in force, ms",
+            "to first cut, ms",
+            "to last cut, ms",
+            "others touched",
+            "CPU, ms",
+            "foreign load",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     lines.extend(rows.iter().map(|row| {
-        let Row { change, matching, others, in_force, first, last, touched } = row;
+        let Row { change, matching, others, in_force, first, last, touched, cpu, foreign } = row;
         vec![
             (*change).to_owned(),
             matching.to_string(),
@@ -163,6 +183,8 @@ fn text(rows: &[Row]) -> String {
             format!("{first:.1}"),
             format!("{last:.1}"),
             touched.to_string(),
+            format!("{cpu:.0}"),
+            format!("{:.0} %", foreign * 100.0),
         ]
     }));
     table(&lines)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pktgen_tests::netns::gateway::{self, Gateway, Settings};
-use pktgen_tests::netns::{Cables, Process, Site, pair};
+use pktgen_tests::netns::{Cables, Namespace, Process, Site, pair};
 
 use crate::contender::server;
 use crate::peers::certificate::Certificate;
@@ -102,6 +102,12 @@ impl Cutting {
         node_b.wait_ready()?;
         let serial = "01".to_owned();
         Ok(Self { node_b, _node_a: node_a, policy, root, serial, _server: server, site })
+    }
+
+    /// The gateways' processes.
+    pub fn gateways(&self) -> Vec<u32> {
+        let pids = [&self.site.node_a, &self.site.node_b].into_iter().flat_map(Namespace::pids);
+        pids.map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect()
     }
 
     pub fn from_frontend<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {

@@ -88,7 +88,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn expire(&mut self) {
         let sessions = &mut self.sessions;
         self.timers.expire(self.now.mono, |index| sessions.mark(index));
-        while let Some(keys) = self.spent.expire(self.now.mono) {
+        // What was cut together would be forgotten together, and each costs two system calls.
+        for _ in 0..SLICE {
+            let Some(keys) = self.spent.expire(self.now.mono) else { break };
             self.forget(keys);
         }
     }
