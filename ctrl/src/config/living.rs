@@ -18,6 +18,13 @@ pub struct Lifetimes {
     age_grace: Option<Duration>,
 }
 
+/// What was read, with the fields of the times that are for one word only.
+struct Read<'n> {
+    said: Lifetimes,
+    drain: Option<Field<'n>>,
+    grace: Option<Field<'n>>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MaxAge {
     /// A workload's word against its Gateway's.
@@ -26,31 +33,39 @@ enum MaxAge {
 }
 
 impl Lifetimes {
-    /// A mapping that has nothing else in it.
+    /// Of a Gateway: a mapping that has nothing else in it.
     pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Self {
         let Some(mut fields) = map.fields(faults) else { return Self::default() };
-        let said = Self::decode_in(&mut fields, faults);
+        let said = Self::read(&mut fields, faults).said;
         fields.finish(faults);
         said
     }
 
-    /// The fields of it that stand among others.
+    /// Of a workload: some fields among others. A time that its own word has no use for is warned about; at a
+    /// Gateway it may be for workloads with another word.
     pub fn decode_in(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Self {
+        let Read { said, drain, grace } = Self::read(fields, faults);
+        let other = said.on_change.filter(|word| *word != OnChange::Drain).map(OnChange::name);
+        idle(&drain, other, "onChange: drain", faults);
+        let other = said.on_peer_expiry.filter(|word| *word != OnPeerExpiry::Grace).map(OnPeerExpiry::name);
+        idle(&grace, other, "onPeerExpiry: grace", faults);
+        said
+    }
+
+    fn read<'n>(fields: &mut Fields<'n>, faults: &mut Faults<'_>) -> Read<'n> {
         let on_change = fields.optional("onChange").and_then(|field| field.choice(ON_CHANGE, faults));
         let drain = fields.optional("drainFor");
         let on_peer_expiry = fields.optional("onPeerExpiry").and_then(|field| field.choice(ON_PEER_EXPIRY, faults));
         let grace = fields.optional("expiryGrace");
-        idle(&drain, on_change.filter(|word| *word != OnChange::Drain).map(OnChange::name), "onChange: drain", faults);
-        let other = on_peer_expiry.filter(|word| *word != OnPeerExpiry::Grace).map(OnPeerExpiry::name);
-        idle(&grace, other, "onPeerExpiry: grace", faults);
-        Self {
+        let said = Self {
             on_change,
-            drain_for: drain.and_then(|field| field.duration(SHORTEST..=DAY, faults)),
+            drain_for: drain.as_ref().and_then(|field| field.duration(SHORTEST..=DAY, faults)),
             on_peer_expiry,
-            expiry_grace: grace.and_then(|field| field.duration(SECOND..=WEEK, faults)),
+            expiry_grace: grace.as_ref().and_then(|field| field.duration(SECOND..=WEEK, faults)),
             max_age: fields.optional("maxConnectionAge").and_then(|field| max_age(&field, faults)),
             age_grace: fields.optional("ageGrace").and_then(|field| field.duration(Duration::ZERO..=DAY, faults)),
-        }
+        };
+        Read { said, drain, grace }
     }
 
     /// What holds for connections of whoever said this, on a node of whose Gateway `node` is the word.

@@ -150,9 +150,10 @@ impl Session {
         self.reckon(now);
     }
 
-    /// Anew, since the snapshot or the wall clock is another.
+    /// Anew, since the snapshot or the wall clock is another. The route of one that has ended is still that
+    /// of the snapshot which allowed it.
     pub fn reckon(&mut self, now: Now) {
-        if self.life.stood_at.is_some() {
+        if self.life.stood_at.is_some() && !self.has_ended() {
             self.life.rules = living(&self.compiled, &self.route);
             self.life.reckon(now, self.peer.as_ref());
         }
