@@ -64,7 +64,8 @@ fn the_time_to_drain_is_that_of_a_stopping_gateway_where_nothing_else_is_said() 
 fn each_fault_is_named_with_what_is_allowed() {
     let here = |text: &str| vec![("g.yaml", node(text))];
     let there = |text: &str| vec![("g.yaml", GATEWAY.to_owned()), ("w.yaml", workload(text))];
-    let cases: &[(&str, Vec<(&str, String)>, &[&str])] = &[
+    type Case<'c> = (&'c str, Vec<(&'c str, String)>, &'c [&'c str]);
+    let cases: &[Case<'_>] = &[
         (
             "words that are none",
             here("onChange: drian, onPeerExpiry: never"),

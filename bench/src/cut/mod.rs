@@ -105,14 +105,14 @@ pub fn parse(arguments: &[String]) -> Result<Option<Options>> {
 /// Whether every change kept the promise.
 pub fn run(options: &Options) -> Result<bool> {
     crate::files::ensure_enough(options.connections)?;
-    let mut site = Cutting::lay()?;
+    let site = Cutting::lay()?;
     let others = options.connections - options.matching;
     eprintln!("opening {others} connections that no change is about");
-    let others = site.from_frontend(|| held::open(server(), others))??;
+    let others = site.in_frontend(|| held::open(server(), others))??;
     let mut rows = Vec::new();
     for _ in 0..options.rounds {
         for change in Change::ALL {
-            rows.push(measure(&mut site, change, options.matching, &others)?);
+            rows.push(measure(&site, change, options.matching, &others)?);
         }
     }
     match options.json {
@@ -122,9 +122,9 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(rows.iter().all(|row| row.last <= PROMISE && row.touched == 0))
 }
 
-fn measure(site: &mut Cutting, change: Change, count: u32, others: &[std::net::TcpStream]) -> Result<Row> {
+fn measure(site: &Cutting, change: Change, count: u32, others: &[std::net::TcpStream]) -> Result<Row> {
     eprintln!("{}: opening {count} connections that it takes back", change.name());
-    let matching = site.from_intruder(|| held::open(server(), count))??;
+    let matching = site.in_intruder(|| held::open(server(), count))??;
     let (mut matching, mut untouched) = (Watched::new(&matching)?, Watched::new(others)?);
     let (gateways, root) = (site.gateways(), std::process::id());
     let before = Reading::take(&gateways, root)?;

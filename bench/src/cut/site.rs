@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pktgen_tests::netns::gateway::{self, Gateway, Settings};
-use pktgen_tests::netns::{Cables, Namespace, Process, Site, pair};
+use pktgen_tests::netns::{Cables, Namespace, Process, Site, pair, wait_until};
 
 use crate::contender::server;
 use crate::peers::certificate::Certificate;
@@ -110,11 +110,11 @@ impl Cutting {
         pids.map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect()
     }
 
-    pub fn from_frontend<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    pub fn in_frontend<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.site.frontend.enter(work)
     }
 
-    pub fn from_intruder<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    pub fn in_intruder<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.site.intruder.enter(work)
     }
 
@@ -192,17 +192,18 @@ fn replace(file: &Path, content: &str) -> Result<()> {
 
 /// Asks until a newer version is in force.
 fn forced(socket: &Path, before: u64) -> Result<Forced> {
-    let until = Instant::now() + Duration::from_secs(20);
     let mut asked = Instant::now();
-    while Instant::now() < until {
+    wait_until("a newer version is in force", Duration::from_secs(20), || {
         let now = Instant::now();
-        if in_force(socket)? > before {
-            return Ok(Forced { asked, said: Instant::now() });
+        match in_force(socket) {
+            Ok(version) if version > before => Some(Ok(Forced { asked, said: Instant::now() })),
+            Ok(_) => {
+                asked = now;
+                None
+            }
+            Err(error) => Some(Err(error)),
         }
-        asked = now;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    anyhow::bail!("nothing newer than {before} is in force after 20 s")
+    })?
 }
 
 /// One request over the admin socket: the CLI's process would take longer than what is measured.

@@ -201,11 +201,11 @@ impl Standing {
         interface: &str,
         client: SocketAddr,
         server: SocketAddr,
-    ) -> Result<(Route, Option<RuleId>), Lost> {
+    ) -> Result<(Route, Option<RuleId>), Box<Lost>> {
         let route = newer.route_with(Svids::AsTheyAre, side, interface, client, server);
         match self.still_allowed(newer, &route) {
             Ok(rule) => Ok((route, rule)),
-            Err(refusal) => Err(self.lost(newer, route, refusal, (interface, client, server))),
+            Err(refusal) => Err(Box::new(self.lost(newer, route, refusal, (interface, client, server)))),
         }
     }
 

@@ -125,7 +125,7 @@ impl Session {
                     false => {
                         let detail = "the call would now be carried in another way";
                         let refusal = Refusal::new(RefuseReason::PolicyChanged, detail);
-                        Err(Lost { refusal, what: What::Permission, route })
+                        Err(Box::new(Lost { refusal, what: What::Permission, route }))
                     }
                 }
             }
@@ -140,7 +140,7 @@ impl Session {
                     self.note_shadow(Verdict::Allow(rule), cx);
                 }
             }
-            Err(lost) => self.lose(lost, cx),
+            Err(lost) => self.lose(*lost, cx),
         }
     }
 

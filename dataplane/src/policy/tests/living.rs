@@ -3,7 +3,7 @@
 use ::snapshot::{IdPattern, RefuseReason::PolicyChanged, Revoked, RuleId, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, OUTSIDE, Way, peer, route};
-use crate::policy::{Lost, Standing};
+use crate::policy::Standing;
 use crate::tls::tests::certs::Ca;
 use crate::tls::tests::world::{API, API_AT, DATABASE, DB_AT, FRONTEND, World, at, exact};
 use crate::tls::{Peer, SpiffeId};
@@ -22,9 +22,9 @@ fn again(way: Way, to: &str, tls: bool, id: Option<&str>, change: impl Fn(&mut W
     let after = world.compile();
     match standing.decide_again(&after, way.0, way.1, at(way.2), at(to)) {
         Ok(_) => None,
-        Err(Lost { refusal, .. }) => {
-            assert_eq!(refusal.reason, PolicyChanged);
-            Some(refusal.detail.unwrap())
+        Err(lost) => {
+            assert_eq!(lost.refusal.reason, PolicyChanged);
+            Some(lost.refusal.detail.unwrap())
         }
     }
 }
