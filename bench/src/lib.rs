@@ -9,13 +9,15 @@
 //! processes of their own inside them and measures, with [`cpu`]; [`limits`] says what the machine
 //! could do at best; [`run`] writes each of the [`samples`] down, and [`summary`], [`ratio`],
 //! [`goals`], [`report`] and [`plot`] say what came of them. [`agree`] says whether another run came
-//! to the same, [`profile`] where the time goes.
+//! to the same, [`profile`] where the time goes; [`cut`] is a bench by itself: living connections that a
+//! change takes back.
 
 pub mod agree;
 mod beside;
 pub mod cli;
 pub mod contender;
 pub mod cpu;
+pub mod cut;
 pub mod environment;
 pub mod facts;
 pub mod figures;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use bench::agree;
 use bench::cli::{self, Options};
+use bench::cut;
 use bench::limits::Limit;
 use bench::load::{client, held, server};
 use bench::plan::{case, cases, turns};
@@ -38,6 +39,10 @@ fn begin(arguments: &[String]) -> Result<ExitCode> {
         [role, address] if role == SERVER => server::run(address.parse()?).map(|()| ExitCode::SUCCESS),
         [tool, rest @ ..] if tool == "agree" => match said(agree::parse(rest), agree::HELP) {
             Ok(options) => agreement(&options),
+            Err(code) => Ok(code),
+        },
+        [tool, rest @ ..] if tool == "cut" => match said(cut::parse(rest), cut::HELP) {
+            Ok(options) => Ok(if cut::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
             Err(code) => Ok(code),
         },
         [tool, rest @ ..] if tool == "profile" => match said(profile::parse(rest), profile::HELP) {

@@ -211,7 +211,7 @@ impl Drop for Pinned {
 }
 
 /// Room for tens of thousands of connections, one after the other from one address to one port.
-fn ports(namespace: &Namespace) -> Result<()> {
+pub(crate) fn ports(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
     namespace.sysctl("net.core.somaxconn", "4096")?;
     let mut command = namespace.command("sysctl");

@@ -20,7 +20,7 @@ use snapshot::{
 
 use crate::attest::{Attestation, attest, claimed_twice};
 use crate::config::{
-    AllowList, Chosen, Diagnostic, Egress, Gateway, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
+    AllowList, Chosen, Diagnostic, Egress, Gateway, Lifetimes, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
     WorkloadIdentity, trust,
 };
 use crate::resolve::Resolved;
@@ -92,6 +92,7 @@ pub fn assemble(
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
+        living: Lifetimes::default().on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         workloads,
     };
     snapshot::check::check(&snapshot)
@@ -160,6 +161,7 @@ fn workload(
         unmatched_egress,
         unmatched_rule,
         proxy: identity.proxy.clone(),
+        living: identity.lifetimes.on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         spiffe_id: id.as_str().to_owned(),
     }
 }

@@ -153,6 +153,7 @@ mod tests {
             ended_at: None,
             sent: 1,
             received: 2,
+            allowed_by: None,
         }
     }
 

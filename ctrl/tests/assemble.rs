@@ -14,8 +14,8 @@ use ctrl::rotate::Refreshed;
 use example::{EXAMPLE, GATEWAY, MAC, by_address, network, prefix, resolved};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Bundle, EgressRule, IdPattern, Place, ProxyHeaders, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress,
-    TlsMode, Unmatched, Version, Workload,
+    Bundle, EgressRule, IdPattern, Living, Place, ProxyHeaders, RuleId, RuleSource, SCHEMA, Service, Snapshot,
+    SourceAddress, TlsMode, Unmatched, Version, Workload,
 };
 
 fn load(policy: &str) -> Loaded {
@@ -64,6 +64,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
         proxy: ProxyHeaders::default(),
+        living: Living::default(),
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
     let frontend = Workload {
@@ -88,6 +89,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(RuleId(3)),
         proxy: ProxyHeaders::default(),
+        living: Living::default(),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
@@ -112,6 +114,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             ],
             unmatched_egress: Unmatched::Pass,
             assembled_at: NOW,
+            living: Living::default(),
         }
     );
     assert_eq!(keys.len(), 1);

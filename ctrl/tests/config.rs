@@ -4,7 +4,9 @@ mod words;
 
 use std::path::PathBuf;
 
-use ctrl::config::{Diagnostic, IdentitySource, Known, load_dir, load_files, load_texts, parse_files, reload_dir};
+use ctrl::config::{
+    Diagnostic, Gateway, IdentitySource, Known, Lifetimes, load_dir, load_files, load_texts, parse_files, reload_dir,
+};
 use snapshot::{IdPattern, ProxyProtocol, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
@@ -152,6 +154,8 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(loaded.gateway.groups, defaults.groups);
     assert_eq!(loaded.gateway.timeouts, defaults.timeouts);
     assert_eq!(loaded.gateway.pin_directory, defaults.pin_directory);
+    let on = |gateway: &Gateway| Lifetimes::default().on(gateway.lifetimes, &gateway.timeouts);
+    assert_eq!(on(&loaded.gateway), on(&defaults));
     let bundles: Vec<_> =
         loaded.bundles.iter().map(|bundle| (bundle.trust_domain.as_str(), bundle.roots.len())).collect();
     assert_eq!(bundles, [("example.com", 0), ("partner.org", 1)]);

@@ -63,6 +63,7 @@ fn snapshot(version: u64) -> Snapshot {
         rules: vec![],
         unmatched_egress: Unmatched::Pass,
         assembled_at: 0,
+        living: snapshot::Living::default(),
     }
 }
 
@@ -128,6 +129,7 @@ fn report(id: u64) -> ConnectionReport {
         ended_at: None,
         sent: 0,
         received: 0,
+        allowed_by: None,
     }
 }
 

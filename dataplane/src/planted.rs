@@ -32,6 +32,14 @@ pub enum Bug {
     RevokedServed,
     /// What chains to a root that is no longer trusted lives on.
     DroppedRootTrusted,
+    /// `onChange` keeps whose identity is revoked or not believed any more.
+    RevokedKept,
+    /// What is to drain has no end.
+    DrainEndless,
+    /// A peer's expiry is reckoned once, and not again when the wall clock is set.
+    ClockJumpMissed,
+    /// An old connection is told an end while bytes are on their way.
+    AgeCutsShort,
 }
 
 impl Bug {
@@ -54,6 +62,9 @@ impl Bug {
 
     /// What the tests of revocation and of roots have to catch.
     pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
+
+    /// What the tests of living connections have to catch.
+    pub const OF_LIVING: [Self; 4] = [Self::RevokedKept, Self::DrainEndless, Self::ClockJumpMissed, Self::AgeCutsShort];
 }
 
 #[cfg(feature = "planted")]

@@ -14,7 +14,7 @@ mod idle;
 mod pace;
 mod round_trip;
 pub mod server;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

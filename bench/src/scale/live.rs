@@ -61,6 +61,7 @@ fn change(node: &Gateway, options: &Options) -> Result<f64> {
 }
 
 /// What both programs spend while nothing changes but SVIDs.
+#[expect(clippy::disallowed_methods, reason = "that time passes is what is waited for")]
 fn rotation(node: &Gateway, options: &Options) -> Result<Vec<Row>> {
     let programs = [Watched::of(node, "sluice-ctrl")?, Watched::of(node, "sluice-dataplane")?];
     let spent = || programs.iter().map(Watched::spent).sum::<Result<f64>>();

@@ -177,7 +177,7 @@ fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bundle, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
+    use crate::{Bundle, Living, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
 
     fn workload(name: &str) -> Workload {
         Workload {
@@ -200,6 +200,7 @@ mod tests {
             unmatched_egress: Unmatched::Refuse,
             unmatched_rule: None,
             proxy: ProxyHeaders::default(),
+            living: Living::default(),
         }
     }
 
@@ -217,6 +218,7 @@ mod tests {
             rules: vec![RuleSource { name: "r".into(), place: "p:1".into() }],
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
+            living: Living::default(),
         }
     }
 

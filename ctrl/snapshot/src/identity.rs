@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressRule, IdPattern, ProxyHeaders, RuleId, TlsMode, Unmatched};
+use crate::{EgressRule, IdPattern, Living, ProxyHeaders, RuleId, TlsMode, Unmatched};
 
 /// A `WorkloadIdentity` with all its selectors resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,7 @@ pub struct Workload {
     pub unmatched_rule: Option<RuleId>,
     /// What its service is sent before each connection's first byte.
     pub proxy: ProxyHeaders,
+    pub living: Living,
 }
 
 /// An address range behind one inside port. Source address, port and MAC must agree.

@@ -119,6 +119,8 @@ reasons! {
         PolicyChanged => "a newer snapshot does not allow the connection", "compare the snapshot's versions with `sluice explain`";
         Drained => "the gateway stopped before the connection had ended", "raise timeouts.drain to give connections longer";
         Unreachable => "the network says the destination cannot be reached", "check routes and firewalls on the path";
+        PeerExpired => "the certificate by which the peer proved itself has ended since", "normal with onPeerExpiry: close or grace, and the peer calls again; see that its SVID is renewed";
+        MaxAge => "the connection has lived for maxConnectionAge", "normal where that is set; the caller calls again";
     }
 }
 

@@ -58,6 +58,8 @@ pub struct ConnectionReport {
     pub sent: u64,
     #[serde(rename = "to_client")]
     pub received: u64,
+    /// Of one that a change took its permission from: the snapshot before, by which it was allowed.
+    pub allowed_by: Option<Version>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

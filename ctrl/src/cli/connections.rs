@@ -95,7 +95,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.push(age_ms(c.opened_at));
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
-            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref())]);
+            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.detail.as_ref())]);
         }
         row
     };
@@ -115,6 +115,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         "RULE",
         "SEEN AS",
         "SHADOW",
+        "DETAIL",
     ];
     (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
 }

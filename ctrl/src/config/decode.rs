@@ -230,6 +230,10 @@ impl<'n> Field<'n> {
         self.parsed(parse_cidr, "such as 198.18.1.0/24 or 2001:db8::/64", faults)
     }
 
+    pub fn is_word(&self, word: &str) -> bool {
+        matches!(&self.node.value, Value::Text(text) if text == word)
+    }
+
     pub fn duration(&self, allowed: RangeInclusive<Duration>, faults: &mut Faults<'_>) -> Option<Duration> {
         const HELP: &str = "such as 500ms, 30s, 10m, 1h or 1h30m";
         if let Value::Integer(_) | Value::Float(_) = self.node.value {

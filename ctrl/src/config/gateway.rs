@@ -12,7 +12,7 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{NamedSource, Place, TrustDomain, identity};
+use super::{Lifetimes, NamedSource, Place, TrustDomain, identity};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
@@ -37,6 +37,8 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     /// A directory of a bpffs.
     pub pin_directory: String,
+    /// `spec.connection`: what a workload without a word of its own gets.
+    pub lifetimes: Lifetimes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,8 @@ impl Gateway {
         let unmatched_egress = Chosen::decode(fields.optional("unmatchedEgress"), UNMATCHED, faults);
         let limits = fields.optional("limits").map(|field| decode_limits(&field, faults)).unwrap_or_default();
         let timeouts = fields.optional("timeouts").map(|field| decode_timeouts(&field, faults)).unwrap_or_default();
+        let lifetimes =
+            fields.optional("connection").map(|field| Lifetimes::decode(&field, faults)).unwrap_or_default();
         let pin_directory = match fields.optional("pinDirectory") {
             Some(field) => field.parsed(absolute, "an absolute path below a bpffs", faults),
             None => Some(format!("/sys/fs/bpf/sluice/{}", meta.name)),
@@ -93,6 +97,7 @@ impl Gateway {
             limits,
             timeouts,
             pin_directory: pin_directory?,
+            lifetimes,
         })
     }
 

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod identity;
 pub mod lint;
 pub mod lint_policy;
+pub mod living;
 pub mod load;
 pub mod policy;
 pub mod proxy;
@@ -30,6 +31,7 @@ pub use decode::Chosen;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use gateway::{Admin, Gateway};
 pub use identity::{IdentitySource, NamedSource};
+pub use living::Lifetimes;
 pub use load::{
     Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,
 };

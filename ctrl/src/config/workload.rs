@@ -8,7 +8,7 @@ use snapshot::{IdPattern, Prefix, ProxyHeaders, SourceAddress, TlsMode, Unmatche
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Place, Service, SpiffeId, TrustDomain, proxy};
+use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain, proxy};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -29,6 +29,8 @@ pub struct WorkloadIdentity {
     pub unmatched_egress: Option<Chosen<Unmatched>>,
     /// `spec.connection.proxyProtocol`.
     pub proxy: ProxyHeaders,
+    /// `spec.connection`, beside `tls`.
+    pub lifetimes: Lifetimes,
 }
 
 impl WorkloadIdentity {
@@ -75,10 +77,8 @@ impl WorkloadIdentity {
         let selectors: Option<Vec<_>> =
             selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
         let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
-        let mut proxy = ProxyHeaders::default();
-        let (mode, ports) = fields
-            .optional("connection")
-            .map_or((None, BTreeMap::new()), |connection| decode_connection(&connection, Some(&mut proxy), faults));
+        let connection = fields.optional("connection").map(|connection| decode_connection(&connection, true, faults));
+        let Connection { mode, ports, proxy, lifetimes } = connection.unwrap_or_default();
         let (inbound, outbound) =
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
         let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
@@ -99,6 +99,7 @@ impl WorkloadIdentity {
             egress,
             unmatched_egress,
             proxy,
+            lifetimes,
         })
     }
 }
@@ -113,29 +114,32 @@ fn decode_scope(scope: &Field<'_>, faults: &mut Faults<'_>) -> Option<String> {
     id
 }
 
-/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } } }`. `served`: of a workload that is called,
-/// not of a call, so that ports may differ and its service may be sent headers.
-fn decode_connection(
-    connection: &Field<'_>,
-    served: Option<&mut ProxyHeaders>,
-    faults: &mut Faults<'_>,
-) -> (Option<TlsMode>, BTreeMap<u16, TlsMode>) {
-    let mut ports = BTreeMap::new();
-    let Some(mut fields) = connection.fields(faults) else { return (None, ports) };
-    let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
-    let with_ports = served.is_some();
-    if let Some(proxy) = served {
-        *proxy =
-            fields.optional("proxyProtocol").map_or_else(ProxyHeaders::default, |field| proxy::decode(&field, faults));
+#[derive(Debug, Default)]
+struct Connection {
+    mode: Option<TlsMode>,
+    ports: BTreeMap<u16, TlsMode>,
+    proxy: ProxyHeaders,
+    lifetimes: Lifetimes,
+}
+
+/// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } }, onChange: drain }`; of an egress entry
+/// the mode alone.
+fn decode_connection(connection: &Field<'_>, of_workload: bool, faults: &mut Faults<'_>) -> Connection {
+    let mut decoded = Connection::default();
+    let Some(mut fields) = connection.fields(faults) else { return decoded };
+    if of_workload {
+        decoded.lifetimes = Lifetimes::decode_in(&mut fields, faults);
+        decoded.proxy = fields.optional("proxyProtocol").map(|field| proxy::decode(&field, faults)).unwrap_or_default();
     }
+    let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
     fields.finish(faults);
-    let Some(mut tls) = tls else { return (None, ports) };
-    let mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
-    if with_ports && let Some(field) = tls.optional("ports") {
-        ports = by_port(&field, MODES, faults);
+    let Some(mut tls) = tls else { return decoded };
+    decoded.mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
+    if of_workload && let Some(field) = tls.optional("ports") {
+        decoded.ports = by_port(&field, MODES, faults);
     }
     tls.finish(faults);
-    (mode, ports)
+    decoded
 }
 
 /// `{ "8443": DISABLE }`: a word for each port.
@@ -191,7 +195,7 @@ impl Egress {
                 None => {}
             }
         }
-        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, None, faults).0);
+        let mode = fields.optional("connection").and_then(|field| decode_connection(&field, false, faults).mode);
         let allowed = fields.optional("allowedSPIFFEIDs").and_then(|list| AllowList::decode(&list, faults));
         let source = fields.optional("source").and_then(|field| field.choice(SOURCES, faults)).unwrap_or_default();
         let place = faults.place(fields.at);

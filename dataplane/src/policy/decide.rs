@@ -8,6 +8,7 @@ use ::snapshot::RefuseReason::{self, *};
 use ::snapshot::RuleDirection::{Inbound, Outbound};
 use ::snapshot::{Action, Enforcement, RuleId, Side, SourceAddress, TlsMode};
 
+use super::lost::Lost;
 use super::miss::why_not;
 use super::route::{Route, Svids};
 use super::rules::{Ends, Trial};
@@ -191,7 +192,8 @@ impl Standing {
 
     /// Decides again under `newer`, for the same addresses. A call that would now be carried in
     /// another way (other identity, encrypted instead of plain or plain instead of encrypted, from
-    /// another address) is [`PolicyChanged`], like one that is now refused; an SVID that has expired since is not.
+    /// another address) is [`PolicyChanged`], like one that is now refused; an SVID that has expired since
+    /// is not: that is `onPeerExpiry`'s.
     pub fn decide_again(
         &self,
         newer: &Compiled,
@@ -199,16 +201,20 @@ impl Standing {
         interface: &str,
         client: SocketAddr,
         server: SocketAddr,
-    ) -> Result<(Route, Option<RuleId>), Refusal> {
+    ) -> Result<(Route, Option<RuleId>), Box<Lost>> {
         let route = newer.route_with(Svids::AsTheyAre, side, interface, client, server);
-        let peer = match &self.wire {
-            Wire::Mutual(peer) | Wire::Server(peer) => Some(peer),
-            Wire::Anonymous | Wire::Plain | Wire::Local(_) => None,
-        };
-        let now = Self::new(newer, &route, self.wire != Wire::Plain, peer);
+        match self.still_allowed(newer, &route) {
+            Ok(rule) => Ok((route, rule)),
+            Err(refusal) => Err(Box::new(self.lost(newer, route, refusal, (interface, client, server)))),
+        }
+    }
+
+    fn still_allowed(&self, newer: &Compiled, route: &Route) -> Result<Option<RuleId>, Refusal> {
+        let peer = self.peer();
+        let now = Self::new(newer, route, self.wire != Wire::Plain, peer);
         // A refusal names itself below.
         let refused = matches!(route, Route::Refuse { .. });
-        if !carried_alike(&route, &self.wire) || (now.local_id != self.local_id && !refused) {
+        if !carried_alike(route, &self.wire) || (now.local_id != self.local_id && !refused) {
             let detail = "the call would now be carried in another way, or under another identity";
             return Err(Refusal::new(PolicyChanged, detail));
         }
@@ -224,10 +230,10 @@ impl Standing {
         if let Some(detail) = peer.and_then(|peer| distrust(newer, peer)) {
             return Err(Refusal::new(PolicyChanged, detail));
         }
-        match decide(newer, &route, peer) {
-            Verdict::Allow(rule) => Ok((route, rule)),
+        match decide(newer, route, peer) {
+            Verdict::Allow(rule) => Ok(rule),
             Verdict::Refuse(reason, rule) => {
-                let why = why_not(newer, &route, (reason, rule), peer.map(|peer| &*peer.spiffe_id));
+                let why = why_not(newer, route, (reason, rule), peer.map(|peer| &*peer.spiffe_id));
                 let detail = why.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"));
                 Err(Refusal { reason: PolicyChanged, rule, detail: Some(detail) })
             }
@@ -264,7 +270,7 @@ fn carried_alike(route: &Route, wire: &Wire) -> bool {
 }
 
 /// Why a peer that was verified once would not be now. None: its root still stands.
-fn distrust(compiled: &Compiled, peer: &Peer) -> Option<String> {
+pub(super) fn distrust(compiled: &Compiled, peer: &Peer) -> Option<String> {
     let domain = crate::tls::SpiffeId::parse(&peer.spiffe_id).map_or("", |id| id.trust_domain);
     let Some(roots) = compiled.roots(domain) else {
         return Some(format!(

@@ -11,7 +11,7 @@ use super::{Context, Ending, Session, State};
 use crate::flow;
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::{Standing, Verdict};
+use crate::policy::{Lost, Standing, Verdict, What};
 use crate::stats::Report;
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, Refusal};
@@ -41,7 +41,7 @@ impl Session {
         }
         cx.counters().close(reason);
         self.end(Ending::Closed(reason), detail, cx);
-        if reason == CloseReason::Finished {
+        if reason == CloseReason::Finished || (reason == CloseReason::MaxAge && self.both_over()) {
             return;
         }
         hang_up(&mut self.down);
@@ -123,7 +123,9 @@ impl Session {
                 match same {
                     true => Ok((route, self.rule)),
                     false => {
-                        Err(Refusal::new(RefuseReason::PolicyChanged, "the call would now be carried in another way"))
+                        let detail = "the call would now be carried in another way";
+                        let refusal = Refusal::new(RefuseReason::PolicyChanged, detail);
+                        Err(Box::new(Lost { refusal, what: What::Permission, route }))
                     }
                 }
             }
@@ -133,16 +135,18 @@ impl Session {
                 self.route = route;
                 self.rule = rule;
                 self.compiled = cx.compiled.clone();
+                self.life.allowed_again();
                 if self.standing.is_some() {
                     self.note_shadow(Verdict::Allow(rule), cx);
                 }
             }
-            Err(refusal) => self.take_back(refusal, cx),
+            Err(lost) => self.lose(*lost, cx),
         }
     }
 
     /// What an older snapshot allowed, a newer one does not.
-    fn take_back<P: PacketIo>(&mut self, refusal: Refusal, cx: &mut Context<'_, P>) {
+    pub(super) fn take_back<P: PacketIo>(&mut self, refusal: Refusal, cx: &mut Context<'_, P>) {
+        self.life.lost_after(self.compiled.version);
         self.rule = refusal.rule;
         self.compiled = cx.compiled.clone();
         if let Some(rule) = refusal.rule {

@@ -10,6 +10,7 @@
 
 mod close;
 mod leg;
+mod life;
 mod open;
 mod origin;
 mod plan;
@@ -141,6 +142,7 @@ pub struct Session {
     /// Milliseconds since the epoch.
     opened_at: u64,
     ending: Option<Ending>,
+    life: life::Life,
 }
 
 /// What the worker does next with a session.
@@ -200,6 +202,7 @@ impl Session {
             tls_version: compiled.version,
             opened_at: now.unix_ms,
             ending: None,
+            life: life::Life::default(),
         }
     }
 

@@ -304,6 +304,7 @@ impl Session {
             snapshot::Direction::Egress if self.plan.up == Speech::Plain => cx.counters().add(Total::RelayedPlain, 1),
             snapshot::Direction::Egress | snapshot::Direction::Inbound => {}
         }
+        self.begin_life(cx.now);
         self.enter(State::Relaying, cx)
     }
 }

@@ -38,6 +38,12 @@ pub enum Broken {
 }
 
 pub fn relay(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<Moved, Broken> {
+    // An end that we have told ourselves may come before the sender's own, which is still heard.
+    if flow.finished {
+        to.flush_tls();
+        from.feed_tls().map_err(Broken::Tls)?;
+        return Ok(Moved::Nothing);
+    }
     let mut total = 0;
     while total < BYTES_PER_TURN {
         let flushed = to.flush_tls();
@@ -49,7 +55,7 @@ pub fn relay(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<Moved, Bro
         total += moved;
     }
     flow.moved += total as u64;
-    let ended = !flow.finished && pass_end(from, to, flow)?;
+    let ended = pass_end(from, to, flow)?;
     Ok(match total {
         BYTES_PER_TURN.. => Moved::More,
         0 if !ended => Moved::Nothing,
@@ -122,14 +128,19 @@ fn pass_end(from: &mut Leg, to: &mut Leg, flow: &mut Flow) -> Result<bool, Broke
     if !early && !at_end(from, to.conn.unacked() == 0)? {
         return Ok(false);
     }
+    Ok(finish(to, flow))
+}
+
+/// Tells `to` that nothing more comes. False: there was no room to.
+pub fn finish(to: &mut Leg, flow: &mut Flow) -> bool {
     if let Some(tls) = to.tls.as_deref_mut() {
         tls.close_notify();
         to.flush_tls();
         if to.tls_pending() {
-            return Ok(false);
+            return false;
         }
     }
     to.conn.close();
     flow.finished = true;
-    Ok(true)
+    true
 }

@@ -34,10 +34,10 @@ impl Session {
                 .or_else(|| self.callee.as_deref().map(str::to_owned)),
             mode: self.plan.mode,
             tls: self.tls().filter(|tls| !tls.handshaking()).map(TlsLeg::report),
-            state: self.state.name().into(),
+            state: self.life.shown(self.state).into(),
             refused,
             closed,
-            detail: detail.map(str::to_owned),
+            detail: detail.or(self.life.detail()).map(str::to_owned),
             rule: self.rule_text(self.rule),
             shadow: self.shadow.clone(),
             version: self.compiled.version,
@@ -45,6 +45,7 @@ impl Session {
             ended_at: self.ending.map(|_| now_ms),
             sent: self.request.moved,
             received: self.response.moved,
+            allowed_by: self.life.allowed_by(),
         }
     }
 
@@ -137,5 +138,6 @@ pub fn refused_at_once(
         ended_at: Some(now.unix_ms),
         sent: 0,
         received: 0,
+        allowed_by: None,
     }
 }

@@ -49,6 +49,8 @@ impl Session {
             // Acknowledgements, retransmissions and its deadline do not wait for its turn.
             Progress::Queue => Next::Queue(if more { Some(cx.now.mono) } else { self.wake_at(cx) }),
             Progress::Yield => Next::Again,
+            // Its last acknowledgement has just left.
+            Progress::Moved | Progress::Stuck if self.has_finished() => Next::Again,
             Progress::Moved | Progress::Stuck if more => Next::Again,
             Progress::Moved | Progress::Stuck => Next::Wait(self.wake_at(cx)),
         }
@@ -62,6 +64,9 @@ impl Session {
             self.refuse(RefuseReason::CallerGone, None, cx);
         } else if self.unreachable && !self.has_ended() {
             self.refuse(RefuseReason::Unreachable, None, cx);
+        }
+        if self.state == State::Relaying && self.check_life(cx) {
+            return Progress::Moved;
         }
         match self.state {
             State::Dialing => self.dial(cx),
@@ -115,8 +120,12 @@ impl Session {
                     self.close(reason, None, cx);
                     return Progress::Moved;
                 }
-                if self.request.finished && self.response.finished && self.both_over() {
-                    self.close(CloseReason::Finished, None, cx);
+                if self.spoke_too_late() {
+                    self.close(CloseReason::MaxAge, Some("the caller sent more when the service was told its end"), cx);
+                    return Progress::Moved;
+                }
+                if self.has_finished() {
+                    self.close(self.life.ended(), None, cx);
                     return Progress::Moved;
                 }
                 self.watch_half_close(moved != Moved::Nothing, cx);
@@ -137,7 +146,12 @@ impl Session {
         reason(&self.down, CloseReason::ResetByClient).or_else(|| reason(up, CloseReason::ResetByServer))
     }
 
-    fn both_over(&self) -> bool {
+    /// Both sides have ended in order, and it has not been told yet.
+    fn has_finished(&self) -> bool {
+        self.state == State::Relaying && self.request.finished && self.response.finished && self.both_over()
+    }
+
+    pub(super) fn both_over(&self) -> bool {
         self.down.is_over() && self.up.as_ref().is_none_or(Leg::is_over)
     }
 
@@ -185,7 +199,8 @@ impl Session {
         let up = self.up.as_mut().and_then(|up| up.conn.poll_at(cx.stack, cx.now.mono));
         // Detection only waits for its deadline once.
         let deadline = self.deadline.filter(|&at| self.state != State::Detecting || at > cx.now.mono);
-        [down, up, deadline].into_iter().flatten().min()
+        let life = self.life.next().filter(|_| self.state == State::Relaying);
+        [down, up, deadline, life].into_iter().flatten().min()
     }
 }
 

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Place, Prefix, ProxyHeaders, RuleId, RuleSource, Snapshot, SourceAddress, Svid, TlsMode,
-    Unmatched, Version, channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Living, Place, Prefix, ProxyHeaders, RuleId, RuleSource, Snapshot, SourceAddress, Svid,
+    TlsMode, Unmatched, Version, channel::PrivateKey,
 };
 
 use super::addresses::{AddressTable, Map};
@@ -60,6 +60,7 @@ pub struct Workload {
     pub unmatched_rule: Option<RuleId>,
     /// What its service is sent before each connection's first byte.
     pub proxy: ProxyHeaders,
+    pub living: Living,
 }
 
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Compiled {
     pub(crate) provider: Arc<CryptoProvider>,
     /// SVIDs that cannot be used, and why: each costs its own workload, and nobody else.
     pub unusable: Vec<String>,
+    /// Of connections that are no workload's of this node.
+    pub living: Living,
 }
 
 impl Compiled {
@@ -137,6 +140,7 @@ impl Compiled {
             roots,
             provider: provider.clone(),
             unusable,
+            living: snapshot.living,
         })
     }
 
@@ -252,6 +256,7 @@ fn compile_workload(
         unmatched_egress: workload.unmatched_egress,
         unmatched_rule: workload.unmatched_rule,
         proxy: workload.proxy.clone(),
+        living: workload.living,
     }
 }
 

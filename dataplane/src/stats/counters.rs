@@ -17,6 +17,9 @@ pub enum Total {
     /// Rules in shadow would have refused it; would have admitted it.
     ShadowRefused,
     ShadowAdmitted,
+    /// A change took its permission, and `onChange` let it drain; kept it.
+    LeftToDrain,
+    Kept,
     Handshakes,
     BytesSent,
     BytesReceived,
@@ -45,6 +48,8 @@ impl Total {
         (Self::RelayedLocal, "relayed_local"),
         (Self::ShadowRefused, "shadow_refused"),
         (Self::ShadowAdmitted, "shadow_admitted"),
+        (Self::LeftToDrain, "left_to_drain"),
+        (Self::Kept, "kept"),
         (Self::Handshakes, "handshakes"),
         (Self::BytesSent, "bytes_sent"),
         (Self::BytesReceived, "bytes_received"),

@@ -12,6 +12,8 @@ pub enum Report {
     Ended(Box<ConnectionReport>),
     /// A connection that goes on, and that a rule in shadow would have refused.
     Shadow(Box<ConnectionReport>),
+    /// A connection that goes on for a while, or on, though a change took its permission (`onChange`).
+    Outlived(Box<ConnectionReport>),
     /// One live connection, for a [`crate::worker::Command::ListLive`].
     Live {
         query: u64,

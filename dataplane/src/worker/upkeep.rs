@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Command, HANDSHAKES_PER_TURN, Worker};
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::{PacketIo, PortId};
+use crate::planted::{self, Bug};
 use crate::session::{Context, Leg, Next, Session, Which};
 use crate::stats::{Report, Total};
 use crate::time::{Clock, Duration, Instant};
@@ -19,6 +20,9 @@ const SLICE: u32 = 64;
 /// kernel waits for), and how much longer while unknown segments may still pass.
 const TIME_WAIT: Duration = Duration::from_secs(10);
 const TIME_WAIT_IN_GRACE: Duration = Duration::from_secs(70);
+
+/// Milliseconds that the two clocks may come apart by: less than a certificate's grain.
+const CLOCK_SET: u64 = 500;
 
 /// Between two attempts to take up a port whose link is there.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
@@ -35,6 +39,8 @@ pub struct Upkeep {
     reopen: Vec<(PortId, Instant)>,
     /// Marked sessions of this turn; kept for its capacity.
     batch: Vec<u32>,
+    /// What the wall clock was ahead of the monotonic one when that was last looked at, in milliseconds.
+    ahead: Option<i64>,
 }
 
 impl Upkeep {
@@ -83,13 +89,27 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn expire(&mut self) {
         let sessions = &mut self.sessions;
         self.timers.expire(self.now.mono, |index| sessions.mark(index));
-        while let Some(keys) = self.spent.expire(self.now.mono) {
+        // What was cut together would be forgotten together, and each costs two system calls.
+        for _ in 0..SLICE {
+            let Some(keys) = self.spent.expire(self.now.mono) else { break };
             self.forget(keys);
+        }
+    }
+
+    /// What waits for the wall clock has timers of the monotonic one: who sets the wall clock, or wakes the
+    /// machine, has all of them reckoned anew.
+    fn watch_wall_clock(&mut self) {
+        let ahead = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX) - self.now.mono.total_millis();
+        let was = *self.upkeep.ahead.get_or_insert(ahead);
+        if was.abs_diff(ahead) > CLOCK_SET && !planted::is(Bug::ClockJumpMissed) {
+            self.upkeep.ahead = Some(ahead);
+            self.upkeep.review = Some(0);
         }
     }
 
     /// A slice of each walk that is under way, and ports that wait to be taken up again.
     pub(super) fn upkeep(&mut self) {
+        self.watch_wall_clock();
         if let Some(at) = self.upkeep.reopen.iter().position(|(_, at)| *at <= self.now.mono) {
             let (port, _) = self.upkeep.reopen.swap_remove(at);
             if !self.io.reopen(port) && self.paths.link(port).is_some_and(|link| link.up) {
@@ -130,6 +150,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             if session.version() != cx.compiled.version {
                 session.review(cx);
             }
+            session.reckon(cx.now);
         });
         if reviewed.is_some() {
             self.sessions.mark(index);

@@ -10,12 +10,16 @@ pub const EPOCH: u64 = 1_800_000_000;
 
 /// A handle on the one clock of a simulation.
 #[derive(Debug, Clone, Default)]
-pub struct SimClock(Rc<Cell<i64>>);
+pub struct SimClock {
+    now: Rc<Cell<i64>>,
+    /// Seconds by which somebody has set the wall clock.
+    set: Rc<Cell<i64>>,
+}
 
 impl SimClock {
     /// Microseconds since the start.
     pub fn micros(&self) -> i64 {
-        self.0.get()
+        self.now.get()
     }
 
     pub fn mono(&self) -> Instant {
@@ -24,17 +28,23 @@ impl SimClock {
 
     /// Seconds since the epoch.
     pub fn unix(&self) -> u64 {
-        EPOCH + self.micros() as u64 / 1_000_000
+        (EPOCH + self.micros() as u64 / 1_000_000).saturating_add_signed(self.set.get())
     }
 
     pub fn advance_to(&self, micros: i64) {
         assert!(micros >= self.micros(), "time goes from {} back to {micros}", self.micros());
-        self.0.set(micros);
+        self.now.set(micros);
+    }
+
+    /// Sets the wall clock forward, or back, for all who look at it; what waits does not notice.
+    pub fn set_wall(&self, seconds: i64) {
+        self.set.set(self.set.get() + seconds);
     }
 }
 
 impl Clock for SimClock {
     fn now(&mut self) -> Now {
-        Now { mono: self.mono(), unix_ms: EPOCH * 1000 + self.micros() as u64 / 1000 }
+        let unix_ms = EPOCH * 1000 + self.micros() as u64 / 1000;
+        Now { mono: self.mono(), unix_ms: unix_ms.saturating_add_signed(self.set.get() * 1000) }
     }
 }

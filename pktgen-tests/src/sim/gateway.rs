@@ -43,6 +43,7 @@ pub struct Gateway {
     pub listed: Vec<ConnectionReport>,
     /// What rules in shadow would have refused.
     pub shadowed: Vec<ConnectionReport>,
+    pub outlived: Vec<ConnectionReport>,
     pub adopted: Option<Version>,
     /// Turns since it was adopted.
     reviewing: u32,
@@ -116,6 +117,7 @@ impl Gateway {
             ended: Vec::new(),
             listed: Vec::new(),
             shadowed: Vec::new(),
+            outlived: Vec::new(),
             adopted: None,
             reviewing: 0,
             unresolved: 0,
@@ -200,6 +202,7 @@ impl Gateway {
         match report {
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Shadow(connection) => self.shadowed.push(*connection),
+            Report::Outlived(connection) => self.outlived.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
             Report::Live { connection, .. } => self.listed.push(*connection),
             Report::LiveEnd { .. } => {}

@@ -10,9 +10,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use snapshot::{
-    Action, EgressRule, Enforcement, IdPattern, Link, LinkAddress, Neighbour, Network, Place, Policy, PolicyRule,
-    Prefix, Route, RuleDirection, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode, Unmatched,
-    Version, Workload, policy::Endpoint,
+    Action, EgressRule, Enforcement, IdPattern, Link, LinkAddress, Living, Neighbour, Network, Place, Policy,
+    PolicyRule, Prefix, Route, RuleDirection, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
+    Unmatched, Version, Workload, policy::Endpoint,
 };
 
 use super::clock::EPOCH;
@@ -196,6 +196,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         rules: Vec::new(),
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,
+        living: Living::default(),
     };
     for (name, identity) in workloads(node).iter().zip(identities) {
         let workload = workload(&mut snapshot, name, identity);
@@ -251,6 +252,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         unmatched_egress: Unmatched::Refuse,
         unmatched_rule: Some(rule("spec.unmatchedEgress")),
         proxy: Default::default(),
+        living: Living::default(),
     }
 }
 

@@ -22,9 +22,9 @@ fn again(way: Way, to: &str, tls: bool, id: Option<&str>, change: impl Fn(&mut W
     let after = world.compile();
     match standing.decide_again(&after, way.0, way.1, at(way.2), at(to)) {
         Ok(_) => None,
-        Err(refusal) => {
-            assert_eq!(refusal.reason, PolicyChanged);
-            Some(refusal.detail.unwrap())
+        Err(lost) => {
+            assert_eq!(lost.refusal.reason, PolicyChanged);
+            Some(lost.refusal.detail.unwrap())
         }
     }
 }

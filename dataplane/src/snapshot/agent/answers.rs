@@ -37,6 +37,7 @@ impl<C: Clock> Agent<C> {
                 self.history.add(*report);
             }
             Report::Shadow(report) => self.log.write_shadow(&report, now.mono),
+            Report::Outlived(report) => self.log.write_outlived(&report, now.mono),
             Report::Live { query, connection } => {
                 if let Some(listing) = self.listings.iter_mut().find(|listing| listing.query == query) {
                     listing.found.push(*connection);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ::snapshot::policy::Endpoint;
 use ::snapshot::{
-    EgressRule, IdPattern, Place, Prefix, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress, TlsMode,
-    Unmatched, Version, Workload,
+    EgressRule, IdPattern, Living, Place, Prefix, RuleId, RuleSource, SCHEMA, Service, Snapshot, SourceAddress,
+    TlsMode, Unmatched, Version, Workload,
 };
 
 use super::certs::Ca;
@@ -77,6 +77,7 @@ impl World {
             rules: names.iter().enumerate().map(source).collect(),
             unmatched_egress: Unmatched::Pass,
             assembled_at: super::certs::NOW,
+            living: Living::default(),
         };
         Self { ca, partner, snapshot, keys, provider }
     }
@@ -147,5 +148,6 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
         proxy: Default::default(),
+        living: Living::default(),
     }
 }

@@ -1,0 +1,107 @@
+//! Living connections of real gateways under changes of files: what a word of the workload keeps is kept
+//! and shown, what is revoked is cut, exactly that, and what is too old ends.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use pktgen_tests::load::{Server, call, complete, open};
+use pktgen_tests::netns::pair::{Pair, Setup, policy};
+use pktgen_tests::netns::{Host, Namespace, wait_until};
+use snapshot::{CloseReason, ConnectionReport, RefuseReason};
+
+const FRONTEND: &str = "spiffe://example.com/myapp/app/frontend";
+const INTRUDER: &str = "spiffe://example.com/myapp/app/intruder";
+const PATIENCE: Duration = Duration::from_secs(20);
+const EACH: u64 = 60;
+const BYTES: u64 = 3_000;
+
+const REVOKED: &str = "apiVersion: sluice.dev/v1alpha1\nkind: TrustBundle\nmetadata: { name: own }\nspec:\n  \
+                       trustDomain: example.com\n  revoked:\n    spiffeIDs: [spiffe://example.com/myapp/app/intruder]\n";
+
+/// The demo's policy with these callers of the backend, and these words about its connections.
+fn serves(callers: &[&str], connection: &str) -> String {
+    let policy = policy();
+    let listed = format!("    inbound:\n      - {FRONTEND}\n");
+    let mode = "  connection:\n    tls:\n      mode: MUTUAL\n  allowedSPIFFEIDs:\n    inbound:\n";
+    assert!(policy.contains(&listed) && policy.contains(mode), "the backend's policy is another");
+    let callers: String = callers.iter().map(|caller| format!("      - {caller}\n")).collect();
+    let policy = policy.replacen(&listed, &format!("    inbound:\n{callers}"), 1);
+    policy.replacen("  connection:\n", &format!("  connection:\n{connection}"), 1)
+}
+
+fn server() -> SocketAddr {
+    SocketAddr::new(Host::Backend.v4(), 3000)
+}
+
+fn hold(from: &Namespace, first: u64) -> Vec<(u64, TcpStream)> {
+    let all = || (first..first + EACH).map(|number| (number, open(server(), number).unwrap())).collect();
+    from.enter(all).unwrap()
+}
+
+/// Live ones of `peer`.
+fn live(pair: &Pair, peer: &str) -> Option<Vec<ConnectionReport>> {
+    let all = pair.node_b.connections().ok()?;
+    Some(all.into_iter().filter(|c| c.ended_at.is_none() && c.peer_id.as_deref() == Some(peer)).collect())
+}
+
+#[test]
+fn what_a_change_takes_back_is_kept_where_its_workload_says_so_and_what_is_revoked_is_cut_exactly() {
+    let both = serves(&[FRONTEND, INTRUDER], "");
+    let intruder = include_str!("../../deploy/demo/intruder.yaml");
+    let files = [("policy.yaml", both.as_str()), ("intruder.yaml", intruder)];
+    let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
+    let service = Server::start(&pair.site.backend, server()).unwrap();
+    let of_frontend = hold(&pair.site.frontend, 0);
+    let of_intruder = hold(&pair.site.intruder, 1_000);
+
+    // A rule goes: nobody begins by it any more, and what lives is kept and carries its bytes.
+    pair.node_b.apply("policy.yaml", &serves(&[FRONTEND], "    onChange: keep\n")).unwrap();
+    wait_until("all of the intruder's are kept", PATIENCE, || {
+        let kept = live(&pair, INTRUDER)?.iter().filter(|c| c.state == "kept").count();
+        (kept == EACH as usize).then_some(())
+    })
+    .unwrap();
+    assert!(live(&pair, FRONTEND).unwrap().iter().all(|c| c.state == "relaying"));
+    let shown = pair.node_b.sluice(&["connections", "-o", "wide"]).unwrap();
+    let line = shown.ok().unwrap().lines().find(|line| line.contains(" kept ")).expect("one is shown").to_owned();
+    assert!(line.contains("NotAllowedInbound"), "{line}");
+    let (some, rest) = of_intruder.split_at(10);
+    for (number, stream) in some.iter().chain(&of_frontend[..10]) {
+        complete(stream, *number, BYTES).unwrap();
+    }
+    assert!(pair.site.intruder.enter(|| call(server(), 5_000, BYTES)).unwrap().is_err());
+    let refused = wait_until("a refusal is told", PATIENCE, || pair.node_b.refused().ok()?.pop());
+    assert_eq!(refused.unwrap().refused, Some(RefuseReason::NotAllowedInbound));
+
+    // The ID is revoked: no word keeps what is its, and nothing else is touched.
+    let before = pair.node_b.apply("own.yaml", REVOKED).unwrap().0 - 1;
+    wait_until("the intruder's are cut", PATIENCE, || live(&pair, INTRUDER)?.is_empty().then_some(())).unwrap();
+    for (number, stream) in rest {
+        assert!(complete(stream, *number, BYTES).is_err(), "{number} was not cut");
+    }
+    let ended = pair.node_b.connections().unwrap();
+    let cut: Vec<_> = ended.iter().filter(|c| c.closed == Some(CloseReason::PolicyChanged)).collect();
+    assert_eq!(cut.len(), rest.len(), "exactly the intruder's");
+    for one in &cut {
+        assert_eq!(one.peer_id.as_deref(), Some(INTRUDER));
+        assert!(one.detail.as_deref().is_some_and(|detail| detail.contains("PeerRevoked")), "{one:?}");
+        // What was kept was last allowed before its rule went.
+        assert!(one.allowed_by.is_some_and(|version| version.0 < before), "{one:?}");
+    }
+    let log = std::fs::read_to_string(pair.node_b.log()).unwrap();
+    let cut = |line: &&str| line.contains("cut: ") && line.contains("PolicyChanged") && line.contains("allowed_by");
+    assert!(log.lines().any(|line| cut(&line)), "the log names both revisions");
+    for (number, stream) in &of_frontend[10..20] {
+        complete(stream, *number, BYTES).unwrap();
+    }
+
+    // The rest of the frontend's have lived for longer than they may from now on.
+    let old = "    maxConnectionAge: 1s\n    ageGrace: 500ms\n";
+    pair.node_b.apply("policy.yaml", &serves(&[FRONTEND], old)).unwrap();
+    wait_until("the old ones are gone", PATIENCE, || live(&pair, FRONTEND)?.is_empty().then_some(())).unwrap();
+    let all = pair.node_b.connections().unwrap();
+    let aged = all.iter().filter(|c| c.closed == Some(CloseReason::MaxAge)).count();
+    assert_eq!(aged, EACH as usize - 20, "those that had not ended before");
+    pair.site.frontend.enter(|| call(server(), 6_000, BYTES)).unwrap().unwrap();
+    drop(service);
+}
