@@ -6,10 +6,12 @@
 
 pub mod embedded_ca;
 pub mod files;
+mod found;
 pub mod keyfile;
 mod roots;
 mod set;
 pub mod signer;
+mod svid;
 
 use std::path::PathBuf;
 
