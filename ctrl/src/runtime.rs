@@ -261,7 +261,7 @@ impl Core {
     fn until_renewal(&self) -> Duration {
         let lives = self.loaded.gateway.identity.iter().filter_map(|named| match named.source {
             IdentitySource::Embedded { ttl, .. } => Some(ttl / 10),
-            IdentitySource::Files(_) => None,
+            IdentitySource::Files(_) | IdentitySource::Spire(_) => None,
         });
         let coalesce = lives.chain([COALESCE]).min().unwrap_or(COALESCE);
         // A root that ends is taken out of the bundle then.

@@ -29,6 +29,9 @@ pub struct Status {
     /// Mended by somebody else than the configuration: names that do not resolve, identities that
     /// cannot be had.
     pub problems: Vec<String>,
+    /// What will be there once somebody else has done his part.
+    #[serde(default)]
+    pub waiting: Vec<String>,
     pub last_nack: Option<String>,
     pub network_revision: u64,
     pub identities: Vec<Identity>,
@@ -67,6 +70,9 @@ pub struct Identity {
     pub source: Option<String>,
     /// Why there is no SVID, or why it was not renewed.
     pub error: Option<String>,
+    /// That is no failure, and what is waited for.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 impl Identity {
@@ -86,6 +92,7 @@ impl Identity {
             source: SpiffeId::parse(&workload.spiffe_id)
                 .ok()
                 .and_then(|id| identities.source_of(&id).map(str::to_owned)),
+            waiting: failed.as_ref().is_some_and(|failed| failed.waiting),
             error: failed.map(|f| f.reason),
         }
     }
