@@ -109,13 +109,19 @@ pub enum Error {
     #[error("{0}")]
     Files(#[from] files::Fault),
     #[error("{0}")]
-    Spire(#[from] spire::Fault),
+    Spire(Box<spire::Fault>),
     #[error("no identity source takes it: add it to `workloads` of a source in spec.identity.sources")]
     NoSource,
     #[error("its identity source {name} does not open: {reason}")]
     Down { name: String, reason: String },
     #[error("node name {0:?}: use letters, digits, '.', '-' and '_'")]
     Node(String),
+}
+
+impl From<spire::Fault> for Error {
+    fn from(fault: spire::Fault) -> Self {
+        Self::Spire(Box::new(fault))
+    }
 }
 
 impl Error {

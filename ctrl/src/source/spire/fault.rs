@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("{}: it has bundles of {found}, and none of {want}, the Gateway's trust domain", socket.display())]
     OtherTrustDomain { socket: PathBuf, found: String, want: TrustDomain },
     #[error("bundle of {trust_domain}: {fault}")]
-    Bundle { trust_domain: TrustDomain, fault: svid::Fault },
+    Bundle { trust_domain: TrustDomain, fault: Box<svid::Fault> },
     #[error("{0}")]
     Svid(#[from] svid::Fault),
     #[error("no entry of `delegated` takes {workload}, and the source has no `socket`")]

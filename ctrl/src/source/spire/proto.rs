@@ -110,8 +110,8 @@ mod tests {
     #[test]
     fn no_message_shows_its_key() {
         let key = vec![0xa5; 32];
-        let own =
-            X509svid { spiffe_id: "spiffe://example.com/a".into(), x509_svid_key: key.clone(), ..X509svid::default() };
+        let mut own = X509svid::default();
+        (own.spiffe_id, own.x509_svid_key) = ("spiffe://example.com/a".into(), key.clone());
         let message = X509svidResponse { svids: vec![own], ..X509svidResponse::default() };
         let of_workload = delegated::X509svidWithKey { x509_svid: None, x509_svid_key: key };
         for shown in [format!("{message:?}"), format!("{of_workload:?}")] {

@@ -79,7 +79,7 @@ impl Trust {
             let good = match good {
                 Ok(roots) => Some(roots),
                 Err(fault) => {
-                    self.faults.push(Fault::Bundle { trust_domain: domain.clone(), fault });
+                    self.faults.push(Fault::Bundle { trust_domain: domain.clone(), fault: Box::new(fault) });
                     if domain == *own { before.own.clone() } else { before.federated.get(&domain).cloned() }
                 }
             };
