@@ -238,8 +238,8 @@ fn services(loaded: &Loaded, resolved: &Resolved) -> Vec<Service> {
     all.map(|service| Service { name: service.name.clone(), endpoints: endpoints(service) }).collect()
 }
 
-/// The own trust domain's roots are those of the identity source and those of its TrustBundle; any other
-/// has its TrustBundle's alone. Each once and in the order of its bytes: a root that moved to another file
+/// The own trust domain's roots are those of the identity sources and those of its TrustBundle. Any other has
+/// its TrustBundle's alone; where that gives none, those that an identity source brings. Each once and in the order of its bytes: a root that moved to another file
 /// changes nothing.
 fn bundles(loaded: &Loaded, identities: &Identities, now: u64) -> Vec<Bundle> {
     let mut bundles = vec![identities.bundle(now)];
@@ -248,6 +248,12 @@ fn bundles(loaded: &Loaded, identities: &Identities, now: u64) -> Vec<Bundle> {
         match bundle.trust_domain == loaded.gateway.trust_domain {
             true => bundles[0].roots.extend(roots),
             false => bundles.push(Bundle { trust_domain: bundle.trust_domain.to_string(), roots: roots.collect() }),
+        }
+    }
+    for brought in identities.federated(now) {
+        if !loaded.bundles.iter().any(|bundle| bundle.decides(&brought.trust_domain)) {
+            bundles.retain(|bundle| bundle.trust_domain != brought.trust_domain);
+            bundles.push(brought);
         }
     }
     for bundle in &mut bundles {

@@ -22,8 +22,10 @@ pub fn dropped(now: &[Row], then: &Loaded) -> Vec<Dropped> {
     for row in now {
         let of_then = then.bundles.iter().filter(|bundle| bundle.trust_domain.as_str() == row.trust_domain);
         let listed: Vec<_> = of_then.flat_map(|bundle| &bundle.roots).map(|root| &root.certificate.id).collect();
-        // What the identity source gives, no file of policy takes away.
-        let of_source: Vec<_> = row.roots.iter().filter(|root| root.from == SOURCE).map(|root| &root.id).collect();
+        // What the identity source gives, no file of policy takes away, but for another trust domain's.
+        let given = row.own || !then.bundles.iter().any(|bundle| bundle.decides(&row.trust_domain));
+        let of_source = row.roots.iter().filter(|root| given && root.from == SOURCE).map(|root| &root.id);
+        let of_source: Vec<_> = of_source.collect();
         for root in row.roots.iter().filter(|root| !listed.contains(&&root.id) && !of_source.contains(&&root.id)) {
             if dropped.iter().all(|known| (&known.trust_domain, &known.id) != (&row.trust_domain, &root.id)) {
                 let (trust_domain, subject, id) = (row.trust_domain.clone(), root.subject.clone(), root.id.clone());

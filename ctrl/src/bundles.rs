@@ -42,18 +42,25 @@ pub struct RevokedRow {
     pub place: String,
 }
 
-/// All of them, this node's own first. `source` is what the identity source gives.
-pub fn rows(loaded: &Loaded, source: &Bundle) -> Vec<Row> {
+/// All of them, this node's own first. `source` is what the identity sources give, `federated` what they bring
+/// of other trust domains.
+pub fn rows(loaded: &Loaded, source: &Bundle, federated: &[Bundle]) -> Vec<Row> {
     let own = loaded.gateway.trust_domain.to_string();
     let of_source = source.roots.iter().map(|der| RootRow::of(&Certificate::shown(der), SOURCE));
     let mut rows =
         vec![Row { trust_domain: own.clone(), own: true, resource: None, roots: of_source.collect(), revoked: vec![] }];
+    for brought in federated.iter().filter(|one| !loaded.bundles.iter().any(|b| b.decides(&one.trust_domain))) {
+        let roots = brought.roots.iter().map(|der| RootRow::of(&Certificate::shown(der), SOURCE)).collect();
+        let trust_domain = brought.trust_domain.clone();
+        rows.push(Row { trust_domain, own: false, resource: None, roots, revoked: vec![] });
+    }
     for bundle in &loaded.bundles {
-        if bundle.trust_domain.as_str() != own {
+        let known = rows.iter().position(|row| row.trust_domain == bundle.trust_domain.as_str());
+        let at = known.unwrap_or_else(|| {
             let trust_domain = bundle.trust_domain.to_string();
             rows.push(Row { trust_domain, own: false, resource: None, roots: vec![], revoked: vec![] });
-        }
-        let at = if bundle.trust_domain.as_str() == own { 0 } else { rows.len() - 1 };
+            rows.len() - 1
+        });
         rows[at].add(bundle);
     }
     rows

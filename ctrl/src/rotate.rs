@@ -110,6 +110,8 @@ pub struct Failure {
     /// When it first failed in a row, and when it is tried again; u64::MAX: when its source has news.
     pub since: u64,
     pub retry_at: u64,
+    /// Nothing is wrong: somebody else has to do his part first.
+    pub waiting: bool,
 }
 
 /// What a look at the schedule came to.
@@ -194,8 +196,8 @@ impl Identities {
                 }
                 let retry_at = self.rotation.entries.get(id).map_or(now, |entry| entry.due);
                 let since = self.failures.get(id).map_or(now, |failure| failure.since);
-                self.failures
-                    .insert(id.clone(), Failure { id: id.clone(), reason: error.to_string(), since, retry_at });
+                let (reason, waiting) = (error.to_string(), error.is_wait());
+                self.failures.insert(id.clone(), Failure { id: id.clone(), reason, since, retry_at, waiting });
                 Refreshed::Nothing
             }
         }
@@ -254,6 +256,11 @@ impl Identities {
     /// The roots of all sources.
     pub fn bundle(&self, now: u64) -> Bundle {
         self.sources.bundle(now)
+    }
+
+    /// The bundles of other trust domains that the sources bring.
+    pub fn federated(&self, now: u64) -> Vec<Bundle> {
+        self.sources.federated(now)
     }
 
     /// The name of the source that it comes from; empty for one without a name.

@@ -31,6 +31,9 @@ pub struct Status {
     /// Mended by somebody else than the configuration: names that do not resolve, identities that
     /// cannot be had.
     pub problems: Vec<String>,
+    /// What will be there once somebody else has done his part.
+    #[serde(default)]
+    pub waiting: Vec<String>,
     pub last_nack: Option<String>,
     pub network_revision: u64,
     pub identities: Vec<Identity>,
@@ -69,6 +72,9 @@ pub struct Identity {
     pub source: Option<String>,
     /// Why there is no SVID, or why it was not renewed.
     pub error: Option<String>,
+    /// That is no failure, and what is waited for.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 impl Identity {
@@ -76,6 +82,7 @@ impl Identity {
         let svid = workload.svid.as_ref();
         let place = |p: &snapshot::Place| format!("{} on {}", p.prefix, p.interface);
         let id = SpiffeId::parse(&workload.spiffe_id).ok();
+        let failed = id.as_ref().and_then(|id| identities.error(id));
         Self {
             workload: workload.name.clone(),
             spiffe_id: workload.spiffe_id.clone(),
@@ -86,7 +93,8 @@ impl Identity {
             not_before: svid.map(|s| s.not_before),
             not_after: svid.map(|s| s.not_after),
             source: id.as_ref().and_then(|id| identities.source_of(id)).map(str::to_owned),
-            error: id.as_ref().and_then(|id| identities.error(id)).map(|failure| failure.reason.clone()),
+            waiting: failed.is_some_and(|failed| failed.waiting),
+            error: failed.map(|failed| failed.reason.clone()),
         }
     }
 }

@@ -167,6 +167,24 @@ fn the_delivered_examples_load_together_and_say_every_field() {
 }
 
 #[test]
+fn the_delivered_example_of_an_agent_loads_without_a_word() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/spire");
+    let loaded = load_dir(&dir).unwrap_or_else(|faults| panic!("{:#?}", words(&faults)));
+    // Its list names a partner: the agent may bring the roots of any trust domain.
+    assert_eq!(words(&loaded.warnings), [""; 0]);
+    let IdentitySource::Spire(spire) = &loaded.gateway.identity[0].source else {
+        panic!("{:?}", loaded.gateway.identity)
+    };
+    let frontend = &loaded.identities[0];
+    let id = frontend.spiffe_id(&loaded.gateway.trust_domain);
+    let selectors = spire.selectors_of(&id, &frontend.name).unwrap();
+    let shown: Vec<_> = selectors.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["k8s:ns:riptides-system", "k8s:sa:frontend"]);
+    assert_eq!(spire.selectors_of(&id, "shop/frontend"), None);
+    assert_eq!(spire.socket.as_deref(), Some(std::path::Path::new("/run/spire/agent/public/api.sock")));
+}
+
+#[test]
 fn no_damage_to_a_file_panics() {
     let whole = format!("{GATEWAY}---\n{EXAMPLE}");
     let mut state = 0x9e37_79b9_7f4a_7c15u64;

@@ -52,8 +52,10 @@ fn each_fault_of_a_gateway_is_named() {
         ),
         (
             "a source that is not built in",
-            gateway("source: embedded", "source: spire"),
-            &["g.yaml:13:23: error: spec.identity.source: \"spire\" is not allowed here [allowed: embedded, files]"],
+            gateway("source: embedded", "source: ldap"),
+            &[
+                "g.yaml:13:23: error: spec.identity.source: \"ldap\" is not allowed here [allowed: embedded, files, spire]",
+            ],
         ),
         (
             "both forms of identity",
@@ -81,6 +83,25 @@ fn each_fault_of_a_gateway_is_named() {
                 "g.yaml:17:75: error: spec.identity.sources[2].workloads[0]: \"shop\": there is no '/' [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
                 "g.yaml:17:81: error: spec.identity.sources[2].workloads[1]: \"shop/*x\": \"*x\" is not a resource name [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
                 "g.yaml:17:90: error: spec.identity.sources[2].workloads[2]: \"spiffe://x*\": '*' is allowed as the whole last segment only, as in spiffe://example.com/myapp/* [namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path]",
+            ],
+        ),
+        (
+            "an agent without a socket, without selectors, and what is neither",
+            sources(&[
+                "{ name: a, source: spire, spire: {}, workloads: [a/b] }",
+                "{ name: b, source: spire, spire: { socket: 'tcp://x', delegated: [{ workloads: [a/b], selectors: [unix, 'unix:{uid}', 'k8s:'] }] }, workloads: [a/b] }",
+                "{ name: c, source: spire, spire: { adminSocket: /a }, workloads: [a/b] }",
+                "{ name: d, source: spire, spire: { socket: /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx } }",
+            ]),
+            &[
+                "g.yaml:15:42: error: spec.identity.sources[0].spire: names no socket of an agent [give `socket` (the Workload API), or `adminSocket` (admin_socket_path of the agent)]",
+                "g.yaml:16:42: error: spec.identity.sources[1].spire.adminSocket: is missing, and `delegated` is given [the admin_socket_path of the agent; the socket of workloads does not tell about others]",
+                "g.yaml:16:52: error: spec.identity.sources[1].spire.socket: \"tcp://x\": is no path; only Unix sockets are asked [the path of a Unix socket, such as /run/spire/agent/api.sock]",
+                "g.yaml:16:107: error: spec.identity.sources[1].spire.delegated[0].selectors[0]: \"unix\": there is no ':' [type:value, such as unix:uid:1000 or k8s:sa:frontend; {namespace} and {name} stand for those of the WorkloadIdentity]",
+                "g.yaml:16:113: error: spec.identity.sources[1].spire.delegated[0].selectors[1]: \"unix:{uid}\": \"{\" stands for nothing [type:value, such as unix:uid:1000 or k8s:sa:frontend; {namespace} and {name} stand for those of the WorkloadIdentity]",
+                "g.yaml:16:127: error: spec.identity.sources[1].spire.delegated[0].selectors[2]: \"k8s:\": the type or the value is empty [type:value, such as unix:uid:1000 or k8s:sa:frontend; {namespace} and {name} stand for those of the WorkloadIdentity]",
+                "g.yaml:17:42: error: spec.identity.sources[2].spire.delegated: is missing, and `adminSocket` is given [say by which selectors the agent knows which workloads]",
+                "g.yaml:18:52: error: spec.identity.sources[3].spire.socket: \"/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…: 108 bytes; the path of a socket has at most 107 [the path of a Unix socket, such as /run/spire/agent/api.sock]",
             ],
         ),
         (

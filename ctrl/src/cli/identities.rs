@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Done;
-use super::output::{Output, or_dash, red, table, until};
+use super::output::{Output, or_dash, red, table, until, yellow};
 use super::place::Place;
 use crate::view::Identity;
 
@@ -38,6 +38,7 @@ pub fn show(identities: &[Identity], wide: bool) -> String {
             (Some(at), None) => until(at),
             (Some(at), Some(_)) => format!("{} {}", until(at), red("not renewed")),
             (None, _) if i.places.is_empty() => "-".into(),
+            (None, _) if i.waiting => yellow("waiting"),
             (None, _) => red("no SVID"),
         };
         let mut row = vec![i.workload.clone(), i.spiffe_id.clone(), i.mode.clone(), places, left];

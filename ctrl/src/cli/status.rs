@@ -100,6 +100,7 @@ fn show(status: &view::Status, wide: bool) -> String {
     lines.extend(config.errors.iter().map(|e| red(e)));
     lines.extend(config.warnings.iter().filter(|_| wide).map(|w| yellow(w)));
     lines.extend(status.last_nack.iter().map(|n| red(&format!("refused    {n}"))));
+    lines.extend(status.waiting.iter().map(|w| yellow(&format!("waiting    for {w}"))));
     lines.extend(status.problems.iter().map(|p| yellow(&format!("problem    {p}"))));
     if let Some(dataplane) = &status.dataplane {
         lines.extend(dataplane.unusable.iter().map(|p| yellow(&format!("problem    {p}"))));

@@ -18,6 +18,7 @@ use snapshot::IdPattern;
 use super::decode::{Faults, Field, Fields};
 use super::resource::resource_name;
 use super::spiffe::parse_pattern;
+use super::spire::{self, Spire};
 use super::{Place, SpiffeId};
 
 /// A source with its name, and whom it is for.
@@ -38,6 +39,8 @@ pub enum IdentitySource {
     Embedded { directory: PathBuf, ttl: Duration },
     /// Certificates and keys that somebody else issues and renews.
     Files(Files),
+    /// The SPIRE agent of this node.
+    Spire(Spire),
 }
 
 /// A directory with an SVID, its key and its trust bundle.
@@ -167,6 +170,7 @@ fn decode_source(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Option<(&'
     let source = match kind {
         Kind::Embedded => decode_embedded(&fields.required("embedded", faults)?, faults),
         Kind::Files => decode_files(&fields.required("files", faults)?, faults),
+        Kind::Spire => spire::decode(&fields.required("spire", faults)?, faults).map(IdentitySource::Spire),
     };
     Some((kind.name(), source?))
 }
@@ -209,7 +213,7 @@ fn directory_template(text: &str) -> Result<String, String> {
     }
 }
 
-fn decode_workloads(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Workloads>> {
+pub(super) fn decode_workloads(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Workloads>> {
     let help =
         "namespace/name, namespace/*, an ID such as spiffe://example.com/myapp/app/frontend, or all under a path";
     let entries = list.list(faults)?;
@@ -234,6 +238,7 @@ fn parse_workloads(text: &str) -> Result<Workloads, String> {
 enum Kind {
     Embedded,
     Files,
+    Spire,
 }
 
 impl Kind {
@@ -241,11 +246,13 @@ impl Kind {
         match self {
             Self::Embedded => "embedded",
             Self::Files => "files",
+            Self::Spire => "spire",
         }
     }
 }
 
-const KINDS: &[(&str, Kind)] = &[(Kind::Embedded.name(), Kind::Embedded), (Kind::Files.name(), Kind::Files)];
+const KINDS: &[(&str, Kind)] =
+    &[(Kind::Embedded.name(), Kind::Embedded), (Kind::Files.name(), Kind::Files), (Kind::Spire.name(), Kind::Spire)];
 const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 const LONGEST_TTL: Duration = Duration::from_secs(30 * 86_400);

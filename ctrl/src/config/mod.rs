@@ -22,6 +22,7 @@ pub mod resource;
 pub mod roots;
 pub mod service;
 pub mod spiffe;
+pub mod spire;
 pub mod suggest;
 pub mod tree;
 pub mod trust;

@@ -101,7 +101,8 @@ impl Certificate {
         Self { der: der.to_vec(), subject, sha256, id: id_of(der).unwrap_or_default(), not_before, not_after }
     }
 
-    fn of(der: Vec<u8>, trust_domain: &TrustDomain) -> Result<Self, String> {
+    /// A root that peers of `trust_domain` can be verified by; Err says what it is instead.
+    pub fn of(der: Vec<u8>, trust_domain: &TrustDomain) -> Result<Self, String> {
         let (rest, parsed) =
             X509Certificate::from_der(&der).map_err(|error| format!("is no X.509 certificate: {error}"))?;
         if !rest.is_empty() {

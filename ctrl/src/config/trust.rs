@@ -15,7 +15,7 @@ use super::decode::{Faults, Field};
 use super::resource::Meta;
 use super::roots::{self, Certificate};
 use super::spiffe::parse_pattern;
-use super::{Diagnostic, Place, Resources, TrustDomain};
+use super::{Diagnostic, IdentitySource, Place, Resources, TrustDomain};
 use crate::rotate::utc;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +67,11 @@ impl TrustBundle {
         // Roots that are at fault are not roots that are missing: nobody needs to hear that, too.
         let roots = roots.unwrap_or(Some(vec![]))?;
         Some(Self { name: meta.full_name(), place: meta.place, trust_domain, roots, revoked_ids, revoked_serials })
+    }
+
+    /// Whether it says by which roots this trust domain is verified, so that no other source does.
+    pub fn decides(&self, trust_domain: &str) -> bool {
+        self.trust_domain.as_str() == trust_domain && !self.roots.is_empty()
     }
 
     /// Roots that are not over at `now`: a verifier that builds paths need not look at a root's own end.
@@ -219,7 +224,10 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
     }
     let Some(gateway) = &resources.gateway else { return };
     let own = &gateway.trust_domain;
-    for bundle in resources.bundles.iter().filter(|b| b.trust_domain != *own && b.roots.is_empty()) {
+    // An agent may bring the roots of any trust domain.
+    let federates = gateway.identity.iter().any(|named| matches!(named.source, IdentitySource::Spire(_)));
+    let rootless = |b: &&TrustBundle| b.trust_domain != *own && b.roots.is_empty();
+    for bundle in resources.bundles.iter().filter(rootless).filter(|_| !federates) {
         let message = format!(
             "no root: {} is not this node's own trust domain, so nobody of it could be verified",
             bundle.trust_domain
@@ -229,7 +237,7 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
     if let Some(bundle) = by_domain.get(own.as_str()) {
         revoked_here(bundle, resources, found);
     }
-    without_bundle(resources, |domain| domain == own.as_str() || by_domain.contains_key(domain), found);
+    without_bundle(resources, |domain| federates || domain == own.as_str() || by_domain.contains_key(domain), found);
 }
 
 /// A workload of the configuration that its own trust domain revokes.

@@ -157,13 +157,16 @@ fn identity_sources(gateway: &Gateway) -> impl Iterator<Item = Line> {
         let several = gateway.identity.len() > 1;
         let what = if several { format!("identity source {}", named.name) } else { "identity source".into() };
         let opened = source::open(named, &gateway.trust_domain, &source::News::default());
-        let directory = match &named.source {
-            IdentitySource::Files(files) => files.single_directory().map(|directory| (files, directory)),
+        let looked = match &named.source {
+            IdentitySource::Files(files) => files
+                .single_directory()
+                .map(|directory| source::files::look(files, directory).map_err(|fault| fault.to_string())),
+            IdentitySource::Spire(spire) => Some(source::spire::look(spire)),
             IdentitySource::Embedded { .. } => None,
         };
-        match (opened, directory.map(|(files, directory)| source::files::look(files, directory))) {
+        match (opened, looked) {
             (Err(error), _) => Line::wrong(what, error.to_string()),
-            (Ok(_), Some(Err(fault))) => Line::note(what, fault.to_string()),
+            (Ok(_), Some(Err(fault))) => Line::note(what, fault),
             (Ok(source), _) => match source.warnings(crate::clock::now()).as_slice() {
                 [] => Line::fine(what, "opens"),
                 warnings => Line::note(what, warnings.join("; ")),

@@ -44,8 +44,8 @@ pub(super) struct Inputs {
 struct Of {
     network: Network,
     resolved: Resolved,
-    /// The roots of the identity sources.
-    bundle: Bundle,
+    /// The roots of the identity sources, and those of other trust domains that they bring.
+    bundles: Vec<Bundle>,
 }
 
 impl Inputs {
@@ -54,8 +54,8 @@ impl Inputs {
         self.of = None;
     }
 
-    fn are(&self, network: &Network, resolved: &Resolved, bundle: &Bundle, now: u64) -> bool {
-        let same = |of: &Of| of.network.is_like(network) && of.resolved.leads_where(resolved) && of.bundle == *bundle;
+    fn are(&self, network: &Network, resolved: &Resolved, bundles: &[Bundle], now: u64) -> bool {
+        let same = |of: &Of| of.network.is_like(network) && of.resolved.leads_where(resolved) && of.bundles == bundles;
         self.of.as_ref().is_some_and(same) && self.ends.is_none_or(|end| now < end)
     }
 }
@@ -115,13 +115,13 @@ impl Core {
     /// Renews what is due, and publishes what differs from the last snapshot.
     pub(super) fn renew_and_publish(&mut self, network: &Network) {
         let (now, began) = (clock::now(), Instant::now());
-        let bundle = self.identities.bundle(now);
-        let same = self.last.is_some() && self.inputs.are(network, &self.resolved, &bundle, now);
+        let bundles = self.bundles(now);
+        let same = self.last.is_some() && self.inputs.are(network, &self.resolved, &bundles, now);
         if !same {
             self.inputs.wanted = assemble::wanted(&self.loaded, network, &self.resolved);
         }
         let refreshed = self.identities.refresh(&self.inputs.wanted, now);
-        let same = same && self.identities.bundle(now) == bundle;
+        let same = same && self.bundles(now) == bundles;
         self.pace.waiting |= refreshed == Refreshed::Renewed;
         let due = self.pace.due(self.identities.shortest_life()).is_some_and(|at| at <= began);
         if !same || refreshed == Refreshed::Changed || due {
@@ -132,12 +132,19 @@ impl Core {
         }
     }
 
+    /// What the identity sources say is to be trusted.
+    fn bundles(&self, now: u64) -> Vec<Bundle> {
+        let mut bundles = self.identities.federated(now);
+        bundles.push(self.identities.bundle(now));
+        bundles
+    }
+
     fn make(&mut self, network: &Network, now: u64, began: Instant) {
         match self.publish(network, now, began) {
             Ok(()) => {
                 self.unassembled = None;
-                let (resolved, bundle) = (self.resolved.clone(), self.identities.bundle(now));
-                self.inputs.of = Some(Of { network: network.clone(), resolved, bundle });
+                let (resolved, bundles) = (self.resolved.clone(), self.bundles(now));
+                self.inputs.of = Some(Of { network: network.clone(), resolved, bundles });
                 self.inputs.ends = config::trust::next_end(&self.loaded.bundles, now).map(|end| end + 1);
             }
             Err(fault) => {
@@ -149,14 +156,14 @@ impl Core {
         self.pace.waiting = false;
     }
 
-    /// True: they are others than before.
+    /// True: they, or what is waited for, are others than before.
     fn look_for_problems(&mut self, now: u64) -> bool {
         let known = self.known_problems(now);
         let before = std::mem::replace(&mut self.problems, known);
         for new in self.problems.iter().filter(|problem| !before.contains(problem)) {
             warn!(problem = new, "something is not as it should be");
         }
-        self.problems != before
+        self.problems != before || self.waiting() != self.view.borrow().status.waiting
     }
 
     fn publish(&mut self, network: &Network, now: u64, began: Instant) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use snapshot::Network;
 
 use super::{Core, View, text};
+use crate::rotate::utc;
 use crate::{attest, bundles, clock, view};
 
 impl Core {
@@ -14,8 +15,24 @@ impl Core {
             .failures()
             .into_iter()
             .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
-        let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
-        names.chain(svids).chain(self.identities.warnings(now)).chain(self.unassembled.clone()).collect()
+        let failures = self.identities.errors().into_iter().filter(|failure| !failure.waiting);
+        let svids = failures.map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
+        let left_out = self.identities.federated(now).into_iter().filter_map(|brought| {
+            let by = self.loaded.bundles.iter().find(|bundle| bundle.decides(&brought.trust_domain))?;
+            let domain = brought.trust_domain;
+            Some(format!(
+                "the bundle of {domain} of an identity source is left out: TrustBundle {} has its roots",
+                by.name
+            ))
+        });
+        let warnings = self.identities.warnings(now);
+        names.chain(svids).chain(left_out).chain(warnings).chain(self.unassembled.clone()).collect()
+    }
+
+    /// SVIDs that somebody else will give in time.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let waits = self.identities.errors().into_iter().filter(|failure| failure.waiting);
+        waits.map(|wait| format!("the SVID of {}, since {}: {}", wait.id, utc(wait.since), wait.reason)).collect()
     }
 
     pub(super) fn show(&self, network: &Network) {
@@ -38,12 +55,12 @@ impl Core {
                 warnings: text(self.loaded.warnings.iter().chain(&self.warnings)),
             },
             problems: self.problems.clone(),
+            waiting: self.waiting(),
             identities: workloads
                 .map(|w| view::Identity::of(w, attestation(&w.name).as_ref(), &self.identities))
                 .collect(),
             ..view::Status::default()
         };
-        let bundles = bundles::rows(&self.loaded, &self.identities.bundle(clock::now()));
-        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles }));
+            waiting: self.waiting(),
     }
 }

@@ -6,10 +6,13 @@
 
 pub mod embedded_ca;
 pub mod files;
+mod found;
 pub mod keyfile;
 mod roots;
 mod set;
 pub mod signer;
+pub mod spire;
+mod svid;
 
 use std::path::PathBuf;
 
@@ -53,6 +56,11 @@ pub trait Source: Send {
     fn issue(&self, wanted: &Wanted, now: u64) -> Result<IssuedSvid, Error>;
 
     fn bundle(&self) -> Bundle;
+
+    /// The bundles of other trust domains that it brings, for federation.
+    fn federated(&self) -> Vec<Bundle> {
+        Vec::new()
+    }
 
     /// What will soon go wrong with the source itself, such as an issuer about to expire.
     fn warnings(&self, now: u64) -> Vec<String>;
@@ -100,10 +108,25 @@ pub enum Error {
     Crypto { what: &'static str, reason: String },
     #[error("{0}")]
     Files(#[from] files::Fault),
+    #[error("{0}")]
+    Spire(Box<spire::Fault>),
     #[error("no identity source takes it: add it to `workloads` of a source in spec.identity.sources")]
     NoSource,
     #[error("its identity source {name} does not open: {reason}")]
     Down { name: String, reason: String },
     #[error("node name {0:?}: use letters, digits, '.', '-' and '_'")]
     Node(String),
+}
+
+impl From<spire::Fault> for Error {
+    fn from(fault: spire::Fault) -> Self {
+        Self::Spire(Box::new(fault))
+    }
+}
+
+impl Error {
+    /// Nothing is wrong, and there is nothing yet: somebody else has to do his part first.
+    pub fn is_wait(&self) -> bool {
+        matches!(self, Self::Spire(fault) if fault.is_wait())
+    }
 }

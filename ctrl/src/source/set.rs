@@ -4,6 +4,7 @@
 //! with its reason, and it is opened again after 1, 2, 4, … 60 s. All are of the Gateway's trust
 //! domain, so their roots are one bundle: a peer may have its SVID from any of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snapshot::Bundle;
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::files::Files;
+use super::spire::Spire;
 use super::{EmbeddedCa, Error, IssuedSvid, Renewal, Source, Wanted, roots};
 use crate::config::{Gateway, IdentitySource, NamedSource, SpiffeId, TrustDomain};
 
@@ -30,6 +32,15 @@ struct Entry {
     state: State,
     /// It did not open as its files are now; what was opened before is in use.
     stale: Option<String>,
+    /// What its predecessor of that name was trusted by, until it has roots itself.
+    before: Option<Trusted>,
+}
+
+/// What a source has peers verified by.
+#[derive(Debug, Clone, Default)]
+struct Trusted {
+    roots: Vec<Vec<u8>>,
+    federated: Vec<Bundle>,
 }
 
 enum State {
@@ -59,7 +70,12 @@ impl Sources {
                     State::Down { reason, retry_at: now + 1, failures: 1 }
                 }
             };
-            entries.push(Entry { named: Some((named.clone(), gateway.trust_domain.clone())), state, stale: None });
+            entries.push(Entry {
+                named: Some((named.clone(), gateway.trust_domain.clone())),
+                state,
+                stale: None,
+                before: None,
+            });
         }
         let all_down = entries.iter().all(|entry| matches!(entry.state, State::Down { .. }));
         let sources = Self { entries, trust_domain: gateway.trust_domain.to_string(), news: news.clone() };
@@ -71,8 +87,8 @@ impl Sources {
     pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, Error> {
         let same = |named: &NamedSource| self.entries.iter().any(|entry| entry.is_of(named, &gateway.trust_domain));
         let one = |named: &NamedSource| match (&named.source, same(named)) {
-            // It looks after its files by itself, and knows the last good ones.
-            (IdentitySource::Files(_), true) => Ok(Reopened::Kept(None)),
+            // It looks after what it is given by itself, and knows the last that was good.
+            (IdentitySource::Files(_) | IdentitySource::Spire(_), true) => Ok(Reopened::Kept(None)),
             (_, known) => match open(named, &gateway.trust_domain, &self.news) {
                 Ok(source) => Ok(Reopened::Anew(source)),
                 Err(error) if known => Ok(Reopened::Kept(Some(error.to_string()))),
@@ -89,6 +105,16 @@ impl Sources {
         for (named, reopened) in gateway.identity.iter().zip(reopened) {
             let kept = before.iter().position(|entry| entry.is_of(named, &gateway.trust_domain));
             let kept = kept.map(|at| before.swap_remove(at));
+            // A source that is told things knows none in its first moment, and nobody is to be cut for that.
+            let trusted = match (&reopened, &kept) {
+                (Reopened::Anew(_), None) => {
+                    let name = |entry: &&Entry| {
+                        entry.name() == named.name && gateway.trust_domain.as_str() == self.trust_domain
+                    };
+                    before.iter().find(name).and_then(Entry::trusted)
+                }
+                (Reopened::Anew(_) | Reopened::Kept(_), _) => None,
+            };
             let (state, stale) = match (reopened, kept) {
                 (Reopened::Anew(source), _) => (State::Open(source), None),
                 (Reopened::Kept(stale), Some(entry)) => {
@@ -98,7 +124,8 @@ impl Sources {
                 }
                 (Reopened::Kept(_), None) => unreachable!("only what was there is kept"),
             };
-            self.entries.push(Entry { named: Some((named.clone(), gateway.trust_domain.clone())), state, stale });
+            let named = Some((named.clone(), gateway.trust_domain.clone()));
+            self.entries.push(Entry { named, state, stale, before: trusted });
         }
         self.trust_domain = gateway.trust_domain.to_string();
     }
@@ -133,6 +160,7 @@ impl Sources {
         }
         let mut told = Vec::new();
         for (entry, list) in self.entries.iter_mut().zip(&lists) {
+            entry.forget();
             if entry.retry(&self.news, now) {
                 told.extend(list.iter().map(|wanted| wanted.id.clone()));
             }
@@ -173,6 +201,20 @@ impl Sources {
         Bundle { trust_domain: self.trust_domain.clone(), roots }
     }
 
+    /// The bundles of other trust domains, of all sources together, with roots that are valid now.
+    pub fn federated(&self, now: u64) -> Vec<Bundle> {
+        let mut all: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for Bundle { trust_domain, roots } in self.trusted().flat_map(|trusted| trusted.federated) {
+            all.entry(trust_domain).or_default().extend(roots);
+        }
+        let bundle = |(trust_domain, found)| {
+            let mut roots = roots::valid(found, now);
+            roots.truncate(roots::MOST_TOGETHER);
+            Bundle { trust_domain, roots }
+        };
+        all.into_iter().map(bundle).collect()
+    }
+
     pub fn warnings(&self, now: u64) -> Vec<String> {
         let mut found = Vec::new();
         for entry in &self.entries {
@@ -200,7 +242,11 @@ impl Sources {
     }
 
     fn all_roots(&self) -> Vec<Vec<u8>> {
-        self.open_ones().flat_map(|source| source.bundle().roots).collect()
+        self.trusted().flat_map(|trusted| trusted.roots).collect()
+    }
+
+    fn trusted(&self) -> impl Iterator<Item = Trusted> {
+        self.entries.iter().filter_map(Entry::trusted)
     }
 
     fn open_ones(&self) -> impl Iterator<Item = &dyn Source> {
@@ -221,6 +267,25 @@ pub enum Reopened {
 impl Entry {
     fn name(&self) -> &str {
         self.named.as_ref().map_or("", |(named, _)| &named.name)
+    }
+
+    fn trusted(&self) -> Option<Trusted> {
+        match (&self.before, &self.state) {
+            (Some(before), _) => Some(before.clone()),
+            (None, State::Open(source)) => {
+                Some(Trusted { roots: source.bundle().roots, federated: source.federated() })
+            }
+            (None, State::Down { .. }) => None,
+        }
+    }
+
+    /// Lets go of its predecessor as soon as it can stand by itself.
+    fn forget(&mut self) {
+        let stands =
+            matches!(&self.state, State::Open(source) if source.settled() && !source.bundle().roots.is_empty());
+        if stands {
+            self.before = None;
+        }
     }
 
     /// Whether it is what the configuration describes, wherever that stands now.
@@ -260,7 +325,7 @@ impl Entry {
 impl From<Box<dyn Source>> for Sources {
     fn from(source: Box<dyn Source>) -> Self {
         let trust_domain = source.bundle().trust_domain;
-        let entries = vec![Entry { named: None, state: State::Open(source), stale: None }];
+        let entries = vec![Entry { named: None, state: State::Open(source), stale: None, before: None }];
         Self { entries, trust_domain, news: News::default() }
     }
 }
@@ -280,6 +345,7 @@ pub fn open(named: &NamedSource, trust_domain: &TrustDomain, news: &News) -> Res
             Ok(Box::new(ca.with(*ttl)))
         }
         IdentitySource::Files(files) => Ok(Box::new(Files::new(files.clone(), trust_domain.clone(), news.clone()))),
+        IdentitySource::Spire(spire) => Ok(Box::new(Spire::new(spire.clone(), trust_domain.clone(), news.clone()))),
     }
 }
 

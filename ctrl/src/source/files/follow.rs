@@ -19,6 +19,7 @@ use super::watch::{Subscription, Touch, Watch};
 use super::{Config, Expected, Fault, Identity, check};
 use crate::clock;
 use crate::source::News;
+use crate::source::found::Taken;
 
 pub struct Follower {
     expected: Expected,
@@ -34,14 +35,7 @@ struct Shared {
     look: Notify,
 }
 
-#[derive(Default)]
-struct Found {
-    good: Option<Arc<Identity>>,
-    /// Of the files as they are now.
-    fault: Option<Fault>,
-    looked: bool,
-    told: bool,
-}
+type Found = crate::source::found::Found<Identity, Fault>;
 
 impl Follower {
     pub fn start(config: Config, expected: Expected, watch: Arc<Watch>, news: News) -> Self {
@@ -58,26 +52,24 @@ impl Follower {
 
     /// What the files are now; what was good before is not asked for here.
     pub fn identity(&self) -> Result<Arc<Identity>, Fault> {
-        let found = self.shared.found();
-        match (&found.fault, &found.good) {
-            (Some(fault), _) => Err(fault.clone()),
-            (None, Some(identity)) => Ok(identity.clone()),
-            (None, None) => Err(Fault::NotRead { directory: self.config.directory_of(&self.expected.workload) }),
+        match self.shared.found().now() {
+            Some(Ok(identity)) => Ok(identity.clone()),
+            Some(Err(fault)) => Err(fault.clone()),
+            None => Err(Fault::NotRead { directory: self.config.directory_of(&self.expected.workload) }),
         }
     }
 
     pub fn last_good(&self) -> Option<Arc<Identity>> {
-        self.shared.found().good.clone()
+        self.shared.found().last_good().cloned()
     }
 
     /// Whether [`Self::identity`] says something else than when this was last asked.
     pub fn has_news(&self) -> bool {
-        let mut found = self.shared.found();
-        found.looked && !std::mem::replace(&mut found.told, true)
+        self.shared.found().has_news()
     }
 
     pub fn has_looked(&self) -> bool {
-        self.shared.found().looked
+        self.shared.found().has_looked()
     }
 
     pub fn look_now(&self) {
@@ -99,31 +91,22 @@ impl Shared {
     /// True: this is news.
     fn take(&self, workload: &str, seen: Result<Identity, Fault>) -> bool {
         let mut found = self.found();
-        let first = !std::mem::replace(&mut found.looked, true);
-        let changed = match seen {
-            Ok(identity) => {
-                let same = found.fault.is_none() && found.good.as_deref() == Some(&identity);
-                if !same {
-                    let certificate = identity.certificate.display();
-                    let (serial, until) =
-                        (&identity.issued.svid.serial, crate::rotate::utc(identity.issued.svid.not_after));
-                    info!(workload, %certificate, serial, until, "the files of an identity are taken");
-                }
-                found.fault = None;
-                found.good = Some(Arc::new(identity));
-                !same
+        if found.take(seen) == Taken::Same {
+            return false;
+        }
+        match found.now() {
+            Some(Ok(identity)) => {
+                let certificate = identity.certificate.display();
+                let (serial, until) =
+                    (&identity.issued.svid.serial, crate::rotate::utc(identity.issued.svid.not_after));
+                info!(workload, %certificate, serial, until, "the files of an identity are taken");
             }
-            Err(fault) => {
-                let same = found.fault.as_ref() == Some(&fault);
-                if !same {
-                    warn!(workload, %fault, "the files of an identity are not right; the last good stays in force");
-                }
-                found.fault = Some(fault);
-                !same
+            Some(Err(fault)) => {
+                warn!(workload, %fault, "the files of an identity are not right; the last good stays in force");
             }
-        };
-        found.told &= !(changed || first);
-        changed || first
+            None => {}
+        }
+        true
     }
 }
 

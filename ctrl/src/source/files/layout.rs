@@ -9,8 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::fault::Fault;
 use crate::config::identity::Files;
+use crate::source::svid::Fault;
 
 /// Two or all of them may be one file.
 #[derive(Debug, Clone, PartialEq, Eq)]

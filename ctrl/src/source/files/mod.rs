@@ -10,11 +10,8 @@
 //! bundle, all of it now. What is not right leaves the last good in force, and says what is wrong.
 
 mod check;
-mod fault;
 mod follow;
-mod key;
 mod layout;
-mod leaf;
 mod pem;
 mod read;
 mod watch;
@@ -30,21 +27,12 @@ use crate::config::identity::Files as Config;
 use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 
+pub use super::svid::{Expected, Fault};
 pub use check::Identity;
-pub use fault::Fault;
 pub use layout::Paths;
 
 use follow::Follower;
 use watch::Watch;
-
-/// Whose files are read, and what they have to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    pub id: SpiffeId,
-    /// `namespace/name`.
-    pub workload: String,
-    pub trust_domain: TrustDomain,
-}
 
 /// Reads what is in the directory now and looks at it as a whole.
 pub fn read(config: &Config, expected: &Expected, now: u64) -> Result<Identity, Fault> {

@@ -5,15 +5,8 @@ use std::path::Path;
 use rustls_pki_types::pem::{Error, PemObject as _, SectionKind};
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
-
-/// What kind of key a block says that it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    Pkcs8,
-    Sec1,
-    Pkcs1,
-}
+use crate::source::svid::Fault;
+use crate::source::svid::key::Form;
 
 #[derive(Default)]
 pub struct Blocks {

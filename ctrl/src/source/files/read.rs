@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
+use crate::source::svid::Fault;
 
 /// What a file holds, wiped when dropped: there may be a key in it.
 pub struct Content {

@@ -9,7 +9,13 @@ use aws_lc_rs::signature::{
 use rustls_pki_types::{AlgorithmIdentifier, alg_id};
 use snapshot::channel::PrivateKey;
 
-use super::pem::Form;
+/// What kind of key somebody says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Pkcs8,
+    Sec1,
+    Pkcs1,
+}
 
 /// What [`import`] takes.
 pub const KINDS: &str = "ECDSA on P-256, P-384 or P-521, RSA of 2048 to 8192 bits, or Ed25519";

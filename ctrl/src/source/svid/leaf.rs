@@ -10,8 +10,7 @@ use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use super::Expected;
-use super::fault::Fault;
+use super::{Expected, Fault};
 use crate::config::SpiffeId;
 
 /// X509-SVID §4 and the one SPIFFE ID.

@@ -1,5 +1,5 @@
-//! What can be wrong with files of an identity: the file, what about it, the value, and what would be
-//! right.
+//! What can be wrong with an identity that somebody else issues: the file or socket that it came by, what
+//! about it, the value, and what would be right.
 
 use std::path::PathBuf;
 
