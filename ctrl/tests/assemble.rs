@@ -63,7 +63,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         unmatched_egress: Unmatched::Pass,
         unmatched_rule: None,
     };
-    let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
+    let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC), processes: vec![] };
     let frontend = Workload {
         name: "riptides-system/frontend".into(),
         spiffe_id: "spiffe://example.com/myapp/app/frontend".into(),

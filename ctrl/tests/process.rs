@@ -41,6 +41,7 @@ fn refusal() -> ConnectionReport {
         ended_at: Some(1_700_000_000_500),
         sent: 0,
         received: 0,
+        attested: None,
     }
 }
 

@@ -128,6 +128,7 @@ fn report(id: u64) -> ConnectionReport {
         ended_at: None,
         sent: 0,
         received: 0,
+        attested: None,
     }
 }
 

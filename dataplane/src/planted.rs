@@ -32,6 +32,16 @@ pub enum Bug {
     RevokedServed,
     /// What chains to a root that is no longer trusted lives on.
     DroppedRootTrusted,
+    /// Of several processes that hold a socket one has to match.
+    OneHolderEnough,
+    /// Of two identities for one flow the first is taken.
+    FirstOfTwo,
+    /// An answer about one SYN is taken for another of its 4-tuple.
+    AnswerUnbound,
+    /// A SYN waits for its process as long as it takes.
+    HeldTooLong,
+    /// A socket that no process holds matches everybody.
+    NobodyIsEverybody,
 }
 
 impl Bug {
@@ -54,6 +64,10 @@ impl Bug {
 
     /// What the tests of revocation and of roots have to catch.
     pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
+
+    /// What the tests of attestation by process have to catch.
+    pub const OF_PROCESSES: [Self; 5] =
+        [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
 }
 
 #[cfg(feature = "planted")]

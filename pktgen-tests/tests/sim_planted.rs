@@ -23,6 +23,9 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         // Not among those that are planted here: the interpreter of policy's words catches them.
         Bug::RangeCutShort | Bug::FamiliesMixed | Bug::ShadowEnforced => &[],
         Bug::DroppedRootTrusted => unreachable!("sim_trust plants it"),
+        Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
+            unreachable!("sim_process plants it")
+        }
     }
 }
 

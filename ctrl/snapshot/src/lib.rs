@@ -7,8 +7,8 @@
 //! same socket. The two processes share this crate and no other.
 //!
 //! ```text
-//!   ctrl ── Boot, Key, Snapshot(fd), Network(fd), Query ──▶ dataplane
-//!        ◀── Hello, Ack | Nack, Resolve, Reply ─────────────
+//!   ctrl ── Boot, Key, Snapshot(fd), Network(fd), Query, Attested ──▶ dataplane
+//!        ◀── Hello, Ack | Nack, Resolve, Reply, Attest ───────────────
 //! ```
 
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ pub mod gateway;
 pub mod identity;
 pub mod network;
 pub mod policy;
+pub mod process;
 pub mod reason;
 pub mod report;
 pub mod revoked;
@@ -31,6 +32,7 @@ pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, T
 pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload, root_material};
 pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
+pub use process::{Cgroup, Found, Owner, Process, ProcessSelector, Question};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
 pub use revoked::{Revoked, normal_serial};

@@ -58,6 +58,9 @@ pub struct ConnectionReport {
     pub sent: u64,
     #[serde(rename = "to_client")]
     pub received: u64,
+    /// Which selector matched the process that called, and what was found of it. None: the address alone
+    /// says who calls.
+    pub attested: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod completion;
 mod connections;
+mod describe;
 mod detach;
 mod explain;
 mod get;
@@ -51,6 +52,8 @@ enum Command {
     Connections(connections::Connections),
     Policies(policies::Policies),
     Explain(explain::Explain),
+    #[command(subcommand)]
+    Describe(describe::Describe),
     Detach(detach::Detach),
     Completion(completion::Completion),
 }
@@ -115,6 +118,7 @@ impl Cli {
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,
+            Command::Describe(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),
         }

@@ -16,6 +16,7 @@ pub mod lint;
 pub mod lint_policy;
 pub mod load;
 pub mod policy;
+pub mod process;
 pub mod resource;
 pub mod roots;
 pub mod service;

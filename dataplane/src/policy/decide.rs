@@ -8,6 +8,7 @@ use ::snapshot::RefuseReason::{self, *};
 use ::snapshot::RuleDirection::{Inbound, Outbound};
 use ::snapshot::{Action, Enforcement, RuleId, Side, SourceAddress, TlsMode};
 
+use super::attest::Proof;
 use super::miss::why_not;
 use super::route::{Route, Svids};
 use super::rules::{Ends, Trial};
@@ -195,12 +196,13 @@ impl Standing {
     pub fn decide_again(
         &self,
         newer: &Compiled,
+        proof: Proof<'_>,
         side: Side,
         interface: &str,
         client: SocketAddr,
         server: SocketAddr,
     ) -> Result<(Route, Option<RuleId>), Refusal> {
-        let route = newer.route_with(Svids::AsTheyAre, side, interface, client, server);
+        let route = newer.route_with(Svids::AsTheyAre, proof, side, interface, client, server);
         let peer = match &self.wire {
             Wire::Mutual(peer) | Wire::Server(peer) => Some(peer),
             Wire::Anonymous | Wire::Plain | Wire::Local(_) => None,

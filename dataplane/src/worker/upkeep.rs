@@ -65,6 +65,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             self.paths = paths;
             self.upkeep.review = Some(0);
         }
+        self.hear();
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::ListLive { query } => self.upkeep.listings.push_back((query, 0)),
@@ -82,6 +83,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn expire(&mut self) {
         let sessions = &mut self.sessions;
         self.timers.expire(self.now.mono, |index| sessions.mark(index));
+        self.refuse_late();
         while let Some(keys) = self.spent.expire(self.now.mono) {
             self.forget(keys);
         }
@@ -137,7 +139,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     fn list(&mut self, query: u64, index: u32) {
         let (now, core) = (self.now.unix_ms, self.settings.core);
         let Some(session) = self.sessions.find(index).filter(|session| !session.has_ended()) else { return };
-        let connection = Box::new(session.report(now, core, None));
+        let connection = Box::new(session.report(now, core, &self.settings.ports, None));
         self.mailbox.report(Report::Live { query, connection });
     }
 
