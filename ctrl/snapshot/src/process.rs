@@ -109,7 +109,8 @@ pub struct Process {
 impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { pid, name, path, executable: (device, inode), uid, gid, cgroup, .. } = self;
-        let path = path.as_deref().unwrap_or("an executable that is not at its path");
+        let path = path.as_deref().unwrap_or("an executable that is not at its path").escape_debug();
+        let cgroup = cgroup.escape_debug();
         write!(f, "pid {pid} ({name:?}, {path}, inode {inode} on {device:#x}, uid {uid}, gid {gid}, cgroup {cgroup})")
     }
 }

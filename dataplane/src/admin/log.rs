@@ -40,6 +40,7 @@ impl RefusalLog {
             shadow = report.shadow.as_deref().unwrap_or("-"),
             version = report.version.0,
             detail = report.detail.as_deref().unwrap_or("-"),
+            attested = report.attested.as_deref().unwrap_or("-"),
             "refused: {}",
             reason.meaning(),
         );
