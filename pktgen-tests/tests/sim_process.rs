@@ -212,9 +212,11 @@ fn a_syn_that_comes_again_is_asked_about_once_and_one_of_another_call_anew() {
 #[test]
 fn no_more_syns_are_held_than_there_is_room_for_and_what_is_full_has_a_name() {
     let mut world = world(|_| Answer::Never);
-    for port in 0..=HELD as u16 {
+    for port in 0..HELD as u16 {
         world.inject(Segment::InsideA, syn(10_000 + port, 1));
     }
+    world.run(20_000, |_| false).unwrap();
+    world.inject(Segment::InsideA, syn(20_000, 1));
     world.run(50_000, |_| false).unwrap();
     let of = |world: &World, reason| world.gateways[A].ended.iter().filter(|said| said.refused == Some(reason)).count();
     assert_eq!(of(&world, RefuseReason::AttestationsFull), 1);

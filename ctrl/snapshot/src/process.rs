@@ -62,7 +62,7 @@ impl ProcessSelector {
 
     /// Whether all that it asks for is what a process says of itself.
     pub fn is_hearsay(&self) -> bool {
-        *self == Self { name: self.name.clone(), ..Self::of(self.place.clone()) }
+        self.name.is_some() && *self == Self { name: self.name.clone(), ..Self::of(self.place.clone()) }
     }
 
     pub fn matches(&self, process: &Process) -> bool {
@@ -183,6 +183,7 @@ mod tests {
         let named = ProcessSelector { name: Some("a".into()), ..ProcessSelector::of("p.yaml:1".into()) };
         assert!(named.is_hearsay() && !named.is_empty());
         assert!(!ProcessSelector { uid: Some(1), ..named }.is_hearsay());
-        assert!(ProcessSelector::of("p.yaml:1".into()).is_empty());
+        let empty = ProcessSelector::of("p.yaml:1".into());
+        assert!(empty.is_empty() && !empty.is_hearsay());
     }
 }

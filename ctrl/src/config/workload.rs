@@ -225,7 +225,8 @@ impl Selector {
             let help = "until it is, select by net:ip, net:interface or net:cidr in an entry of its own";
             faults.warning(entry.at(), &entry.path, message, help);
         }
-        if let Some(asked) = &selector.process {
+        // A pod's own processes it may well tell apart by what they call themselves.
+        if let Some(asked) = selector.process.as_ref().filter(|_| selector.unattested.is_empty()) {
             process::lint(asked, entry, faults);
         }
         Some(selector)

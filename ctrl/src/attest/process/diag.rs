@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_SYN_SENT};
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_SYN_SENT};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use snapshot::Question;
 
@@ -40,8 +40,9 @@ pub fn find(netlink: &netlink_sys::Socket, question: &Question, interface: u32) 
     let id = &answer.header.socket_id;
     let ends = [(id.source_address, id.source_port), (id.destination_address, id.destination_port)];
     let ends = ends.map(|(address, port)| SocketAddr::new(address.to_canonical(), port));
-    // Where no socket has the 4-tuple, the kernel names one that listens on the port.
-    if ends != [client, server] || ![TCP_SYN_SENT, TCP_ESTABLISHED].contains(&answer.header.state) {
+    // Where no socket has the 4-tuple, the kernel names one that listens on the port; and a SYN of a
+    // connection that stands is not its socket's.
+    if ends != [client, server] || answer.header.state != TCP_SYN_SENT {
         return Err("the workload's network namespace has no socket that makes this call".into());
     }
     match answer.header.inode {
