@@ -91,7 +91,8 @@ fn everybody_who_holds_the_socket_is_named() {
     child.wait().unwrap();
     let mut pids: Vec<_> = found.unwrap().processes.iter().map(|process| process.pid).collect();
     let mut both = [std::process::id(), child.id()];
-    (pids.sort_unstable(), both.sort_unstable());
+    pids.sort_unstable();
+    both.sort_unstable();
     assert_eq!(pids, both);
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use snapshot::Process;
-use snapshot::process::LONGEST_FACT;
+use snapshot::process::{LONGEST_FACT, MOST_HOLDERS};
 
 /// A process, by a handle that outlives its PID, and the descriptor by which it holds the socket.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ fn look(pid: u32, inodes: &BTreeSet<u64>, until: Instant, found: &mut HashMap<u6
         }
         let Some(inode) = socket(&descriptor.path()).filter(|inode| inodes.contains(inode)) else { continue };
         let holders = found.entry(inode).or_default();
-        // Another descriptor of the same process says nothing new.
-        if holders.last().is_some_and(|holder| holder.pid == pid) {
+        // Another descriptor of the same process says nothing new, and one too many is enough to refuse.
+        if holders.last().is_some_and(|holder| holder.pid == pid) || holders.len() > MOST_HOLDERS {
             continue;
         }
         let descriptor = descriptor.file_name().to_string_lossy().into_owned();
