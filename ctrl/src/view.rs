@@ -241,6 +241,7 @@ fn selector(selector: &Selector) -> String {
         ("net:interface", selector.interface.clone()),
         ("net:ip", selector.ip.map(|ip| ip.to_string())),
         ("net:cidr", selector.cidr.map(|cidr| cidr.to_string())),
+        ("process", selector.process.as_ref().map(ToString::to_string)),
     ];
     let known = known.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?)));
     let rest = selector.unattested.iter().map(|(key, value)| format!("{key}={value}"));

@@ -154,6 +154,7 @@ mod tests {
             sent: 1,
             received: 2,
             allowed_by: None,
+            attested: None,
         }
     }
 
@@ -168,6 +169,7 @@ mod tests {
             not_before: None,
             not_after: None,
             source: None,
+            waiting: false,
             error: None,
         }
     }

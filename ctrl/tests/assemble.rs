@@ -66,7 +66,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         proxy: ProxyHeaders::default(),
         living: Living::default(),
     };
-    let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC) };
+    let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC), processes: vec![] };
     let frontend = Workload {
         name: "riptides-system/frontend".into(),
         spiffe_id: "spiffe://example.com/myapp/app/frontend".into(),
@@ -184,9 +184,20 @@ fn a_selector_binds_the_addresses_that_the_kernel_routes_to_an_inside_port() {
         ),
         // Entries are ORed.
         (
-            "{ process:name: x }, { net:ip: 198.18.1.3 }, { net:ip: 198.18.1.3 }",
+            "{ k8s:pod:name: x }, { net:ip: 198.18.1.3 }, { net:ip: 198.18.1.3 }",
             &["198.18.1.3/32"],
-            "process:name: x is not attested here, so the entry matches nothing",
+            "k8s:pod:name: x is not attested here, so the entry matches nothing",
+        ),
+        (
+            "{ net:ip: 198.18.1.2, process:uid: 7, process:gid: 8 }",
+            &["198.18.1.2/32"],
+            "198.18.1.2/32 behind in0, by the kernel's route 198.18.1.0/24; of it, processes with process:uid 7 and process:gid 8, asked at each call",
+        ),
+        // There is one inside port.
+        (
+            "{ process:uid: 7 }",
+            &["198.18.1.0/24", "198.18.9.0/24", "2001:db8:1::/64"],
+            "198.18.1.0/24, 198.18.9.0/24, 2001:db8:1::/64 behind in0, by the kernel's routes; of it, processes with process:uid 7, asked at each call",
         ),
     ];
     for (selectors, want, evidence) in cases {
@@ -210,6 +221,11 @@ fn claims_that_contradict_each_other_are_refused_with_both_names() {
             &[("a", "{ net:interface: out0 }")],
             "policy.yaml:5:36: error: spec.selectors[0]: default/a: out0 is an outside port; workloads are behind inside ports only",
         ),
+        // Whoever sends from there would be both.
+        (
+            &[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:ip: 198.18.1.2, process:uid: 7 }")],
+            "policy.yaml:7:1: error: spec.selectors: 198.18.1.2/32 on in0 is claimed by default/a (policy.yaml:2) and by default/b (policy.yaml:7)",
+        ),
     ];
     for (claims, want) in cases {
         let loaded = claiming(claims);
@@ -219,6 +235,40 @@ fn claims_that_contradict_each_other_are_refused_with_both_names() {
     // One inside another is none: the longer prefix wins.
     let nested = claiming(&[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:cidr: 198.18.1.0/24 }")]);
     assert!(assemble(&nested, &network(), &Resolved::default(), &identities(), Version(1), NOW).is_ok());
+}
+
+#[test]
+fn processes_tell_workloads_of_one_place_apart_and_an_entry_without_them_is_enough() {
+    let of = |claims: &[(&str, &str)]| {
+        let loaded = claiming(claims);
+        assemble(&loaded, &network(), &Resolved::default(), &identities(), Version(1), NOW).unwrap().0
+    };
+    let users = |snapshot: &Snapshot, at: usize| {
+        let places = &snapshot.workloads[at].places;
+        assert_eq!(places.len(), 1);
+        places[0].processes.iter().map(|one| (one.uid, one.place.clone())).collect::<Vec<_>>()
+    };
+    let two = of(&[
+        ("a", "{ net:ip: 198.18.1.2, process:uid: 7 }, { net:ip: 198.18.1.2, process:uid: 8 }"),
+        ("b", "{ net:ip: 198.18.1.2, process:uid: 9 }"),
+    ]);
+    let line = |line: u32| format!("policy.yaml:{line}");
+    assert_eq!(users(&two, 0), [(Some(7), line(5)), (Some(8), line(5))]);
+    assert_eq!(users(&two, 1), [(Some(9), line(10))]);
+    let whoever = of(&[("a", "{ net:ip: 198.18.1.2, process:uid: 7 }, { net:ip: 198.18.1.2 }")]);
+    assert_eq!(users(&whoever, 0), []);
+    // Where there are several inside ports, one has to be named.
+    let gateway = GATEWAY.replace("  ports:\n", "  ports:\n    - { interface: in1, side: inside }\n");
+    assert_ne!(gateway, GATEWAY);
+    let policy = "apiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: { name: a }\n\
+                  spec: { workloadID: a, selectors: [{ process:uid: 7 }], allowedSPIFFEIDs: { inbound: [] } }\n";
+    let loaded = load_files(&[(PathBuf::from("policy.yaml"), policy.into()), (PathBuf::from("g.yaml"), gateway)]);
+    let faults =
+        attest(&loaded.as_ref().unwrap().identities[0], &loaded.as_ref().unwrap().gateway, &network()).unwrap_err();
+    assert_eq!(
+        faults[0].headline(),
+        "policy.yaml:4:36: error: spec.selectors[0]: default/a: the entry names no port for its processes: add net:interface, one of in1, in0"
+    );
 }
 
 #[test]

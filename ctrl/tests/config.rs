@@ -162,7 +162,12 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
     assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
     assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));
-    assert_eq!((modes.selectors.len(), modes.egress.len()), (3, 2));
+    assert_eq!((modes.selectors.len(), modes.egress.len()), (4, 2));
+    let process = modes.selectors[2].process.as_ref().expect("an entry by process");
+    assert_eq!((process.uid, process.gid), (Some(1000), Some(1000)));
+    assert_eq!(process.cgroup, Some(snapshot::Cgroup::Below("/system.slice".into())));
+    let netns = ctrl::attest::process::Netns::Path("/run/netns/workloads".into());
+    assert_eq!(*loaded.gateway.namespaces, [("in0".to_owned(), netns)].into());
     assert_eq!([8080, 9090].map(|port| modes.proxy.of(port)), [ProxyProtocol::None, ProxyProtocol::V2]);
 }
 

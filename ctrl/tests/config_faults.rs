@@ -210,10 +210,17 @@ fn what_is_allowed_and_surprising_is_a_warning() {
             &["p.yaml:1:1: warning: spec.selectors: default/a has no selector: it is attested nowhere"],
         ),
         (
-            "address and process",
+            "a pod",
+            HERE.replace("198.18.1.2 }", "198.18.1.2, k8s:pod:name: node }"),
+            &[
+                "p.yaml:6:15: warning: spec.selectors[0]: k8s:pod:name is not attested here, matches nothing [until it is, select by net:ip, net:interface or net:cidr in an entry of its own]",
+            ],
+        ),
+        (
+            "a process by its name alone",
             HERE.replace("198.18.1.2 }", "198.18.1.2, process:name: node }"),
             &[
-                "p.yaml:6:15: warning: spec.selectors[0]: process:name is not attested here, matches nothing [until it is, select by net:ip, net:interface or net:cidr in an entry of its own]",
+                "p.yaml:6:15: warning: spec.selectors[0]: a process sets its own name, so process:name alone proves nothing [add process:path, process:uid, process:gid or process:cgroup]",
             ],
         ),
         (
@@ -272,6 +279,62 @@ fn a_file_that_is_no_configuration_is_refused_where_it_goes_wrong() {
         wrong.extend(differs(name, &words(&faults)[..1], &[want]));
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn each_fault_of_a_process_selector_or_a_netns_is_named_with_its_place() {
+    let long = "x".repeat(1_025);
+    let cases = [
+        (
+            "process:names: x",
+            "[\"process:names\"]: there is no such selector key [did you mean process:name? process keys: process:name, process:path, process:uid, process:gid, process:cgroup]",
+        ),
+        (
+            "process:name: abcdefghijklmnop",
+            "[\"process:name\"]: \"abcdefghijklmnop\": 16 bytes, and no process's name has more than 15 [the name in /proc/PID/comm, which the kernel cuts to 15 bytes]",
+        ),
+        (
+            "process:path: curl",
+            "[\"process:path\"]: \"curl\": not an absolute path [the path that /proc/PID/exe leads to, with all symbolic links resolved]",
+        ),
+        ("process:uid: root", "[\"process:uid\"]: \"root\" is not a whole number"),
+        ("process:gid: -1", "[\"process:gid\"]: -1 is out of range [use 0 to 4294967294]"),
+        (
+            "process:cgroup: a.slice",
+            "[\"process:cgroup\"]: \"a.slice\": a cgroup begins with / [a cgroup as /proc/PID/cgroup has it, or all below one: /kubepods.slice/*]",
+        ),
+        (
+            "process:cgroup: /a*",
+            "[\"process:cgroup\"]: \"/a*\": a * stands for all below a cgroup, after its last / [a cgroup as /proc/PID/cgroup has it, or all below one: /kubepods.slice/*]",
+        ),
+    ];
+    for (key, want) in cases {
+        let text = identity(&HERE.replace("198.18.1.2 }", &format!("198.18.1.2, {key} }}")));
+        let faults = load(&[("p.yaml", &text), ("g.yaml", GATEWAY)]).expect_err(key);
+        let found = &words(&faults)[0];
+        assert!(
+            found.starts_with("p.yaml:6:") && found.ends_with(want) && found.contains("spec.selectors[0]"),
+            "{found}"
+        );
+    }
+    let path = identity(&HERE.replace("198.18.1.2 }", &format!("198.18.1.2, process:path: /{long} }}")));
+    assert!(load(&[("p.yaml", &path), ("g.yaml", GATEWAY)]).is_err());
+    for (netns, want) in [
+        ("web", "\"web\": not an absolute path [a path such as /run/netns/web, or the PID of a process in it]"),
+        ("0", "0 is out of range [use 1 to 2147483647]"),
+    ] {
+        let gateway = GATEWAY.replace("side: inside", &format!("side: inside, netns: {netns}"));
+        let faults = load(&[("g.yaml", &gateway)]).expect_err(netns);
+        let found = &words(&faults)[0];
+        assert!(found.contains("spec.ports[0].netns: ") && found.ends_with(want), "{found}");
+    }
+    let outside = GATEWAY.replace("side: outside", "side: outside, netns: /run/netns/web");
+    let faults = load(&[("g.yaml", &outside)]).unwrap_err();
+    assert!(
+        words(&faults)[0].ends_with("workloads are behind inside ports only [leave it out]"),
+        "{:?}",
+        words(&faults)
+    );
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn refusal() -> ConnectionReport {
         sent: 0,
         received: 0,
         allowed_by: None,
+        attested: None,
     }
 }
 

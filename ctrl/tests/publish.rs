@@ -130,6 +130,7 @@ fn report(id: u64) -> ConnectionReport {
         sent: 0,
         received: 0,
         allowed_by: None,
+        attested: None,
     }
 }
 

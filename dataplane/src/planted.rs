@@ -40,6 +40,16 @@ pub enum Bug {
     ClockJumpMissed,
     /// An old connection is told an end while bytes are on their way.
     AgeCutsShort,
+    /// Of several processes that hold a socket one has to match.
+    OneHolderEnough,
+    /// Of two identities for one flow the first is taken.
+    FirstOfTwo,
+    /// An answer about one SYN is taken for another of its 4-tuple.
+    AnswerUnbound,
+    /// A SYN waits for its process as long as it takes.
+    HeldTooLong,
+    /// A socket that no process holds matches everybody.
+    NobodyIsEverybody,
 }
 
 impl Bug {
@@ -65,6 +75,9 @@ impl Bug {
 
     /// What the tests of living connections have to catch.
     pub const OF_LIVING: [Self; 4] = [Self::RevokedKept, Self::DrainEndless, Self::ClockJumpMissed, Self::AgeCutsShort];
+    /// What the tests of attestation by process have to catch.
+    pub const OF_PROCESSES: [Self; 5] =
+        [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
 }
 
 #[cfg(feature = "planted")]

@@ -26,6 +26,9 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::RevokedKept | Bug::DrainEndless | Bug::ClockJumpMissed | Bug::AgeCutsShort => {
             unreachable!("sim_living plants it")
         }
+        Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
+            unreachable!("sim_process plants it")
+        }
     }
 }
 

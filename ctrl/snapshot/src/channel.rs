@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::process::{Found, Question};
 use crate::report::Caller;
 use crate::{Boot, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
 
@@ -51,6 +52,11 @@ pub enum ToDataplane {
         id: u64,
         query: Query,
     },
+    /// To [`ToCtrl::Attest`].
+    Attested {
+        id: u64,
+        found: Found,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +84,11 @@ pub enum ToCtrl {
     Reply {
         id: u64,
         reply: Reply,
+    },
+    /// A SYN is held until it is known who sent it. An answer that is late is for nobody.
+    Attest {
+        id: u64,
+        question: Question,
     },
 }
 

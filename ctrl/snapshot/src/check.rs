@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{Action, IdPattern, Policy, Prefix, Revoked, SCHEMA, Snapshot, Workload, normal_serial};
+use crate::{Action, IdPattern, Policy, Prefix, ProcessSelector, Revoked, SCHEMA, Snapshot, Workload, normal_serial};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -26,6 +26,10 @@ pub enum Error {
     SpiffeId { name: String, id: String, domain: String },
     #[error("{prefix} on {interface} is claimed by {first} and by {second}: narrow the selectors of one")]
     Claimed { prefix: Prefix, interface: String, first: String, second: String },
+    #[error("workload {0}: a process selector that asks for nothing would match every process")]
+    AnyProcess(String),
+    #[error("{prefix} on {interface}: more than {MOST_PROCESSES} process selectors tell its workloads apart")]
+    Processes { prefix: Prefix, interface: String },
     #[error("workload {0}: its SVID has no certificate, or ends before it begins")]
     Svid(String),
     #[error("trust domain {0} has two bundles")]
@@ -50,6 +54,10 @@ pub const MOST_ENTRIES: usize = 2_000_000;
 /// and no more than its bounds allow.
 pub const MOST_ROOTS: usize = 1024;
 
+/// Process selectors of one place, of all its workloads: each is compared with each process that holds a
+/// caller's socket.
+pub const MOST_PROCESSES: usize = 256;
+
 /// Entries of all deny lists: some 30 MB of tables.
 pub const MOST_REVOKED: usize = 100_000;
 
@@ -61,20 +69,10 @@ pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
     for policy in &snapshot.policies {
         check_policy(snapshot, policy, &mut entries)?;
     }
-    let mut claims = HashMap::new();
     for workload in &snapshot.workloads {
         check_workload(snapshot, workload)?;
-        for place in &workload.places {
-            if let Some(first) = claims.insert((&place.interface, place.prefix), &workload.name) {
-                return Err(Error::Claimed {
-                    prefix: place.prefix,
-                    interface: place.interface.clone(),
-                    first: first.clone(),
-                    second: workload.name.clone(),
-                });
-            }
-        }
     }
+    check_places(snapshot)?;
     let mut domains = HashSet::new();
     for bundle in &snapshot.bundles {
         if !domains.insert(&bundle.trust_domain) {
@@ -85,6 +83,32 @@ pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
         }
     }
     check_revoked(snapshot)
+}
+
+/// A place is one workload's, or that of several which processes tell apart.
+fn check_places(snapshot: &Snapshot) -> Result<(), Error> {
+    let mut claims: HashMap<_, (&str, usize)> = HashMap::new();
+    for workload in &snapshot.workloads {
+        for place in &workload.places {
+            if place.processes.iter().any(ProcessSelector::is_empty) {
+                return Err(Error::AnyProcess(workload.name.clone()));
+            }
+            let (prefix, interface, count) = (place.prefix, &place.interface, place.processes.len());
+            let (first, before) = match claims.get(&(interface, prefix)) {
+                Some(&(first, before)) if before == 0 || count == 0 => {
+                    let (first, second) = (first.to_owned(), workload.name.clone());
+                    return Err(Error::Claimed { prefix, interface: interface.clone(), first, second });
+                }
+                Some(&earlier) => earlier,
+                None => (workload.name.as_str(), 0),
+            };
+            if before + count > MOST_PROCESSES {
+                return Err(Error::Processes { prefix, interface: interface.clone() });
+            }
+            claims.insert((interface, prefix), (first, before + count));
+        }
+    }
+    Ok(())
 }
 
 fn check_revoked(snapshot: &Snapshot) -> Result<(), Error> {
@@ -187,6 +211,7 @@ mod tests {
                 interface: "in0".into(),
                 prefix: Prefix::host("198.18.1.2".parse().unwrap()),
                 mac: None,
+                processes: vec![],
             }],
             svid: None,
             mode: TlsMode::Mutual,
@@ -234,6 +259,30 @@ mod tests {
         ] {
             assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
         }
+    }
+
+    #[test]
+    fn a_place_is_shared_only_by_workloads_that_processes_tell_apart() {
+        let uid = |uid| ProcessSelector { uid: Some(uid), ..ProcessSelector::of("p:1".into()) };
+        let with = |name, processes| {
+            let mut workload = workload(name);
+            workload.places[0].processes = processes;
+            workload
+        };
+        let of = |workloads| check(&snapshot(workloads));
+        assert_eq!(of(vec![with("a", vec![uid(1)]), with("b", vec![uid(2)])]), Ok(()));
+        for contradiction in [
+            vec![with("a", vec![uid(1)]), with("b", vec![])],
+            vec![with("a", vec![]), with("b", vec![uid(1)])],
+            vec![with("a", vec![uid(1)]), with("b", vec![uid(2)]), with("c", vec![])],
+        ] {
+            assert!(matches!(of(contradiction), Err(Error::Claimed { .. })));
+        }
+        let anybody = ProcessSelector::of("p:1".into());
+        assert_eq!(of(vec![with("a", vec![uid(1), anybody])]), Err(Error::AnyProcess("a".into())));
+        let many = |count| vec![with("a", vec![uid(0); count]), with("b", vec![uid(1)])];
+        assert_eq!(of(many(MOST_PROCESSES - 1)), Ok(()));
+        assert!(matches!(of(many(MOST_PROCESSES)), Err(Error::Processes { .. })));
     }
 
     #[test]

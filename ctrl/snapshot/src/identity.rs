@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressRule, IdPattern, Living, ProxyHeaders, RuleId, TlsMode, Unmatched};
+use crate::{EgressRule, IdPattern, Living, ProcessSelector, ProxyHeaders, RuleId, TlsMode, Unmatched};
 
 /// A `WorkloadIdentity` with all its selectors resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct Place {
     pub prefix: Prefix,
     /// None until the neighbour is known: then address and port alone bind.
     pub mac: Option<[u8; 6]>,
+    /// Empty: whoever sends from here is the workload. Else one of them has to match the process that
+    /// does, and several workloads may have the place.
+    pub processes: Vec<ProcessSelector>,
 }
 
 /// An IP prefix; bits of `address` past `length` are zero.

@@ -7,8 +7,8 @@
 //! same socket. The two processes share this crate and no other.
 //!
 //! ```text
-//!   ctrl ── Boot, Key, Snapshot(fd), Network(fd), Query ──▶ dataplane
-//!        ◀── Hello, Ack | Nack, Resolve, Reply ─────────────
+//!   ctrl ── Boot, Key, Snapshot(fd), Network(fd), Query, Attested ──▶ dataplane
+//!        ◀── Hello, Ack | Nack, Resolve, Reply, Attest ───────────────
 //! ```
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod identity;
 pub mod living;
 pub mod network;
 pub mod policy;
+pub mod process;
 pub mod proxy;
 pub mod reason;
 pub mod report;
@@ -34,6 +35,7 @@ pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload, root_material};
 pub use living::{Living, OnChange, OnPeerExpiry};
 pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
+pub use process::{Cgroup, Found, Owner, Process, ProcessSelector, Question};
 pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};

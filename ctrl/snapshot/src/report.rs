@@ -60,6 +60,9 @@ pub struct ConnectionReport {
     pub received: u64,
     /// Of one that a change took its permission from: the snapshot before, by which it was allowed.
     pub allowed_by: Option<Version>,
+    /// Which selector matched the process that called, and what was found of it. None: the address alone
+    /// says who calls.
+    pub attested: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,11 +5,12 @@
 //! same files may lie on all nodes. What nobody routes here is attested nowhere.
 
 pub mod held;
+pub mod process;
 pub mod routes;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use snapshot::{Network, Place, Prefix, Side};
+use snapshot::{Network, Place, Prefix, ProcessSelector, Side};
 
 use crate::config::{Diagnostic, Gateway, Selector, WorkloadIdentity};
 use routes::Routes;
@@ -30,12 +31,15 @@ pub fn attest(
     network: &Network,
 ) -> Result<Attestation, Vec<Diagnostic>> {
     let routes = Routes::new(gateway, network);
-    let (mut found, mut evidence, mut faults) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let (mut found, mut evidence, mut faults) = (BTreeMap::<_, Claim>::new(), Vec::new(), Vec::new());
     for (nth, selector) in identity.selectors.iter().enumerate() {
         match entry(selector, gateway, &routes) {
             Ok((places, sentence)) => {
-                found.extend(places);
-                evidence.push(sentence);
+                places.into_iter().for_each(|place| found.entry(place).or_default().add(selector));
+                evidence.push(match &selector.process {
+                    Some(process) => format!("{sentence}; of it, processes with {process}, asked at each call"),
+                    None => sentence,
+                });
             }
             Err(reason) => {
                 let path = format!("spec.selectors[{nth}]");
@@ -43,7 +47,7 @@ pub fn attest(
             }
         }
     }
-    let ports: BTreeSet<_> = found.iter().map(|(interface, _)| interface.as_str()).collect();
+    let ports: BTreeSet<_> = found.keys().map(|(interface, _)| interface.as_str()).collect();
     if ports.len() > 1 {
         let ports = ports.into_iter().collect::<Vec<_>>().join(" and ");
         let message = format!("{} is attested on {ports}; a workload is behind one inside port", identity.name);
@@ -53,11 +57,31 @@ pub fn attest(
     if !faults.is_empty() {
         return Err(faults);
     }
-    let place = |(interface, prefix): (String, Prefix)| {
+    let place = |((interface, prefix), claim): ((String, Prefix), Claim)| {
         let mac = routes.mac(&interface, prefix);
-        Place { interface, prefix, mac }
+        Place { interface, prefix, mac, processes: claim.processes() }
     };
     Ok(Attestation { places: found.into_iter().map(place).collect(), evidence })
+}
+
+/// What selectors say of one place: an entry without process keys is enough.
+#[derive(Debug, Default)]
+struct Claim {
+    whoever: bool,
+    processes: Vec<ProcessSelector>,
+}
+
+impl Claim {
+    fn add(&mut self, selector: &Selector) {
+        match &selector.process {
+            Some(process) => self.processes.push(process.clone()),
+            None => self.whoever = true,
+        }
+    }
+
+    fn processes(self) -> Vec<ProcessSelector> {
+        if self.whoever { Vec::new() } else { self.processes }
+    }
 }
 
 type Found = Vec<(String, Prefix)>;
@@ -86,6 +110,7 @@ fn entry(selector: &Selector, gateway: &Gateway, routes: &Routes<'_>) -> Result<
         }
         (Some(interface), None) => over_interface(interface, routes),
         (None, Some(prefix)) => over_routes(prefix, routes),
+        (None, None) if selector.process.is_some() => over_only_port(gateway, routes)?,
         (None, None) => (Vec::new(), "no key that is attested here".into()),
     })
 }
@@ -112,6 +137,17 @@ fn over_interface(interface: &str, routes: &Routes<'_>) -> (Found, String) {
     }
 }
 
+/// Processes that no `net:*` key places are behind the one port that there is.
+fn over_only_port(gateway: &Gateway, routes: &Routes<'_>) -> Result<(Found, String), String> {
+    let inside: Vec<_> = gateway.inside().map(|port| port.interface.as_str()).collect();
+    match inside[..] {
+        [only] => Ok(over_interface(only, routes)),
+        [..] => {
+            Err(format!("the entry names no port for its processes: add net:interface, one of {}", inside.join(", ")))
+        }
+    }
+}
+
 fn over_routes(prefix: Prefix, routes: &Routes<'_>) -> (Found, String) {
     match routes.towards(prefix) {
         None => (Vec::new(), format!("no route to {prefix} leads over a port of this node")),
@@ -125,19 +161,21 @@ fn over_routes(prefix: Prefix, routes: &Routes<'_>) -> (Found, String) {
     }
 }
 
-/// Two workloads that claim the same addresses.
+/// Two workloads that claim the same addresses, and that no processes tell apart.
 pub fn claimed_twice(workloads: &[(&WorkloadIdentity, &Attestation)]) -> Vec<Diagnostic> {
     let mut first = std::collections::HashMap::new();
     let mut faults = Vec::new();
     for (identity, attestation) in workloads {
         for place in &attestation.places {
-            if let Some(earlier) = first.insert(place.prefix, *identity) {
+            let Some((earlier, theirs)) = first.insert(place.prefix, (*identity, place)) else { continue };
+            let apart = !place.processes.is_empty() && !theirs.processes.is_empty();
+            if !(apart && place.interface == theirs.interface) {
                 let message = format!(
                     "{} on {} is claimed by {} ({}) and by {} ({})",
                     place.prefix, place.interface, earlier.name, earlier.place, identity.name, identity.place
                 );
                 let fault = Diagnostic::error(&identity.place, "spec.selectors", message);
-                faults.push(fault.help("narrow the selectors of one of them"));
+                faults.push(fault.help("narrow the selectors of one of them, or give each of them process:* keys"));
             }
         }
     }

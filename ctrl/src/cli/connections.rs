@@ -95,7 +95,8 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.push(age_ms(c.opened_at));
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
-            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.detail.as_ref())]);
+            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
+            row.push(or_dash(c.detail.as_ref()));
         }
         row
     };
@@ -115,6 +116,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         "RULE",
         "SEEN AS",
         "SHADOW",
+        "ATTESTED BY",
         "DETAIL",
     ];
     (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
@@ -127,7 +129,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([c.sent.to_string(), c.received.to_string(), or_dash(c.ended_at.map(age_ms))]);
         if wide {
             row.extend([tls(c), or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
-            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref())]);
+            row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
         }
         row
     };
@@ -147,6 +149,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         "RULE",
         "SEEN AS",
         "SHADOW",
+        "ATTESTED BY",
     ];
     (if wide { header } else { &header[..10] }, connections.iter().map(row).collect())
 }
@@ -158,11 +161,22 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([reason, or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
         if wide {
             row.extend([or_dash(c.local_id.as_ref()), or_dash(c.peer_id.as_ref()), direction(c.direction).into()]);
-            row.push(or_dash(c.shadow.as_ref()));
+            row.extend([or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
         }
         row
     };
-    let header: &'static [&'static str] =
-        &["TIME", "CLIENT", "SERVER", "REASON", "DETAIL", "RULE", "LOCAL ID", "PEER ID", "DIRECTION", "SHADOW"];
+    let header: &'static [&'static str] = &[
+        "TIME",
+        "CLIENT",
+        "SERVER",
+        "REASON",
+        "DETAIL",
+        "RULE",
+        "LOCAL ID",
+        "PEER ID",
+        "DIRECTION",
+        "SHADOW",
+        "ATTESTED BY",
+    ];
     (if wide { header } else { &header[..6] }, connections.iter().map(row).collect())
 }

@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod completion;
 mod connections;
+mod describe;
 mod detach;
 mod explain;
 mod get;
@@ -53,6 +54,8 @@ enum Command {
     Policies(policies::Policies),
     Explain(explain::Explain),
     Whois(whois::Whois),
+    #[command(subcommand)]
+    Describe(describe::Describe),
     Detach(detach::Detach),
     Completion(completion::Completion),
 }
@@ -118,6 +121,7 @@ impl Cli {
             Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
+            Command::Describe(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),
         }

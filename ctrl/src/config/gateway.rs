@@ -12,7 +12,8 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{Lifetimes, NamedSource, Place, TrustDomain, identity};
+use super::{Lifetimes, NamedSource, Place, TrustDomain, identity, process};
+use crate::attest::process::{Netns, Overrides};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub pin_directory: String,
     /// `spec.connection`: what a workload without a word of its own gets.
     pub lifetimes: Lifetimes,
+    /// Where the workloads of a port are, where the configuration says so.
+    pub namespaces: Overrides,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +57,8 @@ impl Gateway {
         let help = "a name such as example.com, in lower case and without spiffe://";
         let trust_domain =
             fields.required("trustDomain", faults).and_then(|field| field.parsed(TrustDomain::parse, help, faults));
-        let ports = fields.required("ports", faults).and_then(|field| decode_ports(&field, faults));
+        let mut namespaces = BTreeMap::new();
+        let ports = fields.required("ports", faults).and_then(|field| decode_ports(&field, &mut namespaces, faults));
         let cores = match fields.optional("cores") {
             Some(field) => decode_cores(&field, faults),
             None => vec![0],
@@ -98,6 +102,7 @@ impl Gateway {
             timeouts,
             pin_directory: pin_directory?,
             lifetimes,
+            namespaces: namespaces.into(),
         })
     }
 
@@ -116,7 +121,11 @@ fn choice<T: Copy>(
     fields.optional(name).and_then(|field| field.choice(words, faults))
 }
 
-fn decode_ports(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Port>> {
+fn decode_ports(
+    list: &Field<'_>,
+    namespaces: &mut BTreeMap<String, Netns>,
+    faults: &mut Faults<'_>,
+) -> Option<Vec<Port>> {
     let mut ports: Vec<Port> = Vec::new();
     for entry in list.list(faults)? {
         let Some(mut fields) = entry.fields(faults) else { continue };
@@ -126,8 +135,15 @@ fn decode_ports(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<Port>> 
         let side = fields.required("side", faults).and_then(|field| field.choice(SIDES, faults));
         let checksum = choice(&mut fields, "checksum", CHECKSUMS, faults).unwrap_or_default();
         let xdp = choice(&mut fields, "xdp", XDP_MODES, faults).unwrap_or_default();
+        let netns = fields.optional("netns");
         fields.finish(faults);
         let (Some(field), Some(name), Some(side)) = (interface, name, side) else { continue };
+        if let Some(field) = netns {
+            if side == Side::Outside {
+                faults.refuse(&field, "workloads are behind inside ports only", "leave it out");
+            }
+            namespaces.extend(process::netns(&field, faults).map(|netns| (name.clone(), netns)));
+        }
         if ports.iter().any(|port| port.interface == name) {
             faults.refuse(&field, "is a port already", "give each interface one side");
             continue;

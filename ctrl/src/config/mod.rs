@@ -17,6 +17,7 @@ pub mod lint_policy;
 pub mod living;
 pub mod load;
 pub mod policy;
+pub mod process;
 pub mod proxy;
 pub mod resource;
 pub mod roots;

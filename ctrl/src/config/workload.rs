@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use snapshot::{IdPattern, Prefix, ProxyHeaders, SourceAddress, TlsMode, Unmatched};
+use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, SourceAddress, TlsMode, Unmatched};
 
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain, proxy};
+use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain, process, proxy};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -46,7 +46,9 @@ pub struct Selector {
     pub interface: Option<String>,
     pub ip: Option<IpAddr>,
     pub cidr: Option<Prefix>,
-    /// Keys that parse and that nothing here attests (`k8s:*`, `process:*`), with their values.
+    /// The `process:*` keys, if there are any.
+    pub process: Option<ProcessSelector>,
+    /// Keys that parse and that nothing here attests (`k8s:*`), with their values.
     pub unattested: Vec<(String, String)>,
 }
 
@@ -214,7 +216,9 @@ impl Selector {
     fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
         let fields = entry.fields(faults)?;
         let place = faults.place(fields.at);
-        let mut selector = Self { place, interface: None, ip: None, cidr: None, unattested: Vec::new() };
+        let nothing = || ProcessSelector::of(place.to_string());
+        let mut selector =
+            Self { interface: None, ip: None, cidr: None, process: None, unattested: Vec::new(), place: place.clone() };
         let mut keys = 0;
         for (key, field) in fields.all() {
             keys += 1;
@@ -222,6 +226,9 @@ impl Selector {
                 "net:interface" => selector.interface = field.text(faults).map(str::to_owned),
                 "net:ip" => selector.ip = field.ip(faults),
                 "net:cidr" => selector.cidr = field.cidr(faults),
+                other if other.starts_with("process:") => {
+                    process::decode(selector.process.get_or_insert_with(nothing), key, &field, faults);
+                }
                 other if is_unattested(other) => {
                     let value = field.text(faults).unwrap_or_default().to_owned();
                     selector.unattested.push((other.to_owned(), value));
@@ -240,13 +247,17 @@ impl Selector {
             let help = "until it is, select by net:ip, net:interface or net:cidr in an entry of its own";
             faults.warning(entry.at(), &entry.path, message, help);
         }
+        // A pod's own processes it may well tell apart by what they call themselves.
+        if let Some(asked) = selector.process.as_ref().filter(|_| selector.unattested.is_empty()) {
+            process::lint(asked, entry, faults);
+        }
         Some(selector)
     }
 }
 
-/// Keys that other attestors know: `k8s:pod:namespace`, `k8s:label:<name>`, `process:name`.
+/// Keys that other attestors know: `k8s:pod:namespace`, `k8s:label:<name>`.
 fn is_unattested(key: &str) -> bool {
-    ["k8s:", "process:"].iter().any(|family| key.len() > family.len() && key.starts_with(family))
+    key.len() > "k8s:".len() && key.starts_with("k8s:")
 }
 
 pub const MODES: &[(&str, TlsMode)] = &[

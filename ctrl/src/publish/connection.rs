@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
-use snapshot::{ConnectionReport, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
+use snapshot::{ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use super::socket::{Packets, sealed};
-use super::{Answer, Dataplane, Desired, Published, Resolve, Shared};
+use super::{Answer as Whole, Dataplane, Desired, Published, Resolve, Shared};
+use crate::attest::process::Answer;
 
 /// How long a peer may take to say Hello.
 const HELLO: Duration = Duration::from_secs(5);
 /// Queries that wait for their reply.
 const PENDING: usize = 64;
+/// Answers about processes that wait for room on the socket.
+const TOLD: usize = 1_024;
 /// Most connections that are put together for one query.
 const CONNECTIONS: usize = 1 << 20;
 /// The same of rules.
@@ -28,7 +31,7 @@ const RULES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Request {
     pub query: Query,
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: oneshot::Sender<Whole>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +73,11 @@ pub(super) async fn run(packets: Packets, shared: &Shared, newest: &watch::Sende
         state.sent = None;
     });
 
+    let (told, told_out) = mpsc::channel(TOLD);
     let link = Link { packets, pending: Mutex::default(), forget_keys: Mutex::new(false) };
     let ended = tokio::select! {
-        ended = read(&link, number, shared) => ended,
-        ended = write(&link, shared.desired.subscribe(), requests_out, number, shared) => ended,
+        ended = read(&link, number, shared, &told) => ended,
+        ended = write(&link, shared.desired.subscribe(), (requests_out, told_out), number, shared) => ended,
         _ = superseded.wait_for(|&n| n > number) => {
             info!(pid, "a newer dataplane has taken over");
             Ok(())
@@ -98,12 +102,12 @@ struct Link {
 
 #[derive(Debug)]
 struct Pending {
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Whole>,
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
 }
 
-async fn read(link: &Link, number: u64, shared: &Shared) -> Result<(), Error> {
+async fn read(link: &Link, number: u64, shared: &Shared, told: &mpsc::Sender<(u64, Found)>) -> Result<(), Error> {
     while let Some(bytes) = link.packets.receive().await? {
         match from_message(&bytes)? {
             ToCtrl::Hello { .. } => return Err(Error::HelloTwice),
@@ -128,6 +132,12 @@ async fn read(link: &Link, number: u64, shared: &Shared) -> Result<(), Error> {
                 }
             }
             ToCtrl::Reply { id, reply } => answer(link, id, reply),
+            ToCtrl::Attest { id, question } => {
+                let (told, namespaces) = (told.clone(), shared.desired.borrow().namespaces.clone());
+                // Without room the dataplane does not read: it refuses the call by itself, in time.
+                let answer = Answer::new(move |found| drop(told.try_send((id, found))));
+                shared.attestor.ask(question, namespaces, answer);
+            }
         }
     }
     Ok(())
@@ -157,7 +167,7 @@ fn answer(link: &Link, id: u64, reply: Reply) {
                 pending.insert(id, waiting);
                 return;
             }
-            Answer::Connections(std::mem::take(&mut waiting.parts))
+            Whole::Connections(std::mem::take(&mut waiting.parts))
         }
         Reply::Rules { part, more } => {
             waiting.rules.extend(part);
@@ -165,9 +175,9 @@ fn answer(link: &Link, id: u64, reply: Reply) {
                 pending.insert(id, waiting);
                 return;
             }
-            Answer::Rules(std::mem::take(&mut waiting.rules))
+            Whole::Rules(std::mem::take(&mut waiting.rules))
         }
-        one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Answer::One(one),
+        one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Whole::One(one),
     };
     // An error means the same: nobody waits any more.
     let _ = waiting.answer.send(whole);
@@ -176,7 +186,7 @@ fn answer(link: &Link, id: u64, reply: Reply) {
 async fn write(
     link: &Link,
     mut desired: watch::Receiver<Desired>,
-    mut requests: mpsc::Receiver<Request>,
+    (mut requests, mut told): (mpsc::Receiver<Request>, mpsc::Receiver<(u64, Found)>),
     number: u64,
     shared: &Shared,
 ) -> Result<(), Error> {
@@ -193,6 +203,10 @@ async fn write(
                 update(shared, number, |state| state.sent = sent.version);
             }
             Some(request) = requests.recv() => ask(link, id, request).await?,
+            Some((id, found)) = told.recv() => {
+                let message = to_message(&ToDataplane::Attested { id, found })?;
+                link.packets.send(&message, None).await?;
+            }
         }
     }
     Ok(())
@@ -203,7 +217,7 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
         let mut pending = link.pending.lock().expect("no holder panics");
         pending.retain(|_, p| !p.answer.is_closed());
         if pending.len() >= PENDING {
-            let _ = request.answer.send(Answer::One(Reply::Failed("too many queries wait for a reply".into())));
+            let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
         pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![] });

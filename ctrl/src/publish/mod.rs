@@ -8,7 +8,7 @@
 //! ```text
 //!   Publisher ── Desired (watch) ──▶ connection ── Boot, Key, Snapshot, Network ──▶ dataplane
 //!             ── Request (mpsc) ──▶            ── Query ──▶
-//!             ◀── State (watch), Resolve (mpsc) ──        ◀── Hello, Ack | Nack, Resolve, Reply ──
+//!             ◀── State (watch), Resolve (mpsc) ──        ◀── Hello, Ack | Nack, Resolve, Reply, Attest ──
 //! ```
 
 mod connection;
@@ -26,6 +26,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use crate::attest::process::{Attestor, Overrides};
 use connection::Request;
 use socket::{Lock, Packets, SocketType};
 
@@ -35,6 +36,8 @@ pub struct Desired {
     pub boot: Option<Arc<Boot>>,
     pub state: Option<Arc<Published>>,
     pub network: Option<Arc<Network>>,
+    /// Where the processes of calls are looked for. Not sent: it is for what the dataplane asks.
+    pub namespaces: Overrides,
 }
 
 /// A snapshot, encoded once, with the private keys that it refers to.
@@ -117,7 +120,8 @@ impl Publisher {
         let (resolve, resolve_out) = mpsc::channel(256);
         let desired = Arc::new(desired);
         let requests = Requests::default();
-        let shared = Shared { desired: desired.clone(), state, resolve, requests: requests.clone() };
+        let attestor = Attestor::start()?;
+        let shared = Shared { desired: desired.clone(), state, resolve, requests: requests.clone(), attestor };
         tokio::spawn(accept(listener, Arc::new(shared)));
         Ok((Self { desired, state: state_out, requests }, resolve_out))
     }
@@ -201,6 +205,7 @@ struct Shared {
     state: watch::Sender<State>,
     resolve: mpsc::Sender<Resolve>,
     requests: Requests,
+    attestor: Attestor,
 }
 
 /// Takes connections for ever. Each runs by itself, so that one that says nothing holds up nobody;

@@ -173,6 +173,7 @@ impl Core {
                 .map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
         self.warnings = warnings;
         self.publisher.set(|desired| {
+            desired.namespaces = self.loaded.gateway.namespaces.clone();
             let boot = assemble::boot(&self.loaded.gateway);
             if desired.boot.as_deref() != Some(&boot) {
                 desired.boot = Some(Arc::new(boot));

@@ -61,6 +61,8 @@ impl Core {
                 .collect(),
             ..view::Status::default()
         };
-            waiting: self.waiting(),
+        let now = clock::now();
+        let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
+        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles }));
     }
 }

@@ -44,6 +44,7 @@ impl RefusalLog {
             version = report.version.0,
             allowed_by = report.allowed_by.map(|version| version.0),
             detail = report.detail.as_deref().unwrap_or("-"),
+            attested = report.attested.as_deref().unwrap_or("-"),
             "refused: {}",
             reason.meaning(),
         );

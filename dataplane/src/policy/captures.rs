@@ -1,14 +1,16 @@
 //! What steering has to hand to us, so that every call that policy speaks about meets it.
 //!
 //! Everything is derived by asking the tables that [`Compiled::route`] asks. A source set is a
-//! workload's index plus one; set 0 is every inside source that no workload claims.
+//! workload's index plus one; past the last of them come places that several share; set 0 is every inside
+//! source that no workload claims.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::snapshot::{Action, Enforcement, PolicyRule, PortRange, Prefix, RuleDirection, Side, TlsMode, Unmatched};
 
 use crate::io::PortId;
-use crate::snapshot::Compiled;
+use crate::snapshot::{Compiled, Shared, Whose, Workload};
 
 /// SYNs to workloads of this node by destination, from wherever they come: calls between workloads of one
 /// node are captured where they start. The exact port beats any port.
@@ -83,9 +85,15 @@ pub fn captures(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Captures
             }
         }
     }
-    unidentified(compiled, &mut captures.outbound);
+    unidentified(compiled, 0, &mut captures.outbound);
     for index in 0..compiled.workloads.len() {
-        outbound(compiled, index, &mut captures.outbound);
+        outbound(compiled, index, set_of(index), &mut captures.outbound);
+    }
+    // Whoever calls from there may be any of them, or nobody.
+    for (number, shared) in compiled.places.shared.iter().enumerate() {
+        let set = set_of(compiled.workloads.len() + number);
+        unidentified(compiled, set, &mut captures.outbound);
+        shared.members.iter().for_each(|&index| outbound(compiled, index, set, &mut captures.outbound));
     }
     settle(&mut captures.inbound);
     settle(&mut captures.guarded);
@@ -107,9 +115,17 @@ fn settle<T: Ord>(list: &mut Vec<T>) {
 fn sources(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Vec<Source> {
     let mut sources = Vec::new();
     for &(port, interface, _) in ports.iter().filter(|(_, _, side)| *side == Side::Inside) {
-        for (set, workload) in (1..).zip(&compiled.workloads) {
-            let here = workload.places.iter().filter(|place| place.interface == interface);
-            sources.extend(here.map(|place| Source { port, prefix: place.prefix, mac: place.mac, set }));
+        let mut shared = BTreeSet::new();
+        for workload in &compiled.workloads {
+            for place in workload.places.iter().filter(|place| place.interface == interface) {
+                let set = match compiled.places.claim(interface, place.prefix) {
+                    Whose::Nobody => continue,
+                    Whose::One(index) => set_of(index),
+                    Whose::Shared(number, _) if !shared.insert(number) => continue,
+                    Whose::Shared(number, _) => set_of(compiled.workloads.len() + number),
+                };
+                sources.push(Source { port, prefix: place.prefix, mac: place.mac, set });
+            }
         }
     }
     sources
@@ -123,9 +139,11 @@ fn protects(mode: TlsMode) -> bool {
 }
 
 fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Captures) {
-    if compiled.destination(address) != Some(index) {
+    match compiled.places.destination(address) {
+        Whose::One(owner) if owner == index => {}
+        Whose::Shared(_, shared) => return inbound_of_several(compiled, shared, address, captures),
         // A longer prefix of another workload owns the address.
-        return;
+        Whose::One(_) | Whose::Nobody => return,
     }
     let workload = &compiled.workloads[index];
     let any = (0, workload.mode);
@@ -141,19 +159,31 @@ fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Ca
     }
 }
 
-/// Set 0 is refused at every service of ours, and everywhere if unmatched calls are.
-fn unidentified(compiled: &Compiled, out: &mut Vec<Outbound>) {
-    if compiled.unmatched_egress == Unmatched::Refuse {
-        out.push(Outbound { set: 0, address: None, port: 0, protected: true });
-    }
-    for endpoint in compiled.services.iter().flat_map(|service| &service.endpoints) {
-        out.push(exactly(0, endpoint.address, true));
+/// As strict, at each port, as the strictest of them: calls are refused there.
+fn inbound_of_several(compiled: &Compiled, shared: &Shared, address: IpAddr, captures: &mut Captures) {
+    let members = || shared.members.iter().map(|&member| &compiled.workloads[member]);
+    let ports: BTreeSet<u16> = members().flat_map(|member| member.ports.iter().map(|(port, _)| *port)).collect();
+    for port in std::iter::once(0).chain(ports) {
+        let mode = |member: &Workload| if port == 0 { member.mode } else { member.mode_of(port) };
+        let any = |wanted: fn(TlsMode) -> bool| members().any(|member| wanted(mode(member)));
+        let (take, guard) = (any(|mode| mode != TlsMode::Disable), any(|mode| mode == TlsMode::Mutual));
+        captures.inbound.push(Inbound { address, port, take, protected: any(protects) });
+        captures.guarded.push(Guarded { address, port, guard });
     }
 }
 
-fn outbound(compiled: &Compiled, index: usize, out: &mut Vec<Outbound>) {
+/// Who is nobody is refused at every service of ours, and everywhere if unmatched calls are.
+fn unidentified(compiled: &Compiled, set: u32, out: &mut Vec<Outbound>) {
+    if compiled.unmatched_egress == Unmatched::Refuse {
+        out.push(Outbound { set, address: None, port: 0, protected: true });
+    }
+    for endpoint in compiled.services.iter().flat_map(|service| &service.endpoints) {
+        out.push(exactly(set, endpoint.address, true));
+    }
+}
+
+fn outbound(compiled: &Compiled, index: usize, set: u32, out: &mut Vec<Outbound>) {
     let workload = &compiled.workloads[index];
-    let set = set_of(index);
     if workload.unmatched_egress == Unmatched::Refuse {
         out.push(Outbound { set, address: None, port: 0, protected: true });
     }

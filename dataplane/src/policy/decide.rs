@@ -8,6 +8,7 @@ use ::snapshot::RefuseReason::{self, *};
 use ::snapshot::RuleDirection::{Inbound, Outbound};
 use ::snapshot::{Action, Enforcement, RuleId, Side, SourceAddress, TlsMode};
 
+use super::attest::Proof;
 use super::lost::Lost;
 use super::miss::why_not;
 use super::route::{Route, Svids};
@@ -197,15 +198,16 @@ impl Standing {
     pub fn decide_again(
         &self,
         newer: &Compiled,
+        proof: Proof<'_>,
         side: Side,
         interface: &str,
         client: SocketAddr,
         server: SocketAddr,
     ) -> Result<(Route, Option<RuleId>), Box<Lost>> {
-        let route = newer.route_with(Svids::AsTheyAre, side, interface, client, server);
+        let route = newer.route_with(Svids::AsTheyAre, proof, side, interface, client, server);
         match self.still_allowed(newer, &route) {
             Ok(rule) => Ok((route, rule)),
-            Err(refusal) => Err(Box::new(self.lost(newer, route, refusal, (interface, client, server)))),
+            Err(refusal) => Err(Box::new(self.lost(newer, (route, refusal), proof, (interface, client, server)))),
         }
     }
 

@@ -9,8 +9,8 @@ use ::snapshot::{
 };
 
 use super::rules::Ends;
-use super::{Route, Verdict, decide, miss, why_not};
-use crate::snapshot::Compiled;
+use super::{Proof, Route, Verdict, decide, miss, why_not};
+use crate::snapshot::{Compiled, Whose};
 use crate::tls::{Peer, Root, SpiffeId};
 
 /// How many entries of a list are shown.
@@ -20,8 +20,8 @@ pub(super) const SHOWN: usize = 8;
 pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -> Explanation {
     let mut story = Story::new(compiled);
     match place_of(compiled, caller, to, &mut story) {
-        Some(Position { side, interface, address, id }) => {
-            let route = compiled.route(side, &interface, SocketAddr::new(address, 0), to, now);
+        Some(Position { side, interface, address, id, proof }) => {
+            let route = compiled.route_of(proof, side, &interface, SocketAddr::new(address, 0), to, now);
             story.tell_route(&route, to, id.as_deref());
         }
         None => story.refuse(RefuseReason::NoIdentity, None, None),
@@ -35,21 +35,24 @@ struct Position {
     interface: String,
     address: IpAddr,
     id: Option<String>,
+    /// Of an address of several workloads: the one that was named.
+    proof: Proof<'static>,
 }
 
 fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut Story<'_>) -> Option<Position> {
     let local = compiled.destination(to.ip().to_canonical()).is_some();
     let unspecified = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-    let outside = |address, id| Position { side: Side::Outside, interface: String::new(), address, id };
+    let outside =
+        |address, id| Position { side: Side::Outside, interface: String::new(), address, id, proof: Proof::None };
     match caller {
         Caller::Id(id) | Caller::IdAt(id, _) => {
             let from = match caller {
                 Caller::IdAt(_, address) => Some(address.to_canonical()),
                 Caller::Id(_) | Caller::Address(_) => None,
             };
-            let workload = compiled.workloads.iter().find(|w| *w.spiffe_id == **id && !w.places.is_empty());
-            match workload {
-                Some(workload) => {
+            let mut named = compiled.workloads.iter().enumerate();
+            match named.find(|(_, w)| *w.spiffe_id == **id && !w.places.is_empty()) {
+                Some((index, workload)) => {
                     let holds = |place: &&::snapshot::Place| from.is_none_or(|from| place.prefix.contains(from));
                     let Some(place) = workload.places.iter().find(holds) else {
                         story.say(format!("{id} is workload {}, which is not at that address.", workload.name));
@@ -58,7 +61,7 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
                     story
                         .say(format!("{id} is workload {} at {} on {}.", workload.name, place.prefix, place.interface));
                     let (interface, address) = (place.interface.clone(), from.unwrap_or(place.prefix.address));
-                    Some(Position { side: Side::Inside, interface, address, id: None })
+                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::Supposed(index) })
                 }
                 None if local => {
                     story.say(format!("{id} is no workload of this node: it calls from the wire."));
@@ -72,19 +75,19 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
         }
         Caller::Address(address) => {
             let address = address.to_canonical();
-            let mut places = compiled.workloads.iter().flat_map(|w| w.places.iter().map(move |place| (w, place)));
-            let found = places.find(|(_, place)| {
-                let source = compiled.source(&place.interface, address).map(|index| &compiled.workloads[index]);
-                place.prefix.contains(address) && source.is_some()
-            });
+            let mut places = compiled.workloads.iter().flat_map(|w| &w.places);
+            let at = |place: &::snapshot::Place| compiled.places.source(&place.interface, address);
+            let found = places.find(|place| place.prefix.contains(address) && !matches!(at(place), Whose::Nobody));
             match found {
-                Some((_, place)) => {
-                    let source = compiled.source(&place.interface, address).map(|index| &compiled.workloads[index])?;
-                    story.say(format!(
-                        "{address} on {} is workload {}, {}.",
-                        place.interface, source.name, source.spiffe_id
-                    ));
-                    Some(Position { side: Side::Inside, interface: place.interface.clone(), address, id: None })
+                Some(place) => {
+                    let interface = place.interface.clone();
+                    if let Some(source) = at(place).one().map(|index| &compiled.workloads[index]) {
+                        story.say(format!(
+                            "{address} on {interface} is workload {}, {}.",
+                            source.name, source.spiffe_id
+                        ));
+                    }
+                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::None })
                 }
                 None if local => {
                     story.say(format!("{address} is no workload of this node: it calls from the wire."));
@@ -92,7 +95,8 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
                 }
                 None => {
                     story.say(format!("{address} has no WorkloadIdentity on this node."));
-                    Some(Position { side: Side::Inside, interface: String::new(), address, id: None })
+                    let interface = String::new();
+                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::None })
                 }
             }
         }

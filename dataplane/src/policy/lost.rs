@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use ::snapshot::RefuseReason::{PeerRevoked, PolicyChanged};
 use ::snapshot::{Living, RuleId};
 
+use super::attest::Proof;
 use super::decide::{Standing, Wire, distrust};
 use super::{Route, revoked, why_not};
 use crate::planted::{self, Bug};
@@ -52,8 +53,8 @@ impl Standing {
     pub(super) fn lost(
         &self,
         newer: &Compiled,
-        route: Route,
-        refusal: Refusal,
+        (route, refusal): (Route, Refusal),
+        proof: Proof<'_>,
         at: (&str, SocketAddr, SocketAddr),
     ) -> Lost {
         if planted::is(Bug::RevokedKept) {
@@ -62,7 +63,7 @@ impl Standing {
         if let Some(refusal) = self.forsaken(newer, &route) {
             return Lost { refusal, what: What::End, route };
         }
-        let what = if self.are_there(newer, at) { What::Permission } else { What::End };
+        let what = if self.are_there(newer, proof, at) { What::Permission } else { What::End };
         Lost { refusal, what, route }
     }
 
@@ -83,9 +84,15 @@ impl Standing {
         peer.and_then(|peer| distrust(newer, peer)).map(|detail| Refusal::new(PolicyChanged, detail))
     }
 
-    /// Whether the addresses still belong to the workloads that this connection is of.
-    fn are_there(&self, newer: &Compiled, (interface, client, server): (&str, SocketAddr, SocketAddr)) -> bool {
-        let source = newer.source(interface, client.ip().to_canonical());
+    /// Whether the addresses, and the process that called, still belong to the workloads that this
+    /// connection is of.
+    fn are_there(
+        &self,
+        newer: &Compiled,
+        proof: Proof<'_>,
+        (interface, client, server): (&str, SocketAddr, SocketAddr),
+    ) -> bool {
+        let source = newer.caller(interface, client.ip().to_canonical(), proof).ok().flatten();
         let destination = newer.destination(server.ip().to_canonical());
         let is = |workload: Option<usize>, id: &str| workload.is_some_and(|w| &*newer.workloads[w].spiffe_id == id);
         let own = self.local_id.as_deref().is_none_or(|id| is(source, id) || is(destination, id));

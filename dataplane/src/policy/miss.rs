@@ -20,6 +20,9 @@ pub fn why_not(
     (reason, rule): (RefuseReason, Option<RuleId>),
     id: Option<&str>,
 ) -> Option<String> {
+    if let (NotAttested, Route::Refuse { detail, .. }) = (reason, route) {
+        return detail.clone();
+    }
     if reason == PeerRevoked {
         let source = compiled.rule(rule?);
         return Some(format!("{} in {} revokes it", source.name, source.place));

@@ -7,6 +7,7 @@
 //! hand to us: there is one policy, in one place.
 
 pub mod allow;
+pub mod attest;
 pub mod captures;
 pub mod decide;
 pub mod explain;
@@ -22,6 +23,7 @@ mod tell;
 mod tests;
 
 pub use allow::AllowList;
+pub use attest::{Proof, not_attested};
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, decide};
 pub use explain::explain;

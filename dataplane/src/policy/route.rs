@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use ::snapshot::{Action, RefuseReason, RuleDirection, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
+use super::attest::Proof;
 use super::rules::{Ends, Trial};
 use crate::snapshot::{Compiled, EndpointId};
 
@@ -120,12 +121,26 @@ pub(super) enum Svids {
 impl Compiled {
     /// `interface` is the name of the port that the SYN came in on, `side` that port's side.
     pub fn route(&self, side: Side, interface: &str, client: SocketAddr, server: SocketAddr, now: u64) -> Route {
-        self.route_with(Svids::ValidAt(now), side, interface, client, server)
+        self.route_of(Proof::None, side, interface, client, server, now)
+    }
+
+    /// The same, where it was asked which process calls.
+    pub fn route_of(
+        &self,
+        proof: Proof<'_>,
+        side: Side,
+        interface: &str,
+        client: SocketAddr,
+        server: SocketAddr,
+        now: u64,
+    ) -> Route {
+        self.route_with(Svids::ValidAt(now), proof, side, interface, client, server)
     }
 
     pub(super) fn route_with(
         &self,
         svids: Svids,
+        proof: Proof<'_>,
         side: Side,
         interface: &str,
         client: SocketAddr,
@@ -133,17 +148,24 @@ impl Compiled {
     ) -> Route {
         let (client, server) = (canonical(client), canonical(server));
         let ends = Ends { client: client.ip(), server };
-        let to = self.destination(server.ip());
+        let whose = self.places.destination(server.ip());
+        let (to, ambiguous) = (whose.one(), self.ambiguous(whose, server));
         match side {
             Side::Outside => match to {
                 Some(to) => self.inbound(svids, None, to, ends),
-                None => Route::plain(None, Why::NotOurs, None),
+                None => ambiguous.unwrap_or(Route::plain(None, Why::NotOurs, None)),
             },
             Side::Inside => {
-                let from = self.source(interface, client.ip());
+                let from = match self.caller(interface, client.ip(), proof) {
+                    Ok(from) => from,
+                    Err(refusal) => return refusal,
+                };
                 let to = to.filter(|&to| self.workloads[to].mode_of(server.port()) != TlsMode::Disable);
                 // What is denied to anyone is denied before anything else is asked.
                 if let Some(refusal) = from.and_then(|from| self.denied(from, RuleDirection::Outbound, ends)) {
+                    return refusal;
+                }
+                if let Some(refusal) = ambiguous {
                     return refusal;
                 }
                 match (from, to) {

@@ -11,7 +11,7 @@ use super::{Context, Ending, Session, State};
 use crate::flow;
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::{Lost, Standing, Verdict, What};
+use crate::policy::{Lost, Proof, Standing, Verdict, What};
 use crate::stats::Report;
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, Refusal};
@@ -50,7 +50,7 @@ impl Session {
 
     fn end<P: PacketIo>(&mut self, ending: Ending, detail: Option<&str>, cx: &mut Context<'_, P>) {
         self.ending = Some(ending);
-        let report = self.report(cx.now.unix_ms, cx.core, detail);
+        let report = self.report(cx.now.unix_ms, cx.core, cx.ports, detail);
         cx.mailbox.report(Report::Ended(Box::new(report)));
         self.state = State::Closing;
         self.deadline = Some(cx.now.mono + LINGER);
@@ -114,10 +114,12 @@ impl Session {
         }
         let port = &cx.ports[usize::from(self.down.port.0)];
         let (client, server) = (self.down.remote, self.down.local);
+        let proof = Proof::of(self.owner.as_deref());
         let decided = match &self.standing {
-            Some(standing) => standing.decide_again(cx.compiled, port.side, &port.interface, client, server),
+            Some(standing) => standing.decide_again(cx.compiled, proof, port.side, &port.interface, client, server),
             None => {
-                let route = cx.compiled.route(port.side, &port.interface, client, server, cx.now.unix());
+                let now = cx.now.unix();
+                let route = cx.compiled.route_of(proof, port.side, &port.interface, client, server, now);
                 let same = super::Plan::of(&route, port.side) == Some(self.plan)
                     && super::local_id(cx.compiled, &route) == self.local_id;
                 match same {

@@ -274,7 +274,7 @@ impl Session {
             self.compiled.hit(rule);
         }
         cx.counters().add(if drains { Total::LeftToDrain } else { Total::Kept }, 1);
-        let report = self.report(cx.now.unix_ms, cx.core, None);
+        let report = self.report(cx.now.unix_ms, cx.core, cx.ports, None);
         cx.mailbox.report(Report::Outlived(Box::new(report)));
     }
 }

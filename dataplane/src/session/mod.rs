@@ -25,7 +25,7 @@ mod which;
 
 use std::sync::Arc;
 
-use snapshot::{CloseReason, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
+use snapshot::{CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
 pub use leg::{Leg, Reply, send_frame};
@@ -114,6 +114,8 @@ pub struct Session {
     /// What it is decided by again; None until it was allowed.
     standing: Option<Standing>,
     local_id: Option<Arc<str>>,
+    /// Who sent its SYN, where the address alone does not tell whose it is.
+    pub owner: Option<Arc<Owner>>,
     /// Names for the views, which must not depend on the indices of a snapshot that is gone.
     workload: Option<Arc<str>>,
     callee: Option<Arc<str>>,
@@ -177,6 +179,7 @@ impl Session {
             id,
             plan,
             local_id: local_id(compiled, &route),
+            owner: None,
             workload: report::workload_name(compiled, &route),
             callee: report::callee(compiled, &route),
             route,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use snapshot::{ConnectionReport, Direction, RefuseReason, RuleId, Side, Version};
+use snapshot::{ConnectionReport, Direction, Port, RefuseReason, RuleId, Side, Version};
 
 use super::{Ending, Session};
 use crate::policy::Route;
@@ -12,7 +12,7 @@ use crate::time::Now;
 use crate::tls::TlsLeg;
 
 impl Session {
-    pub fn report(&self, now_ms: u64, core: u32, detail: Option<&str>) -> ConnectionReport {
+    pub fn report(&self, now_ms: u64, core: u32, ports: &[Port], detail: Option<&str>) -> ConnectionReport {
         let (refused, closed) = match self.ending {
             Some(Ending::Refused(reason)) => (Some(reason), None),
             Some(Ending::Closed(reason)) => (None, Some(reason)),
@@ -46,7 +46,13 @@ impl Session {
             sent: self.request.moved,
             received: self.response.moved,
             allowed_by: self.life.allowed_by(),
+            attested: self.attested(ports),
         }
+    }
+
+    fn attested(&self, ports: &[Port]) -> Option<String> {
+        let interface = &ports[usize::from(self.down.port.0)].interface;
+        self.compiled.evidence(interface, self.down.remote.ip(), self.owner.as_deref()?)
     }
 
     pub(super) fn tls(&self) -> Option<&TlsLeg> {
@@ -93,6 +99,7 @@ pub struct AtOnce<'a> {
     pub rule: Option<RuleId>,
     pub detail: Option<String>,
     pub shadow: Option<String>,
+    pub attested: Option<String>,
 }
 
 /// Of a call that never became a session. `known` is None before the first snapshot.
@@ -114,7 +121,8 @@ pub fn refused_at_once(
     let workload = compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string());
     let local_id = compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string());
     let peer_id = compiled.and_then(|(compiled, route)| callee(compiled, route)).map(|id| id.to_string());
-    let (detail, shadow) = known.map_or((None, None), |known| (known.detail, known.shadow));
+    let (detail, shadow, attested) =
+        known.map_or((None, None, None), |known| (known.detail, known.shadow, known.attested));
     ConnectionReport {
         id,
         core,
@@ -139,5 +147,6 @@ pub fn refused_at_once(
         sent: 0,
         received: 0,
         allowed_by: None,
+        attested,
     }
 }

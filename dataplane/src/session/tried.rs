@@ -29,7 +29,7 @@ impl Session {
         count(&self.compiled, found, cx.counters());
         // A refused one is logged as such, and tells it then.
         if found.would == Would::Refuse {
-            let report = self.report(cx.now.unix_ms, cx.core, None);
+            let report = self.report(cx.now.unix_ms, cx.core, cx.ports, None);
             cx.mailbox.report(Report::Shadow(Box::new(report)));
         }
     }

@@ -27,6 +27,12 @@ impl AddressTable {
         self.lengths[at].1.insert(prefix.address, value)
     }
 
+    /// What exactly this prefix leads to.
+    pub fn exact(&self, prefix: Prefix) -> Option<usize> {
+        let mut tables = self.lengths.iter().filter(|(key, _)| *key == (prefix.address.is_ipv4(), prefix.length));
+        tables.find_map(|(_, table)| table.get(&prefix.address).copied())
+    }
+
     pub fn find(&self, address: IpAddr) -> Option<usize> {
         let address = address.to_canonical();
         let mut family = self.lengths.iter().filter(|((v4, _), _)| *v4 == address.is_ipv4());

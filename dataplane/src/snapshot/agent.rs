@@ -5,6 +5,7 @@
 //! it. Old snapshots die here, when the last worker and the last session have let go of them.
 
 mod answers;
+mod attest;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ use crate::worker::{Command, Mailbox};
 
 /// How long a report may wait for the agent when nothing else wakes it.
 const TICK_MS: i64 = 20;
+
+/// The same where SYNs wait for it: a worker rings no bell, since that is a system call.
+const TICK_ASKED_MS: i64 = 1;
 
 /// Turns that the workers are waited for once they are to end: half a second.
 const LAST_TURNS: u32 = 25;
@@ -64,6 +68,8 @@ pub struct Agent<C: Clock> {
     workers: Vec<WorkerHandle>,
     steering: SteeringPlane,
     compiled: Option<Arc<Compiled>>,
+    /// By the snapshot in force there are SYNs that wait for ctrl.
+    asking: bool,
     /// Kept until nobody else holds them, so that they are freed on this thread.
     retired: Vec<Arc<Compiled>>,
     retired_paths: Vec<Arc<Paths>>,
@@ -106,6 +112,7 @@ impl<C: Clock> Agent<C> {
             workers,
             steering,
             compiled: None,
+            asking: false,
             retired: Vec::new(),
             retired_paths: Vec::new(),
             network: Network::default(),
@@ -127,6 +134,7 @@ impl<C: Clock> Agent<C> {
             }
             self.turn();
         }
+        self.asking = false;
         self.command(Command::Stop);
         // What the workers report of their last connections is still logged and told.
         for _ in 0..LAST_TURNS {
@@ -147,6 +155,7 @@ impl<C: Clock> Agent<C> {
         let now = self.clock.now();
         self.serve_channel(now);
         self.collect_reports(now);
+        self.pass_questions();
         self.flush_outbox();
         self.retired.retain(|old| Arc::strong_count(old) > 1);
         self.retired_paths.retain(|old| Arc::strong_count(old) > 1);
@@ -172,7 +181,9 @@ impl<C: Clock> Agent<C> {
     }
 
     fn wait(&self) {
-        let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: TICK_MS * 1_000_000 };
+        let asked = self.asking && self.channel.is_some();
+        let tick = if asked { TICK_ASKED_MS } else { TICK_MS };
+        let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: tick * 1_000_000 };
         let mut fds: Vec<_> = self.channel.iter().map(|c| PollFd::from_borrowed_fd(c.fd(), PollFlags::IN)).collect();
         // EINTR is a signal: the caller looks at it.
         let _ = poll(&mut fds, Some(&timeout));
@@ -228,6 +239,7 @@ impl<C: Clock> Agent<C> {
                 Err(error) => tracing::error!(revision, "the network state is refused: {error}"),
             },
             ToDataplane::Query { id, query } => self.answer(id, query, now),
+            ToDataplane::Attested { id, found } => self.told(id, found),
         }
     }
 
@@ -262,6 +274,7 @@ impl<C: Clock> Agent<C> {
             worker.waker.wake();
         }
         tracing::info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "snapshot taken");
+        self.asking = compiled.ever_asks();
         self.retired.extend(self.compiled.replace(compiled));
         Ok(())
     }

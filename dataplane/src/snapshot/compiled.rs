@@ -12,7 +12,8 @@ use ::snapshot::{
     TlsMode, Unmatched, Version, channel::PrivateKey,
 };
 
-use super::addresses::{AddressTable, Map};
+use super::addresses::Map;
+use super::shared::Places;
 use crate::policy::{AllowList, Revoked, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
@@ -85,10 +86,8 @@ pub struct Compiled {
     pub unmatched_egress: Unmatched,
     /// Asked before any list. Apart from the roots, which outlast a change of it.
     pub revoked: Revoked,
-    /// By interface: which workload sends from an address.
-    sources: Map<String, AddressTable>,
-    /// Which workload of this node an address belongs to.
-    destinations: AddressTable,
+    /// Whose addresses are, where packets come from and where they go.
+    pub(crate) places: Places,
     endpoints: Map<SocketAddr, Vec<EndpointId>>,
     /// By trust domain. A peer is verified against its own domain's roots only, so there is no pool.
     roots: Map<Arc<str>, Arc<Roots>>,
@@ -127,8 +126,7 @@ impl Compiled {
         Ok(Self {
             version: snapshot.version,
             trust_domain: snapshot.trust_domain.as_str().into(),
-            sources: sources(&workloads),
-            destinations: destinations(&workloads)?,
+            places: Places::new(&workloads)?,
             endpoints: endpoints(&snapshot.services),
             by_name: workloads.iter().enumerate().map(|(index, w)| (w.name.clone(), index)).collect(),
             workloads,
@@ -149,14 +147,14 @@ impl Compiled {
         self.by_name.get(name).map(|&index| &self.workloads[index])
     }
 
-    /// The workload that sends from `address` behind `interface`.
+    /// The workload that sends from `address` behind `interface`, whichever process does.
     pub fn source(&self, interface: &str, address: IpAddr) -> Option<usize> {
-        self.sources.get(interface).and_then(|table| table.find(address))
+        self.places.source(interface, address).one()
     }
 
-    /// The workload of this node that `address` belongs to.
+    /// The workload of this node that `address` belongs to, if it is one's alone.
     pub fn destination(&self, address: IpAddr) -> Option<usize> {
-        self.destinations.find(address)
+        self.places.destination(address).one()
     }
 
     /// All endpoints at exactly this address and port.
@@ -300,33 +298,6 @@ fn compile_roots(bundle: &Bundle, previous: Option<&Compiled>) -> Result<Arc<Roo
         Ok(roots) => Ok(Arc::new(roots)),
         Err((index, why)) => Err(Error::Root { domain: bundle.trust_domain.clone(), index, why }),
     }
-}
-
-fn sources(workloads: &[Workload]) -> Map<String, AddressTable> {
-    let mut sources: Map<String, AddressTable> = Map::default();
-    for (index, workload) in workloads.iter().enumerate() {
-        for place in &workload.places {
-            sources.entry(place.interface.clone()).or_default().insert(place.prefix, index);
-        }
-    }
-    sources
-}
-
-/// A place of every address (length 0) says where packets come from, not whose an address is.
-fn destinations(workloads: &[Workload]) -> Result<AddressTable, Error> {
-    let mut table = AddressTable::default();
-    for (index, workload) in workloads.iter().enumerate() {
-        for place in workload.places.iter().filter(|place| place.prefix.length > 0) {
-            if let Some(first) = table.insert(place.prefix, index).filter(|&first| first != index) {
-                return Err(Error::Destination {
-                    address: place.prefix.to_string(),
-                    first: workloads[first].name.to_string(),
-                    second: workload.name.to_string(),
-                });
-            }
-        }
-    }
-    Ok(table)
 }
 
 fn endpoints(services: &[::snapshot::Service]) -> Map<SocketAddr, Vec<EndpointId>> {

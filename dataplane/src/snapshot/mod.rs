@@ -7,6 +7,8 @@ pub mod addresses;
 pub mod agent;
 pub mod compiled;
 pub mod receive;
+pub mod shared;
 
 pub use addresses::Map;
-pub use compiled::{Compiled, EndpointId, Error, Keys};
+pub use compiled::{Compiled, EndpointId, Error, Keys, Workload};
+pub use shared::{Places, Shared, Whose};

@@ -3,15 +3,16 @@
 //! Everything that can be known from addresses alone is decided here, before memory for the
 //! connection or any crypto is spent.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use snapshot::{DropReason, RefuseReason, RuleId, Side};
+use snapshot::{DropReason, Owner, RefuseReason, RuleId, Side};
 
 use super::Worker;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
-use crate::policy::{Route, Standing, Verdict, Why, decide, shadow, why_not};
+use crate::policy::{Proof, Route, Standing, Verdict, Why, decide, shadow, why_not};
 use crate::session::{AtOnce, Leg, Plan, Session, Syn, count, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
@@ -28,6 +29,20 @@ fn at_once(compiled: &Compiled, route: &Route) -> Option<Verdict> {
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
+        if !self.held.has(&FlowKey::new(port, segment.source, segment.destination), syn.sequence) {
+            self.admit_as(port, segment, syn, mac, None);
+        }
+    }
+
+    /// `owner`: who sent it, where that was asked.
+    pub(super) fn admit_as(
+        &mut self,
+        port: PortId,
+        segment: Segment,
+        syn: Syn,
+        mac: [u8; 6],
+        owner: Option<Arc<Owner>>,
+    ) {
         let key = FlowKey::new(port, segment.source, segment.destination);
         self.clear_remains(&key);
         if self.stopping.is_some() {
@@ -38,32 +53,44 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         };
         let spec = self.port(port);
         let side = spec.side;
-        let route = compiled.route(side, &spec.interface, segment.source, segment.destination, self.now.unix());
+        if owner.is_none() && compiled.asks(side, &spec.interface, segment.source.ip()) {
+            return self.hold(port, segment, syn, mac);
+        }
+        let (client, server, now) = (segment.source, segment.destination, self.now.unix());
+        let route = compiled.route_of(Proof::of(owner.as_deref()), side, &spec.interface, client, server, now);
         // Steering knows of a workload that we do not (yet): its SYN comes again, and we will.
         if side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
             return self.mailbox.counters.drop(DropReason::NotOurs);
         }
         let verdict = at_once(&compiled, &route);
         if let Some(Verdict::Refuse(reason, rule)) = verdict {
-            let known = self.refused_by_policy(&compiled, &route, reason, rule);
+            let mut known = self.refused_by_policy(&compiled, &route, reason, rule);
+            known.attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
             return self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
         }
         match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone(), verdict) {
             Ok(index) => {
+                self.sessions.find(index).into_iter().for_each(|session| session.owner.clone_from(&owner));
                 if let Some(verdict) = verdict {
                     self.with_session(index, &mut 0, |session, cx| session.note_verdict(verdict, cx));
                 }
                 self.sessions.mark(index);
             }
             Err(reason) => {
-                let known = AtOnce { compiled: &compiled, route: &route, rule: None, detail: None, shadow: None };
+                let attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
+                let (rule, detail, shadow) = (None, None, None);
+                let known = AtOnce { compiled: &compiled, route: &route, rule, detail, shadow, attested };
                 self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
             }
         }
     }
 
+    fn evidence(&self, compiled: &Compiled, port: PortId, client: IpAddr, owner: Option<&Owner>) -> Option<String> {
+        compiled.evidence(&self.port(port).interface, client, owner?)
+    }
+
     /// Counts what has refused it, and what would not have.
-    fn refused_by_policy<'a>(
+    pub(super) fn refused_by_policy<'a>(
         &self,
         compiled: &'a Compiled,
         route: &'a Route,
@@ -83,7 +110,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 why_not(compiled, route, (reason, rule), None)
             }
         };
-        AtOnce { compiled, route, rule, detail, shadow: found.map(|found| found.told(compiled)) }
+        AtOnce { compiled, route, rule, detail, shadow: found.map(|found| found.told(compiled)), attested: None }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -159,7 +186,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    fn refuse_at_once(
+    pub(super) fn refuse_at_once(
         &mut self,
         port: PortId,
         segment: &Segment,

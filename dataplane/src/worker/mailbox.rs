@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crossbeam::queue::ArrayQueue;
 
+use super::{Asked, HELD, Told};
 use crate::neigh::Paths;
 use crate::session::Which;
 use crate::snapshot::Compiled;
@@ -33,6 +34,9 @@ pub struct Mailbox {
     pub paths: ArrayQueue<Arc<Paths>>,
     pub commands: ArrayQueue<Command>,
     pub reports: ArrayQueue<Report>,
+    /// SYNs whose process is to be found out, and what was.
+    pub asked: ArrayQueue<Asked>,
+    pub told: ArrayQueue<Told>,
     pub counters: CoreCounters,
     /// The snapshot in `compiled` captures what the one before did not: connections that are older
     /// may pass for a while.
@@ -48,6 +52,8 @@ impl Default for Mailbox {
             paths: ArrayQueue::new(1),
             commands: ArrayQueue::new(64),
             reports: ArrayQueue::new(REPORTS),
+            asked: ArrayQueue::new(HELD),
+            told: ArrayQueue::new(HELD),
             counters: CoreCounters::default(),
             captures_grew: AtomicBool::new(false),
             drained: AtomicBool::new(false),

@@ -9,7 +9,9 @@
 //! ```
 
 mod admit;
+mod attest;
 pub mod handoff;
+mod held;
 mod mailbox;
 mod patience;
 mod pool;
@@ -24,6 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use snapshot::{Boot, Limits, Port, Timeouts, Waiting};
 use tcp_stack::{Config, Stack};
 
+pub use attest::{Asked, Told};
+pub use held::HELD;
 pub use mailbox::{Command, Mailbox};
 pub use pool::Pool;
 
@@ -97,6 +101,7 @@ pub struct Worker<P: PacketIo, C: Clock> {
     spent: Spent,
     sessions: Sessions,
     timers: Timers,
+    held: held::Held,
     compiled: Option<Arc<Compiled>>,
     paths: Arc<Paths>,
     upkeep: upkeep::Upkeep,
@@ -138,6 +143,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             spent: Spent::new(flows / 2),
             sessions: Sessions::new(sessions),
             timers: Timers::new(sessions, now.mono),
+            held: held::Held::new(),
             compiled: None,
             paths: Arc::new(Paths::default()),
             upkeep: upkeep::Upkeep::default(),
@@ -207,7 +213,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             return Some(self.now.mono);
         }
         let stop = self.stopping.filter(|&until| until > self.now.mono);
-        [self.timers.next(), self.spent.next(), self.upkeep.next(), stop].into_iter().flatten().min()
+        [self.timers.next(), self.spent.next(), self.upkeep.next(), self.held.next(), stop].into_iter().flatten().min()
     }
 
     pub fn io(&mut self) -> &mut P {

@@ -72,6 +72,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             self.paths = paths;
             self.upkeep.review = Some(0);
         }
+        self.hear();
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::ListLive { query, which } => self.upkeep.listings.push_back((query, which, 0)),
@@ -89,6 +90,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn expire(&mut self) {
         let sessions = &mut self.sessions;
         self.timers.expire(self.now.mono, |index| sessions.mark(index));
+        self.refuse_late();
         // What was cut together would be forgotten together, and each costs two system calls.
         for _ in 0..SLICE {
             let Some(keys) = self.spent.expire(self.now.mono) else { break };
@@ -163,7 +165,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         else {
             return;
         };
-        let connection = Box::new(session.report(now, core, None));
+        let connection = Box::new(session.report(now, core, &self.settings.ports, None));
         self.mailbox.report(Report::Live { query, connection });
     }
 

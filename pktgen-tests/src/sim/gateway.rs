@@ -14,6 +14,7 @@ use snapshot::{
     Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting, XdpMode,
 };
 
+use super::attestor::Attestor;
 use super::clock::SimClock;
 use super::pki::Identity;
 
@@ -30,6 +31,9 @@ const LARGEST_FRAME: usize = 2_048;
 
 pub struct Gateway {
     pub name: &'static str,
+    /// Who says which process calls.
+    pub attestor: Attestor,
+    clock: SimClock,
     worker: Worker<MemPorts, SimClock>,
     mailbox: Arc<Mailbox>,
     boot: Boot,
@@ -100,13 +104,15 @@ impl Gateway {
         let io = MemPorts::new(&sizes.mtus, boot.limits.frames as usize, boot.limits.flows as usize);
         let mailbox = Arc::new(Mailbox::default());
         let settings = Settings::new(&boot, 0, vec![false; 2], secret);
-        let worker = Worker::new(io, clock, settings, mailbox.clone());
+        let worker = Worker::new(io, clock.clone(), settings, mailbox.clone());
         let mut keys = Keys::default();
         take_keys(&mut keys, identities);
         let compiled =
             Arc::new(Compiled::compile(&first, &keys, &provider, None).expect("the first snapshot compiles"));
         let mut gateway = Self {
             name,
+            attestor: Attestor::default(),
+            clock,
             worker,
             mailbox,
             boot,
@@ -188,6 +194,7 @@ impl Gateway {
             self.idle = 0;
             self.read(report);
         }
+        self.attestor.serve(&self.mailbox, self.clock.micros());
         let (here, all) = dataplane::io::PacketIo::frames(self.worker.io());
         if here != all {
             return Err(format!("{}: frames leaked: {here} of {all} are accounted for", self.name));
@@ -211,7 +218,9 @@ impl Gateway {
 
     /// When it wants its next turn, if that is soon or later than `now`.
     pub fn next(&self, now: i64) -> Option<i64> {
-        self.worker.next_deadline().map(|at| at.total_micros().max(now + 1))
+        let told = (!self.mailbox.told.is_empty()).then_some(now);
+        let worker = self.worker.next_deadline().map(|at| at.total_micros());
+        [worker, told, self.attestor.next()].into_iter().flatten().min().map(|at| at.max(now + 1))
     }
 
     /// The version under which everything that lives has been decided.

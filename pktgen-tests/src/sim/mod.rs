@@ -11,6 +11,7 @@
 //! and at what arrived.
 
 pub mod after;
+pub mod attestor;
 pub mod call;
 pub mod chance;
 pub mod clock;

@@ -230,6 +230,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         interface: "in0".into(),
         prefix: Prefix::host(address(name, v6)),
         mac: Some(mac(host(name).0, host(name).1)),
+        processes: vec![],
     });
     Workload {
         name: format!("default/{name}"),

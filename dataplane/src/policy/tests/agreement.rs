@@ -157,6 +157,7 @@ impl Drawn {
                 interface: (*interface).into(),
                 prefix: Prefix::host(address.parse().unwrap()),
                 mac: None,
+                processes: vec![],
             };
             workload.places = HERE[nth * 2..nth * 2 + 2].iter().map(place).collect();
             workload.mode = self.mode();

@@ -3,7 +3,7 @@
 use ::snapshot::{IdPattern, RefuseReason::PolicyChanged, Revoked, RuleId, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, OUTSIDE, Way, peer, route};
-use crate::policy::Standing;
+use crate::policy::{Proof, Standing};
 use crate::tls::tests::certs::Ca;
 use crate::tls::tests::world::{API, API_AT, DATABASE, DB_AT, FRONTEND, World, at, exact};
 use crate::tls::{Peer, SpiffeId};
@@ -20,7 +20,7 @@ fn again(way: Way, to: &str, tls: bool, id: Option<&str>, change: impl Fn(&mut W
     let standing = Standing::new(&before, &first, tls, peer.as_ref());
     change(&mut world);
     let after = world.compile();
-    match standing.decide_again(&after, way.0, way.1, at(way.2), at(to)) {
+    match standing.decide_again(&after, Proof::None, way.0, way.1, at(way.2), at(to)) {
         Ok(_) => None,
         Err(lost) => {
             assert_eq!(lost.refusal.reason, PolicyChanged);

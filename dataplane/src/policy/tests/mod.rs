@@ -26,6 +26,7 @@ mod agreement;
 mod living;
 mod modes;
 mod policies;
+mod processes;
 mod views;
 mod words;
 

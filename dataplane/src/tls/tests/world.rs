@@ -135,6 +135,7 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
             interface: interface.into(),
             prefix: Prefix::host(address.parse().unwrap()),
             mac: Some([2, 0, 0, 0, 0, first_rule as u8]),
+            processes: vec![],
         }],
         svid: None,
         mode: TlsMode::Mutual,

@@ -1,0 +1,139 @@
+//! `sluice describe`: one workload, how it is attested, and what its calls were attested by.
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use snapshot::{ConnectionReport, Prefix, RefuseReason};
+
+use super::output::{Output, Rows, clock_time, or_dash, red, table, until};
+use super::place::Place;
+use super::{Done, Failure, connections};
+use crate::view::Identity;
+
+/// Describe one thing in all its parts.
+#[derive(Debug, Subcommand)]
+pub enum Describe {
+    Workload(Workload),
+}
+
+/// How a workload is attested, and which selector its calls matched, by what was found of the process.
+///
+/// Calls that matched nobody's selectors are listed at each workload whose address they came from.
+///
+/// Exit code 0: it is a workload of this node. 1: there is none of that name here.
+///
+/// Examples:
+///   sluice describe workload shop/web
+///   sluice describe workload shop/web -o json
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct Workload {
+    /// Of the WorkloadIdentity.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    identity: Identity,
+    /// Calls that were attested by their process: those that live, and those that ended lately.
+    attested: Vec<ConnectionReport>,
+    /// Calls from its addresses that were nobody's.
+    not_attested: Vec<ConnectionReport>,
+}
+
+/// Most calls that are listed of each kind; the newest are.
+const SHOWN: usize = 10;
+
+impl Describe {
+    pub async fn run(self) -> Done {
+        match self {
+            Self::Workload(workload) => workload.run().await,
+        }
+    }
+}
+
+impl Workload {
+    async fn run(self) -> Done {
+        let client = self.place.client()?;
+        let identities: Vec<Identity> = client.get("/v1/identities").await?;
+        let Some(identity) = identities.into_iter().find(|identity| identity.workload == self.name) else {
+            let message = format!("there is no workload {} here: `sluice identities` lists those that are", self.name);
+            return Err(Failure::Other(anyhow::anyhow!(message)));
+        };
+        let mut attested = Vec::new();
+        for which in ["closed", "refused", "live"] {
+            attested.extend(client.get::<Vec<ConnectionReport>>(&format!("/v1/connections?which={which}")).await?);
+        }
+        let of_nobody = |call: &ConnectionReport| call.refused == Some(RefuseReason::NotAttested);
+        let not_attested = attested.iter().filter(|call| of_nobody(call) && is_from(&identity, call.client.ip()));
+        let not_attested = newest(not_attested.cloned().collect());
+        attested.retain(|call| call.attested.is_some() && call.workload.as_ref() == Some(&identity.workload));
+        let report = Report { identity, attested: newest(attested), not_attested };
+        self.output.show(&report, |_| show(&report))?;
+        Ok(true)
+    }
+}
+
+fn newest(mut calls: Vec<ConnectionReport>) -> Vec<ConnectionReport> {
+    calls.sort_by_key(|call| (call.opened_at, call.id));
+    calls.split_off(calls.len().saturating_sub(SHOWN))
+}
+
+/// `places` are `198.18.1.0/24 on in0`.
+fn is_from(identity: &Identity, address: IpAddr) -> bool {
+    let prefix = |place: &String| -> Option<Prefix> {
+        let (address, length) = place.split_once(' ')?.0.split_once('/')?;
+        Some(Prefix::new(address.parse().ok()?, length.parse().ok()?))
+    };
+    identity.places.iter().filter_map(prefix).any(|prefix| prefix.contains(address.to_canonical()))
+}
+
+fn show(report: &Report) -> String {
+    let identity = &report.identity;
+    let svid = match (&identity.serial, identity.not_after) {
+        (Some(serial), Some(at)) => format!("{serial}, expires in {}", until(at)),
+        _ => red("none"),
+    };
+    let mut lines = vec![
+        format!("workload   {}", identity.workload),
+        format!("SPIFFE ID  {}", identity.spiffe_id),
+        format!("mode       {}", identity.mode),
+        format!("SVID       {svid}"),
+    ];
+    lines.extend(identity.error.iter().map(|error| format!("error      {error}")));
+    lines.extend(identity.places.iter().map(|place| format!("place      {place}")));
+    lines.extend(identity.evidence.iter().map(|sentence| format!("evidence   {sentence}")));
+    for (title, calls, why) in [
+        ("attested by process:", &report.attested, "ATTESTED BY"),
+        ("not attested, from the same addresses:", &report.not_attested, "WHY"),
+    ] {
+        if !calls.is_empty() {
+            let (header, rows) = rows(calls, why);
+            lines.extend([String::new(), title.into(), table(header, rows)]);
+        }
+    }
+    lines.join("\n")
+}
+
+fn rows(calls: &[ConnectionReport], why: &str) -> Rows {
+    let row = |call: &ConnectionReport| {
+        let evidence = if why == "WHY" { &call.detail } else { &call.attested };
+        let ended = call.refused.map(|reason| reason.name()).or(call.closed.map(|reason| reason.name()));
+        let state = ended.map_or_else(|| call.state.clone(), str::to_owned);
+        let direction = connections::direction(call.direction).to_owned();
+        let ends = [call.client.to_string(), call.server.to_string()];
+        [vec![clock_time(call.opened_at), direction], ends.to_vec(), vec![state, or_dash(evidence.as_ref())]].concat()
+    };
+    let header: &'static [&'static str] = match why {
+        "WHY" => &["TIME", "DIRECTION", "CLIENT", "SERVER", "STATE", "WHY"],
+        _ => &["TIME", "DIRECTION", "CLIENT", "SERVER", "STATE", "ATTESTED BY"],
+    };
+    (header, calls.iter().map(row).collect())
+}

@@ -1,0 +1,128 @@
+//! The attestor against this machine's kernel: sockets of this process, in its own network namespace.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ctrl::attest::process::{Answer, Attestor, Netns, Overrides};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket, socket_with};
+use snapshot::{Found, Question};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn here() -> Overrides {
+    assert!(rustix::process::geteuid().is_root(), "the attestor enters network namespaces: run it as root");
+    BTreeMap::from([("lo".to_owned(), Netns::Pid(std::process::id()))]).into()
+}
+
+fn ask(overrides: &Overrides, interface: &str, client: SocketAddr, server: SocketAddr) -> Found {
+    let (sender, answer) = mpsc::channel();
+    let question = Question { interface: interface.into(), client, server };
+    let attestor = Attestor::start().unwrap();
+    attestor.ask(question, overrides.clone(), Answer::new(move |found| sender.send(found).unwrap()));
+    answer.recv_timeout(PATIENCE).unwrap()
+}
+
+/// Asks until the machine had the time for it.
+fn owner(client: SocketAddr, server: SocketAddr) -> Found {
+    let slow = |found: &Found| found.as_ref().is_err_and(|why| why.contains("too long"));
+    (0..20).map(|_| ask(&here(), "lo", client, server)).find(|found| !slow(found)).expect("twenty times too slow")
+}
+
+/// A server that takes no further call, so that who calls goes on calling.
+struct Busy {
+    at: SocketAddr,
+    _listener: OwnedFd,
+    _queued: TcpStream,
+}
+
+impl Busy {
+    fn new(address: &str) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let listener = socket(family, SocketType::STREAM, None).unwrap();
+        bind(&listener, &address).unwrap();
+        listen(&listener, 0).unwrap();
+        let at = getsockname(&listener).unwrap().try_into().unwrap();
+        let _queued = TcpStream::connect(at).unwrap();
+        Self { at, _listener: listener, _queued }
+    }
+
+    /// A socket of `family` whose SYN is not answered, and where it calls from.
+    fn call(&self, family: AddressFamily, to: SocketAddr) -> (OwnedFd, SocketAddr) {
+        let caller =
+            socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None).unwrap();
+        assert_eq!(connect(&caller, &to), Err(Errno::INPROGRESS));
+        let from: SocketAddr = getsockname(&caller).unwrap().try_into().unwrap();
+        (caller, SocketAddr::new(from.ip().to_canonical(), from.port()))
+    }
+}
+
+#[test]
+fn the_process_of_a_call_is_found_over_ipv4_ipv6_and_ipv4_out_of_an_ipv6_socket() {
+    let (four, six) = (Busy::new("127.0.0.1:0"), Busy::new("[::1]:0"));
+    let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), four.at.port());
+    for (server, family, to) in [
+        (&four, AddressFamily::INET, four.at),
+        (&six, AddressFamily::INET6, six.at),
+        (&four, AddressFamily::INET6, mapped),
+    ] {
+        let (_caller, from) = server.call(family, to);
+        let found = owner(from, server.at).unwrap();
+        assert_eq!(found.processes.len(), 1, "{found:?}");
+        let process = &found.processes[0];
+        assert_eq!((process.pid, process.uid), (std::process::id(), 0), "{to}");
+        assert_eq!(process.path.as_deref(), std::env::current_exe().unwrap().to_str());
+    }
+}
+
+#[test]
+fn everybody_who_holds_the_socket_is_named() {
+    let server = Busy::new("127.0.0.1:0");
+    let (caller, from) = server.call(AddressFamily::INET, server.at);
+    let shared = caller.try_clone().unwrap();
+    let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(shared)).spawn().unwrap();
+    let found = owner(from, server.at);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut pids: Vec<_> = found.unwrap().processes.iter().map(|process| process.pid).collect();
+    let mut both = [std::process::id(), child.id()];
+    pids.sort_unstable();
+    both.sort_unstable();
+    assert_eq!(pids, both);
+}
+
+#[test]
+fn what_does_not_call_has_no_owner() {
+    let none = "the workload's network namespace has no socket that makes this call";
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    // Somebody listens on the port that the SYN names as its own.
+    assert_eq!(owner(at, "127.0.0.1:1".parse().unwrap()).unwrap_err(), none);
+    // The connection stands, so the SYN is not its own; then it is over.
+    let (client, server) = (TcpStream::connect(at).unwrap(), listener.accept().unwrap());
+    let from = client.local_addr().unwrap();
+    assert_eq!(owner(from, at).unwrap_err(), none);
+    drop((client, server));
+    assert!(owner(from, at).is_err());
+}
+
+#[test]
+fn a_port_whose_namespace_cannot_be_found_says_what_would_help() {
+    let (client, server) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    let nothing = Overrides::default();
+    let why = ask(&nothing, "lo", client, server).unwrap_err();
+    assert_eq!(why, "lo does not say where its other end is: give its port a netns");
+    let why = ask(&nothing, "eth77", client, server).unwrap_err();
+    assert!(why.starts_with("eth77 cannot be looked at: "), "{why}");
+    let gone = BTreeMap::from([("lo".to_owned(), Netns::Path("/run/netns/no-such".into()))]).into();
+    let why = ask(&gone, "lo", client, server).unwrap_err();
+    assert!(why.starts_with("/run/netns/no-such: "), "{why}");
+    let other = BTreeMap::from([("lo".to_owned(), Netns::Path("/proc/self/ns/uts".into()))]).into();
+    let why = ask(&other, "lo", client, server).unwrap_err();
+    assert!(why.starts_with("/proc/self/ns/uts cannot be entered: "), "{why}");
+}

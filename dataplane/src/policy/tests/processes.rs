@@ -1,0 +1,167 @@
+//! Addresses that several workloads have: who is asked about, what steering takes for all of them, and
+//! that a call to such an address is nobody's in particular.
+
+use std::net::SocketAddr;
+
+use ::snapshot::report::Caller;
+use ::snapshot::{Owner, Place, Prefix, Process, ProcessSelector, RefuseReason, Side, TlsMode};
+
+use super::views::{PORTS, caught};
+use super::{FROM_FRONTEND, OUTSIDE, Way};
+use crate::policy::captures::{Source, captures};
+use crate::policy::{Proof, Route, Why, explain};
+use crate::snapshot::Compiled;
+use crate::tls::tests::certs::NOW;
+use crate::tls::tests::world::{API_AT, DATABASE, DB_AT, FRONTEND, World, at};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const SHARED: &str = "198.18.1.2:80";
+
+fn uid(uid: u32) -> ProcessSelector {
+    ProcessSelector { uid: Some(uid), ..ProcessSelector::of(format!("p.yaml:{uid}")) }
+}
+
+fn place(address: &str, length: u8, users: &[u32]) -> Place {
+    let prefix = Prefix::new(address.parse().unwrap(), length);
+    let processes = users.iter().map(|user| uid(*user)).collect();
+    Place { interface: "in0".into(), prefix, mac: Some(MAC), processes }
+}
+
+/// The frontend is user 1 and the database user 2, at one address.
+fn shared() -> World {
+    let mut world = World::new();
+    world.frontend().places = vec![place("198.18.1.2", 32, &[1])];
+    world.database().places = vec![place("198.18.1.2", 32, &[2])];
+    world
+}
+
+fn by(compiled: &Compiled, users: &[u32], (side, interface, client): Way, to: &str) -> Route {
+    let process = |uid: &u32| Process {
+        pid: 1,
+        started: 1,
+        name: "x".into(),
+        path: None,
+        executable: (1, 1),
+        uid: *uid,
+        gid: 0,
+        cgroup: "/".into(),
+    };
+    let owner = Owner { inode: 1, processes: users.iter().map(process).collect() };
+    compiled.route_of(Proof::Owner(&owner), side, interface, at(client), at(to), NOW)
+}
+
+fn workload(route: &Route) -> Option<usize> {
+    match *route {
+        Route::Egress { workload, .. } => Some(workload),
+        Route::Plain { workload, .. } => workload,
+        _ => None,
+    }
+}
+
+fn refused(route: &Route) -> Option<RefuseReason> {
+    match route {
+        Route::Refuse { reason, .. } => Some(*reason),
+        _ => None,
+    }
+}
+
+#[test]
+fn nobody_calls_from_a_shared_address_before_it_was_asked_which_process_does() {
+    let compiled = shared().compile();
+    assert!(compiled.ever_asks());
+    for (side, interface, client, asks) in [
+        (Side::Inside, "in0", "198.18.1.2", true),
+        (Side::Inside, "in0", "::ffff:198.18.1.2", true),
+        (Side::Inside, "in0", "198.18.1.4", false),
+        (Side::Inside, "in1", "198.18.1.2", false),
+        (Side::Outside, "out0", "198.18.1.2", false),
+    ] {
+        assert_eq!(compiled.asks(side, interface, client.parse().unwrap()), asks, "{interface} {client}");
+    }
+    assert_eq!(refused(&super::route(&compiled, FROM_FRONTEND, API_AT)), Some(RefuseReason::NotAttested));
+    assert_eq!(workload(&by(&compiled, &[1], FROM_FRONTEND, API_AT)), Some(0));
+    assert_eq!(workload(&by(&compiled, &[2, 2], FROM_FRONTEND, API_AT)), Some(1));
+    for nobody in [&[3][..], &[1, 2], &[1, 3], &[]] {
+        assert_eq!(
+            refused(&by(&compiled, nobody, FROM_FRONTEND, API_AT)),
+            Some(RefuseReason::NotAttested),
+            "{nobody:?}"
+        );
+    }
+    // Whoever is found out about elsewhere, an address alone is enough there.
+    let alone = World::new().compile();
+    assert!(!alone.ever_asks());
+    assert_eq!(workload(&by(&alone, &[3], FROM_FRONTEND, API_AT)), Some(0));
+}
+
+#[test]
+fn the_longest_prefix_decides_whether_processes_are_asked_and_wider_ones_of_the_kind_count_too() {
+    let mut world = shared();
+    world.frontend().places = vec![place("198.18.1.0", 24, &[1]), place("198.18.1.9", 32, &[])];
+    let compiled = world.compile();
+    assert_eq!(workload(&by(&compiled, &[1], FROM_FRONTEND, API_AT)), Some(0), "the /24 counts at the /32");
+    assert_eq!(workload(&by(&compiled, &[2], FROM_FRONTEND, API_AT)), Some(1));
+    let elsewhere = (Side::Inside, "in0", "198.18.1.7:1");
+    assert_eq!(refused(&by(&compiled, &[2], elsewhere, API_AT)), Some(RefuseReason::NotAttested));
+    assert!(!compiled.asks(Side::Inside, "in0", "198.18.1.9".parse().unwrap()));
+    // A wider place without selectors admits nobody whom the narrower one does not.
+    world.frontend().places = vec![place("198.18.1.0", 24, &[])];
+    let compiled = world.compile();
+    assert_eq!(refused(&by(&compiled, &[1], FROM_FRONTEND, API_AT)), Some(RefuseReason::NotAttested));
+    assert_eq!(workload(&by(&compiled, &[1], elsewhere, API_AT)), Some(0));
+}
+
+#[test]
+fn steering_takes_from_a_shared_address_what_any_of_its_workloads_or_nobody_would_be_asked_about() {
+    let mut world = shared();
+    world.database().egress.clear();
+    let made = captures(&world.compile(), &PORTS);
+    // One source, whose MAC has to fit as anybody's.
+    let [source @ Source { set, mac, .. }] = made.sources[..] else { panic!("{:?}", made.sources) };
+    assert!(set > 2 && mac == Some(MAC), "{source:?}");
+    assert!(caught(&made, set, at(API_AT)) == Some(true), "the frontend's service");
+    assert_eq!(caught(&made, set, at("203.0.113.1:80")), None);
+    world.database().unmatched_egress = ::snapshot::Unmatched::Refuse;
+    let made = captures(&world.compile(), &PORTS);
+    assert!(caught(&made, made.sources[0].set, at("203.0.113.1:80")) == Some(true));
+}
+
+#[test]
+fn a_call_to_a_shared_address_is_refused_unless_all_leave_the_port_alone() {
+    let mut world = shared();
+    world.frontend().ports = vec![(80, TlsMode::Disable), (81, TlsMode::Disable)];
+    world.database().ports = vec![(80, TlsMode::Disable)];
+    let compiled = world.compile();
+    let made = captures(&compiled, &PORTS);
+    let to = |port: u16| SocketAddr::new(at(SHARED).ip(), port);
+    for (port, refuses) in [(80, false), (81, true), (82, true)] {
+        let route = compiled.route(OUTSIDE.0, OUTSIDE.1, at(OUTSIDE.2), to(port), NOW);
+        let want = if refuses { Some(RefuseReason::NotAttested) } else { None };
+        assert_eq!(refused(&route), want, "{port}");
+        assert!(refuses || matches!(route, Route::Plain { why: Why::NotOurs, .. }));
+        let exact = made.inbound.iter().find(|i| (i.address, i.port) == (to(port).ip(), port));
+        let any = made.inbound.iter().find(|i| (i.address, i.port) == (to(port).ip(), 0));
+        let inbound = exact.or(any).expect("an entry");
+        assert_eq!((inbound.take, inbound.protected), (refuses, refuses), "{port}");
+        let guarded = made.guarded.iter().filter(|g| g.port == port || g.port == 0).max_by_key(|g| g.port);
+        assert_eq!(guarded.map(|g| g.guard), Some(refuses), "{port}");
+    }
+    // One's alone is one's, also where processes are asked about its calls.
+    world.database().places = vec![place("198.18.1.3", 32, &[2])];
+    assert!(matches!(super::route(&world.compile(), OUTSIDE, DB_AT), Route::Inbound { workload: 1, .. }));
+}
+
+#[test]
+fn explain_supposes_the_process_of_whom_it_is_asked_about_and_says_that_an_address_is_not_enough() {
+    let compiled = shared().compile();
+    for (caller, reason) in [
+        (Caller::Id(FRONTEND.into()), None),
+        (Caller::Address("198.18.1.2".parse().unwrap()), Some(RefuseReason::NotAttested)),
+    ] {
+        let told = explain(&compiled, &caller, at(API_AT), NOW);
+        assert_eq!(told.refused, reason, "{told:#?}");
+        let names = told.steps.iter().any(|step| step.contains("apps/frontend, apps/database: the process decides"));
+        assert_eq!(names, reason.is_some(), "{told:#?}");
+    }
+    assert!(explain(&compiled, &Caller::Id(DATABASE.into()), at(API_AT), NOW).passed, "it has no egress entry");
+}

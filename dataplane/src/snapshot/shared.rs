@@ -1,0 +1,146 @@
+//! Whose an address is: nobody's, one workload's, or that of several which their processes tell apart.
+//!
+//! The longest prefix decides, as everywhere. If that is a place with process selectors, all workloads
+//! with such a place around the address may be meant, and none other: who matches none of them is not
+//! attested, whatever a wider place without selectors says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ::snapshot::{Prefix, ProcessSelector};
+
+use super::addresses::{AddressTable, Map};
+use super::compiled::{Error, Workload};
+
+/// Workloads that have an address together.
+#[derive(Debug)]
+pub struct Shared {
+    /// Indices of workloads, each once.
+    pub members: Vec<usize>,
+    /// What tells them apart where they call from; empty where they are called.
+    pub selectors: Vec<(usize, ProcessSelector)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'c> {
+    Nobody,
+    One(usize),
+    /// With its number, counted from 0.
+    Shared(usize, &'c Shared),
+}
+
+impl Whose<'_> {
+    pub const fn one(self) -> Option<usize> {
+        match self {
+            Self::One(index) => Some(index),
+            Self::Nobody | Self::Shared(..) => None,
+        }
+    }
+}
+
+/// Tables lead to a workload's index, or past the last of them to one of `shared`.
+#[derive(Debug)]
+pub struct Places {
+    workloads: usize,
+    /// By interface: who sends from an address.
+    sources: Map<String, AddressTable>,
+    destinations: AddressTable,
+    pub shared: Vec<Shared>,
+}
+
+impl Places {
+    pub fn new(workloads: &[Workload]) -> Result<Self, Error> {
+        let (sources, destinations) = (Map::default(), AddressTable::default());
+        let mut places = Self { workloads: workloads.len(), sources, destinations, shared: Vec::new() };
+        places.add_sources(workloads);
+        places.add_destinations(workloads)?;
+        Ok(places)
+    }
+
+    pub fn source(&self, interface: &str, address: IpAddr) -> Whose<'_> {
+        self.whose(self.sources.get(interface).and_then(|table| table.find(address)))
+    }
+
+    /// Who has exactly this place.
+    pub fn claim(&self, interface: &str, prefix: Prefix) -> Whose<'_> {
+        self.whose(self.sources.get(interface).and_then(|table| table.exact(prefix)))
+    }
+
+    pub fn destination(&self, address: IpAddr) -> Whose<'_> {
+        self.whose(self.destinations.find(address))
+    }
+
+    fn whose(&self, found: Option<usize>) -> Whose<'_> {
+        match found {
+            None => Whose::Nobody,
+            Some(index) if index < self.workloads => Whose::One(index),
+            Some(past) => Whose::Shared(past - self.workloads, &self.shared[past - self.workloads]),
+        }
+    }
+
+    fn share(&mut self, members: impl Iterator<Item = usize>, selectors: Vec<(usize, ProcessSelector)>) -> usize {
+        let mut members: Vec<_> = members.collect();
+        members.sort_unstable();
+        members.dedup();
+        self.shared.push(Shared { members, selectors });
+        self.workloads + self.shared.len() - 1
+    }
+
+    fn add_sources(&mut self, workloads: &[Workload]) {
+        type Claims<'w> = BTreeMap<Prefix, Vec<(usize, &'w [ProcessSelector])>>;
+        let mut interfaces: BTreeMap<&str, Claims<'_>> = BTreeMap::new();
+        for (index, workload) in workloads.iter().enumerate() {
+            for place in &workload.places {
+                let claims = interfaces.entry(&place.interface).or_default();
+                claims.entry(place.prefix).or_default().push((index, &place.processes));
+            }
+        }
+        for (interface, claims) in interfaces {
+            let mut lengths: Vec<u8> = claims.keys().map(|prefix| prefix.length).collect();
+            lengths.sort_unstable();
+            lengths.dedup();
+            for (&prefix, here) in &claims {
+                let value = match here[..] {
+                    [(index, [])] => index,
+                    _ => {
+                        let around = lengths.iter().filter(|length| **length <= prefix.length);
+                        let around = around.filter_map(|length| claims.get(&Prefix::new(prefix.address, *length)));
+                        let each =
+                            around.flatten().flat_map(|(index, all)| all.iter().map(|one| (*index, one.clone())));
+                        let selectors: Vec<_> = each.collect();
+                        self.share(selectors.clone().iter().map(|(index, _)| *index), selectors)
+                    }
+                };
+                self.sources.entry(interface.to_owned()).or_default().insert(prefix, value);
+            }
+        }
+    }
+
+    /// A place of every address (length 0) says where packets come from, not whose an address is.
+    fn add_destinations(&mut self, workloads: &[Workload]) -> Result<(), Error> {
+        let mut claims: BTreeMap<Prefix, Vec<(usize, bool)>> = BTreeMap::new();
+        for (index, workload) in workloads.iter().enumerate() {
+            for place in workload.places.iter().filter(|place| place.prefix.length > 0) {
+                claims.entry(place.prefix).or_default().push((index, place.processes.is_empty()));
+            }
+        }
+        for (prefix, here) in claims {
+            let (first, _) = here[0];
+            let value = match here.iter().find(|(index, _)| *index != first) {
+                None => first,
+                Some(_) if here.iter().all(|(_, alone)| !alone) => {
+                    self.share(here.iter().map(|(index, _)| *index), Vec::new())
+                }
+                Some((second, _)) => {
+                    return Err(Error::Destination {
+                        address: prefix.to_string(),
+                        first: workloads[first].name.to_string(),
+                        second: workloads[*second].name.to_string(),
+                    });
+                }
+            };
+            self.destinations.insert(prefix, value);
+        }
+        Ok(())
+    }
+}
