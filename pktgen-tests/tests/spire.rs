@@ -2,136 +2,17 @@
 
 mod spire_agent;
 
-use std::path::Path;
 use std::time::Duration;
 
 use ctrl::clock::now;
-use ctrl::config::{Gateway, SpiffeId, load_files};
-use ctrl::rotate::{Failure, Identities, Wanted};
+use ctrl::config::SpiffeId;
+use ctrl::rotate::Identities;
 use ctrl::source::embedded_ca::{init, issue_node};
-use ctrl::source::{News, Sources};
 use rcgen::{BasicConstraints, IsCa};
 use snapshot::Bundle;
+use spire_agent::Answer;
 use spire_agent::ca::{Ca, Svid};
-use spire_agent::{Agent, Answer};
-use tempfile::TempDir;
-
-const FRONTEND: &str = "spiffe://example.com/myapp/frontend";
-const BACKEND: &str = "spiffe://example.com/myapp/backend";
-const HOUR: Duration = Duration::from_secs(3_600);
-const PATIENCE: Duration = Duration::from_secs(25);
-
-fn wants(id: &str) -> Wanted {
-    let workload = format!("shop/{}", id.rsplit('/').next().unwrap());
-    Wanted { id: SpiffeId::parse(id).unwrap(), dns_names: vec![], workload }
-}
-
-/// What `shop/backend` is asked for by.
-fn selectors() -> Vec<String> {
-    vec!["k8s:ns:shop".into(), "k8s:sa:backend".into()]
-}
-
-/// A Gateway with the agent as its source: the frontend by `socket`, the backend by its selectors.
-fn gateway(directory: &Path, more: &str) -> Gateway {
-    let text = format!(
-        "apiVersion: sluice.dev/v1alpha1\nkind: Gateway\nmetadata: {{ name: node-a }}\nspec:\n  trustDomain: example.com\n  \
-         ports: [{{ interface: in0, side: inside }}, {{ interface: out0, side: outside }}]\n  cores: [0]\n  identity:\n    \
-         sources:\n      - name: agent\n        source: spire\n        spire:\n          socket: api.sock\n          \
-         adminSocket: admin.sock\n          delegated:\n            - workloads: [shop/backend]\n              \
-         selectors: ['k8s:ns:{{namespace}}', 'k8s:sa:{{name}}']\n{more}"
-    );
-    let file = directory.join("gateway.yaml");
-    load_files(&[(file, text)]).unwrap_or_else(|faults| panic!("{faults:#?}")).gateway
-}
-
-/// An agent and the identities that ctrl has by it.
-struct Rig {
-    agent: Agent,
-    ca: Ca,
-    identities: Identities,
-    wanted: Vec<Wanted>,
-    news: News,
-    directory: TempDir,
-}
-
-impl Rig {
-    /// The agent knows its bundle, and nobody has an entry.
-    fn new(wanted: &[&str]) -> Self {
-        Self::with(wanted, "        workloads: [shop/frontend, shop/backend]\n", |_| {})
-    }
-
-    fn with(wanted: &[&str], more: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        prepare(directory.path());
-        let agent = Agent::start(directory.path());
-        let ca = Ca::of("example.com");
-        agent.tell(|world| drop(world.bundles.insert("example.com".into(), ca.root())));
-        let news = News::default();
-        let opened = Sources::open(&gateway(directory.path(), more), &news, now());
-        let wanted: Vec<_> = wanted.iter().map(|id| wants(id)).collect();
-        Self { agent, ca, identities: Identities::new(opened.sources, 1), wanted, news, directory }
-    }
-
-    /// What the agent says to `socket`, and for the backend.
-    fn own(&self, answer: Answer) {
-        self.agent.tell(|world| world.own = answer);
-    }
-
-    fn backend(&self, answer: Answer) {
-        self.agent.tell(|world| drop(world.workloads.insert(selectors(), answer)));
-    }
-
-    /// Refreshes on each news until `want` holds.
-    async fn until(&mut self, what: &str, want: impl Fn(&Identities) -> bool) {
-        let met = async {
-            loop {
-                self.identities.refresh(&self.wanted, now());
-                if want(&self.identities) {
-                    break;
-                }
-                let due = self
-                    .identities
-                    .next_due()
-                    .map_or(HOUR, |due| Duration::from_millis((due * 1000 + 50).saturating_sub(ctrl::clock::now_ms())));
-                tokio::select! {
-                    () = self.news.notified() => {}
-                    () = tokio::time::sleep(due) => {}
-                }
-            }
-        };
-        if tokio::time::timeout(PATIENCE, met).await.is_err() {
-            panic!("{what}: {:?} {:?}", self.identities, self.identities.warnings(now()));
-        }
-    }
-
-    async fn until_serial(&mut self, id: &str, svid: &Svid) {
-        let want = svid.serial.clone();
-        let is = |identities: &Identities| {
-            serial(identities, id).as_ref() == Some(&want) && failure(identities, id).is_none()
-        };
-        self.until(&format!("{id} is {want}"), is).await;
-    }
-
-    /// The fault of this workload, once it has these words.
-    async fn until_fault(&mut self, id: &str, words: &str) -> Failure {
-        let says =
-            |identities: &Identities| failure(identities, id).is_some_and(|failure| failure.reason.contains(words));
-        self.until(words, says).await;
-        failure(&self.identities, id).unwrap()
-    }
-
-    fn warned(&self, words: &str) -> bool {
-        self.identities.warnings(now()).iter().any(|warning| warning.contains(words))
-    }
-}
-
-fn serial(identities: &Identities, id: &str) -> Option<String> {
-    identities.svid(&SpiffeId::parse(id).unwrap()).map(|(svid, _)| svid.serial.clone())
-}
-
-fn failure(identities: &Identities, id: &str) -> Option<Failure> {
-    identities.errors().into_iter().find(|failure| failure.id.as_str() == id)
-}
+use spire_agent::rig::{BACKEND, FRONTEND, HOUR, Rig, gateway, selectors, serial};
 
 fn one(svid: &Svid) -> Answer {
     Answer::Svids(vec![svid.clone()])
@@ -401,17 +282,13 @@ async fn a_clock_that_jumps_and_an_svid_that_is_overdue_have_the_agent_asked_ane
     rig.until_serial(BACKEND, &backend).await;
     assert_eq!(rig.agent.asked(), 2);
     rig.identities.clock_jumped(now());
-    while rig.agent.asked() < 4 {
-        tokio::task::yield_now().await;
-    }
+    rig.until_asked(4).await;
     // Ten seconds of its life have passed and five are left: past three fifths.
     let short = rig.ca.issue(BACKEND, Duration::from_secs(5));
     rig.backend(one(&short));
     rig.until_serial(BACKEND, &short).await;
     let before = rig.agent.asked();
-    while rig.agent.asked() < before + 2 {
-        tokio::task::yield_now().await;
-    }
+    rig.until_asked(before + 2).await;
     assert!(rig.warned("the SPIRE agent has not renewed it"), "{:?}", rig.identities.warnings(now()));
 }
 

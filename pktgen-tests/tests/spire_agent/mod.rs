@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod ca;
+pub mod rig;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
