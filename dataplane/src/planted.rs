@@ -30,6 +30,10 @@ pub enum Bug {
     ShadowEnforced,
     /// Deny lists are not asked.
     RevokedServed,
+    /// CRLs are looked up by their serials alone, whoever has issued the certificate.
+    IssuerIgnored,
+    /// A CRL that is past its nextUpdate is as good as any.
+    StaleServed,
     /// What chains to a root that is no longer trusted lives on.
     DroppedRootTrusted,
 }
@@ -53,7 +57,8 @@ impl Bug {
     pub const OF_RULES: [Self; 4] = [Self::DenySkipped, Self::RangeCutShort, Self::FamiliesMixed, Self::ShadowEnforced];
 
     /// What the tests of revocation and of roots have to catch.
-    pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
+    pub const OF_TRUST: [Self; 4] =
+        [Self::RevokedServed, Self::IssuerIgnored, Self::StaleServed, Self::DroppedRootTrusted];
 }
 
 #[cfg(feature = "planted")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use snapshot::Network;
 
 use super::{Core, View, text};
-use crate::{attest, bundles, clock, view};
+use crate::{attest, bundles, clock, config, view};
 
 impl Core {
     pub(super) fn known_problems(&self, now: u64) -> Vec<String> {
@@ -15,7 +15,9 @@ impl Core {
             .into_iter()
             .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
         let svids = self.identities.errors().into_iter().map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
-        names.chain(svids).chain(self.identities.warnings(now)).chain(self.unassembled.clone()).collect()
+        let crls = config::crls::expiry(&self.loaded.bundles, now).map(|warning| warning.message);
+        let more = self.identities.warnings(now).into_iter().chain(crls).chain(self.unassembled.clone());
+        names.chain(svids).chain(more).collect()
     }
 
     pub(super) fn show(&self, network: &Network) {
