@@ -24,11 +24,13 @@ pub struct Revoked {
     crls: Map<Box<str>, Crls>,
 }
 
+/// What a CRL revokes, and the CRL.
+type Listed = (Map<Box<str>, ()>, RuleId);
+
 /// The CRLs of one trust domain.
 #[derive(Debug, Default)]
 struct Crls {
-    /// What each issuer revokes, and its CRL.
-    by_issuer: Map<[u8; 32], (Map<Box<str>, ()>, RuleId)>,
+    by_issuer: Map<[u8; 32], Listed>,
     /// The one that is the first to fail, and the second after which it does.
     fails: Option<(u64, RuleId)>,
     /// One that has failed already.
