@@ -14,14 +14,15 @@ use std::net::SocketAddr;
 use snapshot::channel::PrivateKey;
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Boot, Bundle, Cores, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Service, Snapshot,
-    Unmatched, Version, Workload,
+    Boot, Bundle, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Service,
+    Snapshot, Unmatched, Version, Workload,
 };
 
 use crate::attest::{Attestation, attest, claimed_twice};
+use crate::config::crls::OnStale;
 use crate::config::{
     AllowList, Chosen, Diagnostic, Egress, Gateway, Lifetimes, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
-    WorkloadIdentity, trust,
+    WorkloadIdentity, crls, trust,
 };
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
@@ -79,7 +80,7 @@ pub fn assemble(
         .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, (&naming, &mut rules)))
         .collect();
     let policies = policies(loaded, &mut rules);
-    let revoked = loaded.bundles.iter().filter_map(|bundle| revoked(bundle, &mut rules)).collect();
+    let revoked = loaded.bundles.iter().filter_map(|bundle| revoked(bundle, &mut rules, now)).collect();
     let snapshot = Snapshot {
         schema: SCHEMA,
         version,
@@ -263,7 +264,7 @@ fn bundles(loaded: &Loaded, identities: &Identities, now: u64) -> Vec<Bundle> {
     bundles
 }
 
-fn revoked(bundle: &TrustBundle, rules: &mut Rules) -> Option<Revoked> {
+fn revoked(bundle: &TrustBundle, rules: &mut Rules, now: u64) -> Option<Revoked> {
     let mut rule = |list: &str, nth: usize, place: &Place| {
         rules.add(format!("TrustBundle {} spec.revoked.{list}[{nth}]", bundle.name), place)
     };
@@ -271,8 +272,20 @@ fn revoked(bundle: &TrustBundle, rules: &mut Rules) -> Option<Revoked> {
     let ids: Vec<_> = ids.map(|(nth, id)| (id.what.clone(), rule("spiffeIDs", nth, &id.place))).collect();
     let serials = bundle.revoked_serials.iter().enumerate();
     let serials: Vec<_> = serials.map(|(nth, s)| (s.what.clone(), rule("serials", nth, &s.place))).collect();
-    let any = !ids.is_empty() || !serials.is_empty();
-    any.then(|| Revoked { trust_domain: bundle.trust_domain.to_string(), ids, serials })
+    let crls: Vec<_> = bundle.crls.iter().enumerate().map(|(nth, crl)| of_crl(bundle, nth, crl, rules, now)).collect();
+    let any = !ids.is_empty() || !serials.is_empty() || !crls.is_empty();
+    any.then(|| Revoked { trust_domain: bundle.trust_domain.to_string(), ids, serials, crls })
+}
+
+fn of_crl(bundle: &TrustBundle, nth: usize, crl: &crls::Crl, rules: &mut Rules, now: u64) -> Crl {
+    let fails = crl.on_stale == OnStale::Fail;
+    Crl {
+        issuer: crl.list.issuer_id,
+        serials: crl.list.serials.clone(),
+        rule: rules.add(format!("TrustBundle {} spec.crls[{nth}] ({})", bundle.name, crl.from), &crl.place),
+        fails_after: fails.then_some(crl.list.next),
+        is_stale: fails && crl.list.is_stale(now),
+    }
 }
 
 /// Each key once, in the order of the workloads.

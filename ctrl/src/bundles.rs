@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use snapshot::Bundle;
 
+use crate::config::crls::Crl;
 use crate::config::roots::Certificate;
 use crate::config::{Loaded, TrustBundle};
 
@@ -19,6 +20,8 @@ pub struct Row {
     pub resource: Option<String>,
     pub roots: Vec<RootRow>,
     pub revoked: Vec<RevokedRow>,
+    #[serde(default)]
+    pub crls: Vec<CrlRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,23 +45,37 @@ pub struct RevokedRow {
     pub place: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CrlRow {
+    pub issuer: String,
+    /// Decimal.
+    pub number: String,
+    /// thisUpdate and nextUpdate, in seconds since the epoch.
+    pub issued: u64,
+    pub next: u64,
+    pub entries: usize,
+    /// `warn` or `fail`.
+    pub on_stale: String,
+    /// Its file, as the configuration names it.
+    pub from: String,
+    /// `trust.yaml:12`.
+    pub place: String,
+}
+
 /// All of them, this node's own first. `source` is what the identity sources give, `federated` what they bring
 /// of other trust domains.
 pub fn rows(loaded: &Loaded, source: &Bundle, federated: &[Bundle]) -> Vec<Row> {
     let own = loaded.gateway.trust_domain.to_string();
-    let of_source = source.roots.iter().map(|der| RootRow::of(&Certificate::shown(der), SOURCE));
-    let mut rows =
-        vec![Row { trust_domain: own.clone(), own: true, resource: None, roots: of_source.collect(), revoked: vec![] }];
+    let roots =
+        |bundle: &Bundle| bundle.roots.iter().map(|der| RootRow::of(&Certificate::shown(der), SOURCE)).collect();
+    let mut rows = vec![Row { roots: roots(source), ..Row::empty(&own, true) }];
     for brought in federated.iter().filter(|one| !loaded.bundles.iter().any(|b| b.decides(&one.trust_domain))) {
-        let roots = brought.roots.iter().map(|der| RootRow::of(&Certificate::shown(der), SOURCE)).collect();
-        let trust_domain = brought.trust_domain.clone();
-        rows.push(Row { trust_domain, own: false, resource: None, roots, revoked: vec![] });
+        rows.push(Row { roots: roots(brought), ..Row::empty(&brought.trust_domain, false) });
     }
     for bundle in &loaded.bundles {
         let known = rows.iter().position(|row| row.trust_domain == bundle.trust_domain.as_str());
         let at = known.unwrap_or_else(|| {
-            let trust_domain = bundle.trust_domain.to_string();
-            rows.push(Row { trust_domain, own: false, resource: None, roots: vec![], revoked: vec![] });
+            rows.push(Row::empty(bundle.trust_domain.as_str(), false));
             rows.len() - 1
         });
         rows[at].add(bundle);
@@ -67,6 +84,10 @@ pub fn rows(loaded: &Loaded, source: &Bundle, federated: &[Bundle]) -> Vec<Row> 
 }
 
 impl Row {
+    fn empty(trust_domain: &str, own: bool) -> Self {
+        Self { trust_domain: trust_domain.into(), own, resource: None, roots: vec![], revoked: vec![], crls: vec![] }
+    }
+
     fn add(&mut self, bundle: &TrustBundle) {
         self.resource = Some(format!("{} ({})", bundle.name, bundle.place));
         for root in &bundle.roots {
@@ -79,11 +100,28 @@ impl Row {
         let serials = bundle.revoked_serials.iter().map(|serial| (format!("serial {}", serial.what), &serial.place));
         let row = |(what, place): (String, &crate::config::Place)| RevokedRow { what, place: place.to_string() };
         self.revoked.extend(ids.chain(serials).map(row));
+        self.crls.extend(bundle.crls.iter().map(CrlRow::of));
     }
 
     /// Whether somebody of it could be verified at `now`.
     pub fn is_usable(&self, now: u64) -> bool {
         self.roots.iter().any(|root| (root.not_before..=root.not_after).contains(&now))
+    }
+}
+
+impl CrlRow {
+    fn of(crl: &Crl) -> Self {
+        let list = &crl.list;
+        Self {
+            issuer: list.issuer.clone(),
+            number: list.number.clone(),
+            issued: list.issued,
+            next: list.next,
+            entries: list.serials.len(),
+            on_stale: crl.on_stale.name().into(),
+            from: crl.from.clone(),
+            place: crl.place.to_string(),
+        }
     }
 }
 

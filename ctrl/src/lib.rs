@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod crls;
 pub mod logging;
 pub mod metrics;
 pub mod netlink;

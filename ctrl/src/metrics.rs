@@ -23,7 +23,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
 
-use crate::{admin::App, view};
+use crate::{admin::App, bundles, view};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Series of single rules: a policy of any length must not fill the store that scrapes it.
@@ -71,7 +71,8 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let mut rules = app.publisher.rules(PATIENCE).await.unwrap_or_default();
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
     rules.truncate(MOST_RULES);
-    let scrape = Scrape { status: app.status().await, counters, rules };
+    let bundles = app.view.borrow().bundles.clone();
+    let scrape = Scrape { status: app.status().await, counters, rules, bundles };
     ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
 }
 
@@ -90,6 +91,7 @@ pub struct Scrape {
     pub counters: Option<Counters>,
     /// The busiest, at most [`MOST_RULES`].
     pub rules: Vec<RuleHits>,
+    pub bundles: Vec<bundles::Row>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -99,6 +101,7 @@ impl Collector for Scrape {
         self.reasons(&mut encoder)?;
         self.snapshot(&mut encoder)?;
         self.identities(&mut encoder)?;
+        self.crls(&mut encoder)?;
         self.dataplane(&mut encoder)
     }
 }
@@ -172,6 +175,17 @@ impl Scrape {
             (labels, i.not_after.unwrap_or(0) as i64)
         });
         gauges(encoder, "svid_not_after_timestamp_seconds", "When the SVID expires; 0 if there is none", rows)
+    }
+
+    fn crls(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let all = || self.bundles.iter().flat_map(|row| row.crls.iter().map(move |crl| (row, crl)));
+        let labels = |row: &bundles::Row, crl: &bundles::CrlRow| {
+            vec![("trust_domain", row.trust_domain.clone()), ("issuer", crl.issuer.clone())]
+        };
+        let next = all().map(|(row, crl)| (labels(row, crl), crl.next as i64));
+        gauges(encoder, "crl_next_update_timestamp_seconds", "When the CRL is stale unless the next one comes", next)?;
+        let entries = all().map(|(row, crl)| (labels(row, crl), crl.entries as i64));
+        gauges(encoder, "crl_entries", "Certificates that the CRL revokes", entries)
     }
 
     fn dataplane(&self, encoder: &mut DescriptorEncoder) -> Encoded {

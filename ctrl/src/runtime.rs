@@ -32,7 +32,7 @@ use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, view};
 use publishing::{Inputs, Pace};
 
 /// Names are looked up again this often, each with so much patience.
@@ -87,6 +87,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         resolved: Resolved::default(),
         held: attest::held::Held::default(),
         identities,
+        crls: crls::Held::default(),
         versions: Versions::open(&admin.socket),
         last: None,
         started_at: clock::now(),
@@ -208,6 +209,7 @@ struct Core {
     /// Routes of ports that lost theirs a moment ago.
     held: attest::held::Held,
     identities: Identities,
+    crls: crls::Held,
     versions: Versions,
     last: Option<Snapshot>,
     started_at: u64,
@@ -241,6 +243,7 @@ impl Core {
             .reopen(&loaded.gateway)
             .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
         let now = clock::now();
+        self.crls.check(&loaded, &self.identities, now)?;
         let resolved = resolve::resolve(&loaded, &self.resolved, RELOAD_PATIENCE, now).await;
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
         Ok(Candidate { loaded, sources, resolved })

@@ -30,6 +30,10 @@ pub enum Bug {
     ShadowEnforced,
     /// Deny lists are not asked.
     RevokedServed,
+    /// CRLs are looked up by their serials alone, whoever has issued the certificate.
+    IssuerIgnored,
+    /// A CRL that is past its nextUpdate is as good as any.
+    StaleServed,
     /// What chains to a root that is no longer trusted lives on.
     DroppedRootTrusted,
     /// `onChange` keeps whose identity is revoked or not believed any more.
@@ -71,10 +75,12 @@ impl Bug {
     pub const OF_RULES: [Self; 4] = [Self::DenySkipped, Self::RangeCutShort, Self::FamiliesMixed, Self::ShadowEnforced];
 
     /// What the tests of revocation and of roots have to catch.
-    pub const OF_TRUST: [Self; 2] = [Self::RevokedServed, Self::DroppedRootTrusted];
+    pub const OF_TRUST: [Self; 4] =
+        [Self::RevokedServed, Self::IssuerIgnored, Self::StaleServed, Self::DroppedRootTrusted];
 
     /// What the tests of living connections have to catch.
     pub const OF_LIVING: [Self; 4] = [Self::RevokedKept, Self::DrainEndless, Self::ClockJumpMissed, Self::AgeCutsShort];
+
     /// What the tests of attestation by process have to catch.
     pub const OF_PROCESSES: [Self; 5] =
         [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];

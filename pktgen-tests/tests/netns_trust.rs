@@ -1,15 +1,16 @@
 //! Trust by files, under living connections of real gateways: a SPIFFE ID is revoked, a partner's trust
-//! domain is believed by its own root, and that root rotates.
+//! domain is believed by its own root, that root rotates, and its CRL revokes until nobody knows any more.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pktgen_tests::netns::gateway::{BACKEND, Gateway};
 use pktgen_tests::netns::pair::{Pair, Setup, policy};
 use pktgen_tests::netns::{Host, Namespace, Process, Service, run, wait_until};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair,
-    KeyUsagePurpose as Use, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose as Eku, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose as Use, RevokedCertParams, SanType,
+    SerialNumber, date_time_ymd,
 };
 use snapshot::{CloseReason, ConnectionReport, RefuseReason};
 
@@ -47,9 +48,33 @@ impl Root {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A certificate of the partner's service, and the options by which curl shows it.
+    /// Its CRL of this number, which revokes these serials, and is followed at `next` (seconds since the epoch).
+    fn crl(&self, number: u64, serials: &[u64], next: u64) -> String {
+        let revoked_certs = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(1970, 1, 1) + Duration::from_secs(next),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
     fn issue(&self, directory: &Path, name: &str) -> Shown {
+        self.issue_as(directory, name, 1)
+    }
+
+    /// A certificate of the partner's service, and the options by which curl shows it.
+    fn issue_as(&self, directory: &Path, name: &str, serial: u64) -> Shown {
         let mut params = CertificateParams::default();
+        params.serial_number = Some(SerialNumber::from(serial));
         params.distinguished_name.push(DnType::CommonName, "billing");
         params.key_usages = vec![Use::DigitalSignature];
         params.extended_key_usages = vec![Eku::ClientAuth];
@@ -133,14 +158,19 @@ fn newest_refusal(gateway: &Gateway, host: Host, reason: RefuseReason) -> Connec
     .unwrap()
 }
 
+/// The backend lists the frontend, and now the partner's service.
+fn with_billing() -> String {
+    let entry = format!("    inbound:\n      - {FRONTEND}\n");
+    let policy = policy();
+    assert!(policy.contains(&entry), "the backend lists the frontend");
+    policy.replacen(&entry, &format!("{entry}      - {BILLING}\n"), 1)
+}
+
 #[test]
 fn trust_changes_by_files_and_cuts_what_it_takes_back_and_nothing_else() {
     let (old, new) = (Root::new(), Root::new());
     let (old_pem, new_pem) = (old.0.pem(), new.0.pem());
-    let entry = format!("    inbound:\n      - {FRONTEND}\n");
-    let policy = policy();
-    assert!(policy.contains(&entry), "the backend lists the frontend");
-    let policy = policy.replacen(&entry, &format!("{entry}      - {BILLING}\n"), 1);
+    let policy = with_billing();
     let files = [("policy.yaml", policy.as_str()), ("trust.yaml", PARTNER), ("partner.pem", old_pem.as_str())];
     let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
     let _service = Service::start(&pair.site.backend, pair.site.rig.directory()).unwrap();
@@ -215,4 +245,90 @@ fn trust_changes_by_files_and_cuts_what_it_takes_back_and_nothing_else() {
     apply(&["--force"]).ok().unwrap();
     is_cut(node_b, of_rotated, BILLING, "PeerUntrusted");
     assert!(served(&pair, legacy, Some(&shown)) && !served(&pair, legacy, Some(&rotated)));
+}
+
+fn with_crl(on_stale: &str) -> String {
+    format!("{PARTNER}  crls:\n    - {{ file: partner.crl, onStale: {on_stale} }}\n")
+}
+
+#[test]
+fn a_crl_cuts_what_it_revokes_never_goes_back_and_refuses_its_trust_domain_once_it_is_stale_and_says_so() {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (root, later) = (Root::new(), now() + 3_600);
+    let (policy, trust, pem, first) = (with_billing(), with_crl("warn"), root.0.pem(), root.crl(1, &[], later));
+    let files = [
+        ("policy.yaml", policy.as_str()),
+        ("trust.yaml", trust.as_str()),
+        ("partner.pem", pem.as_str()),
+        ("partner.crl", first.as_str()),
+    ];
+    let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
+    let directory = pair.site.rig.directory();
+    let _service = Service::start(&pair.site.backend, directory).unwrap();
+    let (node_b, frontend, legacy) = (&pair.node_b, &pair.site.frontend, &pair.site.legacy);
+    let (one, other) = (root.issue_as(directory, "one", 0x4f3a), root.issue_as(directory, "other", 0x4f3b));
+
+    // A serial appears in it: its connection is cut, it is not let in again; the other goes on.
+    let of_one = download(&pair, legacy, Some(&one), "one");
+    lives(node_b, BILLING);
+    let mut of_other = download(&pair, legacy, Some(&other), "other");
+    let both = || (live(node_b) == 2).then_some(());
+    wait_until("both downloads go on", PATIENCE, both).unwrap();
+    node_b.apply("partner.crl", &root.crl(2, &[0x4f3a], later)).unwrap();
+    is_cut(
+        node_b,
+        of_one,
+        BILLING,
+        "PeerRevoked: TrustBundle default/partner spec.crls[0] (partner.crl) in trust.yaml:9",
+    );
+    assert!(!served(&pair, legacy, Some(&one)) && served(&pair, legacy, Some(&other)));
+    newest_refusal(node_b, Host::Legacy, RefuseReason::PeerRevoked);
+    let listed = node_b.sluice(&["bundle"]).unwrap();
+    for words in ["CN=partner root", "ENTRIES", "59m", "partner.crl (trust.yaml:9)", "warn"] {
+        assert!(listed.ok().unwrap().contains(words), "{words}: {listed:?}");
+    }
+    assert_eq!(node_b.metric("sluice_crl_entries", "partner.org").unwrap(), 1.0);
+
+    // An older one, and a torn one, are refused, and what is held stays.
+    for (number, torn, why) in [(1, 0, "its CRL number is 1, older than number 2"), (3, 40, "is cut off within a CRL")]
+    {
+        let crl = root.crl(number, &[], later);
+        std::fs::write(node_b.directory().join("partner.crl"), &crl[..crl.len() - torn]).unwrap();
+        let told = || node_b.report().ok()?.config.errors.iter().any(|error| error.contains(why)).then_some(());
+        wait_until(why, PATIENCE, told).unwrap();
+        assert!(!served(&pair, legacy, Some(&one)) && served(&pair, legacy, Some(&other)), "{why}");
+    }
+
+    // Stale and `warn`: it holds on. Stale and `fail`: nobody of its trust domain is served.
+    std::fs::write(node_b.directory().join("partner.crl"), root.crl(4, &[0x4f3a], now() - 60)).unwrap();
+    let told = || node_b.sluice(&["status"]).ok()?.stdout.contains("is past its nextUpdate").then_some(());
+    wait_until("it is told", PATIENCE, told).unwrap();
+    assert!(!served(&pair, legacy, Some(&one)) && served(&pair, legacy, Some(&other)));
+    assert!(of_other.ended().unwrap().is_none(), "another serial goes on");
+    node_b.apply("trust.yaml", &with_crl("fail")).unwrap();
+    is_cut(
+        node_b,
+        of_other,
+        BILLING,
+        "CrlStale: TrustBundle default/partner spec.crls[0] (partner.crl) in trust.yaml:9",
+    );
+    assert!(!served(&pair, legacy, Some(&other)) && served(&pair, frontend, None));
+    newest_refusal(node_b, Host::Legacy, RefuseReason::CrlStale);
+    let told = node_b.explain(BILLING, &format!("{}:3000", Host::Backend.v4())).unwrap();
+    assert_eq!(told.refused, Some(RefuseReason::CrlStale));
+    assert!(node_b.metric("sluice_refused_connections", "CrlStale").unwrap() >= 1.0);
+
+    // The next one mends it, and ages out by the clock alone.
+    node_b.apply("partner.crl", &root.crl(5, &[0x4f3a], now() + 8)).unwrap();
+    let of_other = download(&pair, legacy, Some(&other), "again");
+    lives(node_b, BILLING);
+    is_cut(node_b, of_other, BILLING, "CrlStale");
+    assert!(!served(&pair, legacy, Some(&other)));
+}
+
+/// Connections of the partner's service that bytes have come over.
+fn live(gateway: &Gateway) -> usize {
+    let all = gateway.connections().unwrap_or_default();
+    let flowing = |c: &&ConnectionReport| c.peer_id.as_deref() == Some(BILLING) && c.closed.is_none();
+    all.iter().filter(flowing).filter(|c| c.received > 100).count()
 }

@@ -22,7 +22,7 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::RevokedServed => &["payload without an Allow in force: batch"],
         // Not among those that are planted here: the interpreter of policy's words catches them.
         Bug::RangeCutShort | Bug::FamiliesMixed | Bug::ShadowEnforced => &[],
-        Bug::DroppedRootTrusted => unreachable!("sim_trust plants it"),
+        Bug::IssuerIgnored | Bug::StaleServed | Bug::DroppedRootTrusted => unreachable!("sim_trust plants it"),
         Bug::RevokedKept | Bug::DrainEndless | Bug::ClockJumpMissed | Bug::AgeCutsShort => {
             unreachable!("sim_living plants it")
         }

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use dataplane::planted::{Bug, plant};
 use pktgen_tests::sim::pki::{Authority, Identity, TRUST_DOMAIN};
 use pktgen_tests::sim::topology::{self, PORT, TLS_PORT, address, id};
-use pktgen_tests::sim::trust::{revoke_id, revoke_serial, trust};
+use pktgen_tests::sim::trust::{revoke_by_crl, revoke_id, revoke_serial, trust};
 use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, Side, World, clock::EPOCH};
-use snapshot::{Bundle, CloseReason, ConnectionReport, IdPattern, RefuseReason, Snapshot};
+use snapshot::{Bundle, CloseReason, ConnectionReport, Crl, IdPattern, RefuseReason, RuleId, Snapshot};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -82,7 +82,14 @@ enum Way {
     Id,
     TwoIds,
     Serial,
+    Crl,
     Root,
+}
+
+/// As ctrl makes it of a file.
+fn crl(authority: &Authority, revoked: &[&Identity], fails_after: Option<u64>) -> Crl {
+    let list = ctrl::config::crl::read(&authority.crl(revoked)).expect("it is right");
+    Crl { issuer: list.issuer_id, serials: list.serials, rule: RuleId(0), fails_after, is_stale: false }
 }
 
 /// Calls of every kind in a table of many turns' walk, some of which lose their permission: those that
@@ -104,7 +111,7 @@ fn take_back(way: Way) -> Result<(World, Vec<CallId>, Vec<CallId>), Broken> {
         let frontend = plain(&mut world, "frontend", ("backend", PORT), slow());
         for (call, matches) in [
             (batch, matches!(way, Way::Id | Way::TwoIds)),
-            (peers[0], way == Way::Serial),
+            (peers[0], matches!(way, Way::Serial | Way::Crl)),
             (peers[1], false),
             (peers[2], way == Way::Root),
             (frontend, way == Way::TwoIds),
@@ -114,6 +121,9 @@ fn take_back(way: Way) -> Result<(World, Vec<CallId>, Vec<CallId>), Broken> {
     }
     world.run(2 * SECOND, |_| false)?;
     let serial = own[0].svid.serial.clone();
+    let of_own = crl(&world.authority, &[&own[0]], None);
+    // Another issuer's, which means others by the same serials.
+    let of_other = Crl { issuer: [7; 32], ..crl(&world.authority, &[&own[1], &of_second], None) };
     change(&mut world, B, &cut, |snapshot| match way {
         Way::Id => revoke_id(snapshot, IdPattern::Exact(id("batch"))),
         Way::TwoIds => {
@@ -121,6 +131,7 @@ fn take_back(way: Way) -> Result<(World, Vec<CallId>, Vec<CallId>), Broken> {
             revoke_id(snapshot, IdPattern::Exact(id("batch")));
         }
         Way::Serial => revoke_serial(snapshot, &serial),
+        Way::Crl => [of_other, of_own].into_iter().for_each(|crl| revoke_by_crl(snapshot, TRUST_DOMAIN, crl)),
         Way::Root => trust(snapshot, &bundles[..1]),
     })?;
     finish(&mut world)?;
@@ -133,6 +144,7 @@ fn a_revoked_id_serial_or_root_cuts_the_living_calls_that_match_and_no_other() {
         (Way::Id, "PeerRevoked: TrustBundle default/test spec.revoked.spiffeIDs in trust.yaml:"),
         (Way::TwoIds, "PeerRevoked: TrustBundle default/test spec.revoked.spiffeIDs in trust.yaml:"),
         (Way::Serial, "PeerRevoked: TrustBundle default/test spec.revoked.serials in trust.yaml:"),
+        (Way::Crl, "PeerRevoked: TrustBundle default/test spec.revoked.crls in trust.yaml:"),
         (Way::Root, "PeerUntrusted: spiffe://example.com/peer chains to root \"CN=example.com root\""),
     ] {
         let (world, cut, others) = take_back(way).unwrap_or_else(|broken| panic!("{way:?}: {broken}"));
@@ -152,15 +164,74 @@ fn a_revoked_id_serial_or_root_cuts_the_living_calls_that_match_and_no_other() {
 
 #[test]
 fn each_planted_bug_of_trust_is_caught() {
-    for (bug, way) in
-        [(Bug::RevokedServed, Way::Id), (Bug::RevokedServed, Way::Serial), (Bug::DroppedRootTrusted, Way::Root)]
-    {
+    for (bug, way, caught) in [
+        (Bug::RevokedServed, Way::Id, "payload without an Allow in force"),
+        (Bug::RevokedServed, Way::Serial, "payload without an Allow in force"),
+        (Bug::RevokedServed, Way::Crl, "payload without an Allow in force"),
+        (Bug::IssuerIgnored, Way::Crl, "bytes are missing"),
+        (Bug::DroppedRootTrusted, Way::Root, "payload without an Allow in force"),
+    ] {
         assert!(Bug::OF_TRUST.contains(&bug));
         plant(Some(bug));
         let run = take_back(way);
         plant(None);
         let broken = run.map(drop).expect_err("it was not caught");
-        assert!(broken.what.contains("payload without an Allow in force"), "{bug:?}: {broken}");
+        assert!(broken.what.contains(caught), "{bug:?}: {broken}");
+    }
+}
+
+const BILLING: &str = "spiffe://partner.org/billing";
+
+/// A living call of a partner and one of ours, while a CRL of the partner's is stale, or will be: what is
+/// there of both in the end.
+fn stale(fails_after: u64, is_stale: bool) -> Result<(World, [CallId; 3]), Broken> {
+    let mut world = World::new(&Setup::new(38));
+    let mut partner = Authority::new(world.chance.fork(), "partner.org");
+    let bundle = partner.bundle();
+    world.push(B, &[], |snapshot| {
+        snapshot.bundles.push(bundle);
+        let list = snapshot.workloads[0].inbound.as_mut().expect("backend has a list");
+        list.push(IdPattern::Exact(BILLING.into()));
+    });
+    let (theirs, ours) = (issue(&mut partner, BILLING), issue(&mut world.authority, &id("peer")));
+    let [living, own] = [&theirs, &ours].map(|shown| shows(&mut world, shown, slow()));
+    world.run(2 * SECOND, |_| false)?;
+    let crl = Crl { is_stale, ..crl(&partner, &[], Some(fails_after)) };
+    let cut: &[CallId] = if is_stale { &[living] } else { &[] };
+    change(&mut world, B, cut, |snapshot| revoke_by_crl(snapshot, "partner.org", crl))?;
+    let new = shows(&mut world, &theirs, quick());
+    if is_stale || world.clock.unix() > fails_after {
+        world.calls[new.0].expect = Expect::Refused;
+        world.oracle.forbid(new);
+    }
+    finish(&mut world)?;
+    Ok((world, [living, own, new]))
+}
+
+#[test]
+fn a_stale_crl_that_fails_refuses_its_trust_domain_and_cuts_what_lives_once_a_snapshot_says_so() {
+    for (name, after, is_stale, want) in [
+        ("fresh", 3_600, false, (CloseReason::Finished, None)),
+        // Ctrl has not said so: living calls wait for its word, new ones are held to the clock.
+        ("stale since", 0, false, (CloseReason::Finished, Some(RefuseReason::CrlStale))),
+        ("stale", 0, true, (CloseReason::PolicyChanged, Some(RefuseReason::CrlStale))),
+    ] {
+        let (world, [living, own, new]) = stale(EPOCH + after, is_stale).unwrap_or_else(|b| panic!("{name}: {b}"));
+        let (living, own, new) = (report(&world, B, living), report(&world, B, own), report(&world, B, new));
+        assert_eq!((living.closed, new.refused), (Some(want.0), want.1), "{name}: {living:#?} {new:#?}");
+        assert_eq!(own.closed, Some(CloseReason::Finished), "{name}: ours is of another trust domain");
+        if is_stale {
+            let detail = living.detail.as_deref().unwrap_or_default();
+            let why = "CrlStale: TrustBundle default/test spec.revoked.crls in trust.yaml:";
+            assert!(detail.starts_with(why) && detail.ends_with("says onStale: fail"), "{detail}");
+        }
+    }
+    for is_stale in [false, true] {
+        plant(Some(Bug::StaleServed));
+        let run = stale(EPOCH, is_stale);
+        plant(None);
+        let broken = run.map(drop).expect_err("it was not caught");
+        assert!(broken.what.contains("payload without an Allow in force"), "{broken}");
     }
 }
 
@@ -297,7 +368,6 @@ fn roots_rotate_by_overlap_and_cut_only_what_still_chains_to_the_old_one() {
 fn another_trust_domain_is_believed_by_its_own_roots_and_by_no_others() {
     let mut world = World::new(&Setup::new(37));
     let mut partner = Authority::new(world.chance.fork(), "partner.org");
-    const BILLING: &str = "spiffe://partner.org/billing";
     let bundle = partner.bundle();
     world.push(B, &[], |snapshot| {
         snapshot.bundles.push(bundle);

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use dataplane::policy::{AllowList, Route, Verdict, decide};
 use dataplane::snapshot::Compiled;
@@ -79,7 +80,7 @@ fn callers(rules: u32) -> (Compiled, Route, Peer) {
     let server = SocketAddr::new(address("backend", false), PORT);
     let route = compiled.route(Side::Outside, "out0", client, server, EPOCH);
     let (spiffe_id, root) = (path(rules - 1).into(), Root::of_nobody());
-    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root };
+    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root, issued: Arc::default() };
     (compiled, route, peer)
 }
 
@@ -124,7 +125,7 @@ fn ruled(rules: u32) -> (Vec<Compiled>, Route, Peer) {
     let server = SocketAddr::new(address("backend", false), PORT);
     let route = compiled[0].route(Side::Outside, "out0", client, server, EPOCH);
     let (spiffe_id, root) = (path(rules - 1).into(), Root::of_nobody());
-    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root };
+    let peer = Peer { spiffe_id, serial: "1".into(), not_after: EPOCH + 60, root, issued: Arc::default() };
     (compiled, route, peer)
 }
 

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use ctrl::config::{self, Known, Loaded};
@@ -112,6 +113,7 @@ fn verdicts(compiled: &Compiled, now: u64) -> Result<Vec<Row>> {
         serial: "1".into(),
         not_after: now + 3600,
         root: Root::of_nobody(),
+        issued: Arc::default(),
     };
     let count = compiled.workloads.len();
     let route = |n: usize| compiled.route(Side::Outside, "out0", client, (files::address(n), 443).into(), now);

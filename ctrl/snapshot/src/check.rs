@@ -42,6 +42,8 @@ pub enum Error {
     RevokedMany { count: usize },
     #[error("the deny list of trust domain {domain} has {entry:?}, which is none of its IDs or no serial")]
     RevokedEntry { domain: String, entry: String },
+    #[error("trust domain {0} has two CRLs of one issuer")]
+    CrlTwice(String),
 }
 
 /// Policies of one workload: each is asked about each of its calls.
@@ -112,7 +114,7 @@ fn check_places(snapshot: &Snapshot) -> Result<(), Error> {
 }
 
 fn check_revoked(snapshot: &Snapshot) -> Result<(), Error> {
-    let count = snapshot.revoked.iter().map(|list| list.ids.len() + list.serials.len()).sum();
+    let count = snapshot.revoked.iter().map(Revoked::entries).sum();
     if count > MOST_REVOKED {
         return Err(Error::RevokedMany { count });
     }
@@ -123,6 +125,10 @@ fn check_revoked(snapshot: &Snapshot) -> Result<(), Error> {
         }
         if let Some(entry) = misplaced(list) {
             return Err(Error::RevokedEntry { domain: list.trust_domain.clone(), entry });
+        }
+        let mut issuers = HashSet::new();
+        if !list.crls.iter().all(|crl| issuers.insert(crl.issuer)) {
+            return Err(Error::CrlTwice(list.trust_domain.clone()));
         }
         if let Some(rule) = list.rules().find(|rule| rule.0 as usize >= snapshot.rules.len()) {
             let holder = format!("the deny list of trust domain {}", list.trust_domain);
@@ -139,8 +145,11 @@ fn misplaced(list: &Revoked) -> Option<String> {
         let (IdPattern::Exact(text) | IdPattern::Under(text)) = pattern;
         !text.starts_with(&own)
     });
-    let odd = || list.serials.iter().find(|(text, _)| normal_serial(text).as_ref() != Some(text));
-    foreign.map(ToString::to_string).or_else(|| odd().map(|(text, _)| text.clone()))
+    let of_crls = list.crls.iter().flat_map(|crl| &crl.serials);
+    let mut serials = list.serials.iter().map(|(text, _)| text).chain(of_crls);
+    foreign
+        .map(ToString::to_string)
+        .or_else(|| serials.find(|text| normal_serial(text).as_ref() != Some(text)).cloned())
 }
 
 fn check_workload(snapshot: &Snapshot, workload: &Workload) -> Result<(), Error> {
@@ -201,7 +210,7 @@ fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bundle, Living, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
+    use crate::{Bundle, Crl, Living, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
 
     fn workload(name: &str) -> Workload {
         Workload {
@@ -325,6 +334,7 @@ mod tests {
             trust_domain: "partner.org".into(),
             ids,
             serials: serials.iter().map(|text| ((*text).into(), RuleId(0))).collect(),
+            crls: vec![],
         };
         let of = |lists: Vec<Revoked>| check(&Snapshot { revoked: lists, ..snapshot(vec![]) });
         let good = list(vec![exact("spiffe://partner.org/a")], &["beef", "00"]);
@@ -345,10 +355,32 @@ mod tests {
         assert!(matches!(of(vec![list(vec![dangling], &[])]), Err(Error::Rule { index: 1, .. })));
         let many = |count: usize| {
             let serials = (0..count).map(|n| (format!("{:06x}", n + 0x10_0000), RuleId(0))).collect();
-            of(vec![Revoked { trust_domain: "partner.org".into(), ids: vec![], serials }])
+            of(vec![Revoked { trust_domain: "partner.org".into(), serials, ..Revoked::default() }])
         };
         assert_eq!(many(MOST_REVOKED), Ok(()));
         assert_eq!(many(MOST_REVOKED + 1), Err(Error::RevokedMany { count: MOST_REVOKED + 1 }));
+    }
+
+    #[test]
+    fn a_crl_is_one_of_its_issuer_and_counts_with_the_deny_lists() {
+        let crl = |issuer, serials: &[&str], rule| Crl {
+            issuer: [issuer; 32],
+            serials: serials.iter().map(|text| (*text).into()).collect(),
+            rule: RuleId(rule),
+            fails_after: None,
+            is_stale: false,
+        };
+        let of = |crls| {
+            let list = Revoked { trust_domain: "partner.org".into(), crls, ..Revoked::default() };
+            check(&Snapshot { revoked: vec![list], ..snapshot(vec![]) })
+        };
+        assert_eq!(of(vec![crl(1, &["beef"], 0), crl(2, &["beef"], 0)]), Ok(()));
+        assert!(matches!(of(vec![crl(1, &[], 0), crl(1, &[], 0)]), Err(Error::CrlTwice(_))));
+        assert!(matches!(of(vec![crl(1, &["BEEF"], 0)]), Err(Error::RevokedEntry { .. })));
+        assert!(matches!(of(vec![crl(1, &[], 1)]), Err(Error::Rule { index: 1, .. })));
+        let most = vec!["beef"; MOST_REVOKED];
+        assert_eq!(of(vec![crl(1, &most, 0)]), Ok(()));
+        assert!(matches!(of(vec![crl(1, &most, 0), crl(2, &["01"], 0)]), Err(Error::RevokedMany { .. })));
     }
 
     #[test]

@@ -39,6 +39,6 @@ pub use process::{Cgroup, Found, Owner, Process, ProcessSelector, Question};
 pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
-pub use revoked::{Revoked, normal_serial};
+pub use revoked::{Crl, Revoked, normal_serial};
 pub use rules::{Action, Block, Enforcement, Policy, PolicyRule, RuleDirection, RuleHits};
 pub use state::{SCHEMA, Snapshot, Version};

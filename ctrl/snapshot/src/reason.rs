@@ -84,7 +84,8 @@ reasons! {
         PeerTrustDomainUnknown => "no bundle for the peer's trust domain", "federate with the trust domain (TrustBundle)";
         PeerUntrusted => "the peer's chain does not lead to a root of its trust domain, or an issuer in it had no right to sign what it signed", "compare the roots of both sides with `sluice identities`; the detail names the certificate and the field";
         PeerExpired => "a certificate of the peer's chain is not valid now", "check the peer's renewal and both clocks";
-        PeerRevoked => "the SPIFFE ID of an end, or the serial of the peer's certificate, is revoked", "see the TrustBundle that the rule names; give the workload a new identity, or take the entry out";
+        PeerRevoked => "the SPIFFE ID of an end, or a certificate of the peer's chain, is revoked", "see the TrustBundle or the CRL that the rule names; give the workload a new identity, or take the entry out";
+        CrlStale => "a CRL of the peer's trust domain is past its nextUpdate, and says onStale: fail", "have its CA issue the next CRL and put it in place; see `sluice bundle`, and `onStale: warn`";
         PeerBadCertificate => "a certificate of the peer's chain is malformed or breaks the rules of X.509-SVID", "have it issued anew as the detail says, which names the certificate and the field";
         PeerBadSignature => "the peer does not hold the key of its certificate", "look for a key that does not match its certificate at the peer";
         TlsProtocol => "the peer broke the TLS protocol or shares no version, group or cipher with us", "the peer needs TLS 1.3";

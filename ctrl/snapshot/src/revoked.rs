@@ -8,17 +8,39 @@ use serde::{Deserialize, Serialize};
 use crate::{IdPattern, RuleId};
 
 /// The deny lists of one trust domain, each entry with the place that it stands in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Revoked {
     pub trust_domain: String,
     pub ids: Vec<(IdPattern, RuleId)>,
     /// As [`normal_serial`] writes them. Whichever CA of the trust domain has signed.
     pub serials: Vec<(String, RuleId)>,
+    /// At most one of each issuer.
+    pub crls: Vec<Crl>,
+}
+
+/// What the CRL of one issuer says (RFC 5280 §5). A serial in it is one of that issuer's and of no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crl {
+    /// SHA-256 of the issuer's Name, without the header of its SEQUENCE.
+    pub issuer: [u8; 32],
+    /// As [`normal_serial`] writes them.
+    pub serials: Vec<String>,
+    pub rule: RuleId,
+    /// Its nextUpdate, in seconds since the epoch, if peers of the trust domain are refused after it.
+    pub fails_after: Option<u64>,
+    /// Whether that was over when the snapshot was made: what tells living connections.
+    pub is_stale: bool,
 }
 
 impl Revoked {
     pub fn rules(&self) -> impl Iterator<Item = RuleId> {
-        self.ids.iter().map(|(_, rule)| *rule).chain(self.serials.iter().map(|(_, rule)| *rule))
+        let listed = self.ids.iter().map(|(_, rule)| *rule).chain(self.serials.iter().map(|(_, rule)| *rule));
+        listed.chain(self.crls.iter().map(|crl| crl.rule))
+    }
+
+    /// IDs and serials, those of CRLs among them.
+    pub fn entries(&self) -> usize {
+        self.ids.len() + self.serials.len() + self.crls.iter().map(|crl| crl.serials.len()).sum::<usize>()
     }
 }
 

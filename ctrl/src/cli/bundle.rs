@@ -1,14 +1,15 @@
-//! `sluice bundle`: whose certificates are believed, by which roots, and who is revoked.
+//! `sluice bundle`: whose certificates are believed, by which roots, who is revoked, and by which CRLs.
 
 use clap::Args;
 
 use super::Done;
 use super::output::{Output, red, table, until};
 use super::place::Place;
-use crate::bundles::Row;
+use crate::bundles::{CrlRow, Row};
 use crate::clock;
+use crate::rotate::utc;
 
-/// List the trust domains that peers may be of: their roots, and who of them is revoked.
+/// List the trust domains that peers may be of: their roots, who of them is revoked, and their CRLs.
 ///
 /// SHA256 is the fingerprint of the root's certificate; -o wide and JSON have all of it.
 ///
@@ -66,5 +67,17 @@ fn show(rows: &[Row], wide: bool) -> String {
     if !revoked.is_empty() {
         text = format!("{text}\n\n{}", table(&["TRUST DOMAIN", "REVOKED", "PLACE"], revoked));
     }
+    let crls: Vec<_> = rows.iter().flat_map(|row| row.crls.iter().map(|crl| of_crl(row, crl))).collect();
+    if !crls.is_empty() {
+        let heads = ["TRUST DOMAIN", "CRL OF", "NUMBER", "ISSUED", "NEXT IN", "ENTRIES", "ON STALE", "FROM"];
+        text = format!("{text}\n\n{}", table(&heads, crls));
+    }
     text
+}
+
+fn of_crl(row: &Row, crl: &CrlRow) -> Vec<String> {
+    let next = if clock::now() > crl.next { red("stale") } else { until(crl.next) };
+    let (domain, issuer, number) = (row.trust_domain.clone(), crl.issuer.clone(), crl.number.clone());
+    let from = format!("{} ({})", crl.from, crl.place);
+    vec![domain, issuer, number, utc(crl.issued), next, crl.entries.to_string(), crl.on_stale.clone(), from]
 }

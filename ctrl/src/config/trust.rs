@@ -11,6 +11,7 @@ use std::path::Path;
 use snapshot::check::MOST_REVOKED;
 use snapshot::{IdPattern, normal_serial};
 
+use super::crls::{self, Crl};
 use super::decode::{Faults, Field};
 use super::resource::Meta;
 use super::roots::{self, Certificate};
@@ -28,6 +29,7 @@ pub struct TrustBundle {
     pub roots: Vec<Root>,
     pub revoked_ids: Vec<Revoked<IdPattern>>,
     pub revoked_serials: Vec<Revoked<String>>,
+    pub crls: Vec<Crl>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +56,9 @@ impl TrustBundle {
             fields.required("trustDomain", faults).and_then(|field| field.parsed(TrustDomain::parse, help, faults));
         let listed = fields.optional("roots");
         let revoked = fields.optional("revoked");
-        if listed.is_none() && revoked.is_none() {
-            let help = "give `roots`, `revoked`, or both";
+        let crls = fields.optional("crls");
+        if listed.is_none() && revoked.is_none() && crls.is_none() {
+            let help = "give `roots`, `revoked`, `crls`, or several of them";
             faults.error(spec.at(), &spec.path, "says neither whom to trust nor whom not to", help);
         }
         fields.finish(faults);
@@ -64,9 +67,17 @@ impl TrustBundle {
         let roots = listed.map(|list| decode_roots(&list, &trust_domain, faults));
         let (revoked_ids, revoked_serials) =
             revoked.and_then(|map| decode_revoked(&map, &trust_domain, faults)).unwrap_or_default();
+        let crls = crls.map(|list| crls::decode(&list, faults)).unwrap_or_default();
         // Roots that are at fault are not roots that are missing: nobody needs to hear that, too.
         let roots = roots.unwrap_or(Some(vec![]))?;
-        Some(Self { name: meta.full_name(), place: meta.place, trust_domain, roots, revoked_ids, revoked_serials })
+        let (name, place) = (meta.full_name(), meta.place);
+        Some(Self { name, place, trust_domain, roots, revoked_ids, revoked_serials, crls })
+    }
+
+    /// Of deny lists and CRLs.
+    fn revokes(&self) -> usize {
+        let of_crls = self.crls.iter().map(|crl| crl.list.serials.len()).sum::<usize>();
+        self.revoked_ids.len() + self.revoked_serials.len() + of_crls
     }
 
     /// Whether it says by which roots this trust domain is verified, so that no other source does.
@@ -143,20 +154,25 @@ fn decode_entry(entry: &Field<'_>, trust_domain: &TrustDomain, faults: &mut Faul
 
 /// Only from below the configuration directory, which is what is watched: a root that was taken out
 /// elsewhere would stay trusted here until something else changes.
-fn read_file(name: &str, faults: &Faults<'_>) -> Result<String, String> {
+pub(super) fn read_bytes(name: &str, largest: usize, faults: &Faults<'_>) -> Result<Vec<u8>, String> {
     let path = faults.below(name)?;
     if !path.is_file() {
         return Err("is not a file".into());
     }
     let read = |path: &Path| {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(roots::LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?.take(largest as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read(&path).map_err(|error: std::io::Error| error.to_string())?;
-    if bytes.len() > roots::LARGEST {
-        return Err(format!("is larger than {} MiB, the most that is read of one", roots::LARGEST >> 20));
+    if bytes.len() > largest {
+        return Err(format!("is larger than {} MiB, the most that is read of one", largest >> 20));
     }
+    Ok(bytes)
+}
+
+fn read_file(name: &str, faults: &Faults<'_>) -> Result<String, String> {
+    let bytes = read_bytes(name, roots::LARGEST, faults)?;
     String::from_utf8(bytes).map_err(|_| "is not text: it is neither PEM nor a SPIFFE bundle".into())
 }
 
@@ -216,7 +232,7 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
             found.push(Diagnostic::error(&bundle.place, "spec.trustDomain", message).help("put both into one"));
         }
     }
-    let revoked = resources.bundles.iter().map(|b| b.revoked_ids.len() + b.revoked_serials.len()).sum::<usize>();
+    let revoked = resources.bundles.iter().map(TrustBundle::revokes).sum::<usize>();
     if revoked > MOST_REVOKED {
         let message = format!("all TrustBundles revoke {revoked} IDs and serials, at most {MOST_REVOKED} are taken");
         let help = "revoke by path (spiffe://…/*), or take out serials whose certificates have ended";
@@ -274,7 +290,7 @@ fn without_bundle(resources: &Resources, known: impl Fn(&str) -> bool, found: &m
     }
 }
 
-/// Roots that are over, or soon, or not valid yet. Time is no fault of a file: a node whose partner has
+/// Roots that are over, or soon, or not valid yet, and stale CRLs. Time is no fault of a file: a node whose partner has
 /// let its root run out still starts, and admits nobody of that trust domain.
 pub fn expiry(bundles: &[TrustBundle], now: u64) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -293,13 +309,14 @@ pub fn expiry(bundles: &[TrustBundle], now: u64) -> Vec<Diagnostic> {
             found.push(Diagnostic::warning(place, path, message).help(help));
         }
     }
+    found.extend(crls::expiry(bundles, now));
     found
 }
 
-/// When the next root ends.
+/// When the next root ends, or the next CRL is stale.
 pub fn next_end(bundles: &[TrustBundle], now: u64) -> Option<u64> {
     let ends = bundles.iter().flat_map(|bundle| bundle.valid_roots(now)).map(|root| root.certificate.not_after);
-    ends.min()
+    ends.chain(crls::next_stale(bundles, now)).min()
 }
 
 const ROOT_HELP: &str = "PEM certificates or a SPIFFE bundle (JSON), in a file below the configuration directory";

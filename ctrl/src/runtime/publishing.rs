@@ -168,9 +168,12 @@ impl Core {
 
     fn publish(&mut self, network: &Network, now: u64, began: Instant) -> anyhow::Result<()> {
         let before = self.last.as_ref().map_or(Version(0), |s| s.version);
+        let in_words = |faults: Vec<config::Diagnostic>| anyhow::anyhow!(text(&faults).join("\n"));
+        self.crls.check(&self.loaded, &self.identities, now).map_err(in_words)?;
         let (mut snapshot, keys, warnings) =
             assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
-                .map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+                .map_err(in_words)?;
+        self.crls.take(&self.loaded);
         self.warnings = warnings;
         self.publisher.set(|desired| {
             desired.namespaces = self.loaded.gateway.namespaces.clone();

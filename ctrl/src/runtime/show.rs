@@ -6,7 +6,7 @@ use snapshot::Network;
 
 use super::{Core, View, text};
 use crate::rotate::utc;
-use crate::{attest, bundles, clock, view};
+use crate::{attest, bundles, clock, config, view};
 
 impl Core {
     pub(super) fn known_problems(&self, now: u64) -> Vec<String> {
@@ -25,8 +25,9 @@ impl Core {
                 by.name
             ))
         });
-        let warnings = self.identities.warnings(now);
-        names.chain(svids).chain(left_out).chain(warnings).chain(self.unassembled.clone()).collect()
+        let crls = config::crls::expiry(&self.loaded.bundles, now).map(|warning| warning.message);
+        let more = self.identities.warnings(now).into_iter().chain(crls).chain(self.unassembled.clone());
+        names.chain(svids).chain(left_out).chain(more).collect()
     }
 
     /// SVIDs that somebody else will give in time.

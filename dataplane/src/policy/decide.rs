@@ -13,7 +13,7 @@ use super::lost::Lost;
 use super::miss::why_not;
 use super::route::{Route, Svids};
 use super::rules::{Ends, Trial};
-use super::{AllowList, revoked};
+use super::{AllowList, distrusted};
 use crate::planted::{self, Bug};
 use crate::snapshot::Compiled;
 use crate::tls::{Peer, Refusal};
@@ -51,8 +51,8 @@ impl Judge<'_> {
             return Verdict::Allow(None);
         }
         // Before every rule, whatever is on trial: no allow lets in who is revoked.
-        if let Some(rule) = revoked(self.compiled, route, peer) {
-            return Verdict::Refuse(PeerRevoked, Some(rule));
+        if let Some((reason, rule)) = distrusted(self.compiled, route, peer) {
+            return Verdict::Refuse(reason, Some(rule));
         }
         let id = peer.map(|peer| &*peer.spiffe_id);
         if let Some(rule) = self.denies(route, id) {

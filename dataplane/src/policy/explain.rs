@@ -2,6 +2,7 @@
 //! may not exist yet.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ::snapshot::report::Caller;
 use ::snapshot::{
@@ -271,5 +272,11 @@ impl super::Why {
 }
 
 pub(super) fn hypothetical(id: &str) -> Peer {
-    Peer { spiffe_id: id.into(), serial: "".into(), not_after: u64::MAX, root: Root::of_nobody() }
+    Peer {
+        spiffe_id: id.into(),
+        serial: "".into(),
+        not_after: u64::MAX,
+        root: Root::of_nobody(),
+        issued: Arc::default(),
+    }
 }

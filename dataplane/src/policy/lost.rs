@@ -7,12 +7,12 @@
 
 use std::net::SocketAddr;
 
-use ::snapshot::RefuseReason::{PeerRevoked, PolicyChanged};
-use ::snapshot::{Living, RuleId};
+use ::snapshot::RefuseReason::{CrlStale, PeerRevoked, PolicyChanged};
+use ::snapshot::{Living, RefuseReason, RuleId};
 
 use super::attest::Proof;
 use super::decide::{Standing, Wire, distrust};
-use super::{Route, revoked, why_not};
+use super::{Route, distrusted, why_not};
 use crate::planted::{self, Bug};
 use crate::snapshot::Compiled;
 use crate::tls::{Peer, Refusal};
@@ -78,8 +78,10 @@ impl Standing {
             Wire::Mutual(_) | Wire::Server(_) | Wire::Anonymous | Wire::Plain => None,
         };
         let rule = peer.and_then(|peer| lists.peer(peer)).or_else(own).or_else(callee);
-        if let Some(rule) = rule.or_else(|| revoked(newer, route, peer)) {
-            return Some(revocation(newer, route, rule, peer));
+        let stale = || peer.and_then(|peer| lists.stale(peer)).map(|rule| (CrlStale, rule));
+        let found = rule.map(|rule| (PeerRevoked, rule)).or_else(stale);
+        if let Some(why) = found.or_else(|| distrusted(newer, route, peer)) {
+            return Some(revocation(newer, route, why, peer));
         }
         peer.and_then(|peer| distrust(newer, peer)).map(|detail| Refusal::new(PolicyChanged, detail))
     }
@@ -110,8 +112,9 @@ impl Standing {
     }
 }
 
-fn revocation(newer: &Compiled, route: &Route, rule: RuleId, peer: Option<&Peer>) -> Refusal {
-    let why = why_not(newer, route, (PeerRevoked, Some(rule)), peer.map(|peer| &*peer.spiffe_id));
-    let detail = why.map_or_else(|| PeerRevoked.to_string(), |why| format!("{PeerRevoked}: {why}"));
+fn revocation(newer: &Compiled, route: &Route, why: (RefuseReason, RuleId), peer: Option<&Peer>) -> Refusal {
+    let (reason, rule) = why;
+    let why = why_not(newer, route, (reason, Some(rule)), peer.map(|peer| &*peer.spiffe_id));
+    let detail = why.map_or_else(|| reason.to_string(), |why| format!("{reason}: {why}"));
     Refusal { reason: PolicyChanged, rule: Some(rule), detail: Some(detail) }
 }

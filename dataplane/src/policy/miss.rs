@@ -27,6 +27,10 @@ pub fn why_not(
         let source = compiled.rule(rule?);
         return Some(format!("{} in {} revokes it", source.name, source.place));
     }
+    if reason == CrlStale {
+        let source = compiled.rule(rule?);
+        return Some(format!("{} in {} is past its nextUpdate, and says onStale: fail", source.name, source.place));
+    }
     if reason == DeniedByRule {
         return compiled.policy_rule(rule?).map(|rule| format!("the rule is: {rule}"));
     }

@@ -29,7 +29,7 @@ pub use decide::{Standing, Verdict, Wire, decide};
 pub use explain::explain;
 pub use lost::{Lost, What, living};
 pub use miss::why_not;
-pub use revoked::{Revoked, revoked};
+pub use revoked::{Revoked, distrusted};
 pub use route::{Route, Why};
 pub use rules::{Ends, Rules};
 pub use shadow::{Shadow, Would, shadow};

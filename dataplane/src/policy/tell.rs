@@ -8,7 +8,7 @@ use ::snapshot::{Action, Direction, Enforcement, IdPattern, PolicyRule, RefuseRe
 use super::explain::{SHOWN, Story, hypothetical};
 use super::miss::LOOKED_AT;
 use super::rules::{Ends, Seen};
-use super::{AllowList, Route, Verdict, decide, miss, revoked, shadow, why_not};
+use super::{AllowList, Route, Verdict, decide, distrusted, miss, shadow, why_not};
 use crate::tls::Peer;
 
 /// Most rules that one explanation names.
@@ -41,7 +41,7 @@ impl<'a> Story<'a> {
         let allows = self.allows_there(workload, &seen);
         let none = AllowList::default();
         let list = callee.inbound.as_ref().unwrap_or(&none);
-        if self.tell_revoked(route, &[list], &allows) {
+        if self.tell_distrusted(route, &[list], &allows) {
             return;
         }
         if !list.is_empty() || !allows.is_empty() {
@@ -75,7 +75,7 @@ impl<'a> Story<'a> {
         let lists: Vec<&AllowList> = [&entry.allowed, &caller.outbound].into_iter().flatten().collect();
         // Allows add to the workload's list, where there is one.
         let allows = if caller.outbound.is_some() { self.allows_there(workload, &seen) } else { vec![] };
-        if self.tell_revoked(route, &lists, &allows) {
+        if self.tell_distrusted(route, &lists, &allows) {
             return;
         }
         if lists.is_empty() {
@@ -102,17 +102,18 @@ impl<'a> Story<'a> {
     }
 
     /// Refuses what is refused whoever is at the other end: the workload itself is revoked, or everybody
-    /// whom `lists` and `allows` name is, and they name nobody by a path.
-    fn tell_revoked(&mut self, route: &Route, lists: &[&AllowList], allows: &[(RuleId, &PolicyRule)]) -> bool {
-        let by = |peer: Option<&Peer>| revoked(self.compiled, route, peer);
+    /// whom `lists` and `allows` name is, or is of a trust domain with a stale CRL, and they name nobody
+    /// by a path.
+    fn tell_distrusted(&mut self, route: &Route, lists: &[&AllowList], allows: &[(RuleId, &PolicyRule)]) -> bool {
+        let by = |peer: Option<&Peer>| distrusted(self.compiled, route, peer);
         let named = lists.iter().flat_map(|list| list.exact()).chain(exact(allows));
         let named: Vec<_> = named.map(|id| by(Some(&hypothetical(id)))).collect();
         // Where as many allows are known as are looked at, there may be more.
         let open = has_patterns(allows) || allows.len() == MOST_RULES || lists.iter().any(|list| list.has_patterns());
         let everybody = named.iter().copied().collect::<Option<Vec<_>>>().filter(|all| !open && !all.is_empty());
-        let Some(rule) = by(None).or_else(|| everybody?.into_iter().min()) else { return false };
-        let detail = why_not(self.compiled, route, (RefuseReason::PeerRevoked, Some(rule)), None);
-        self.refuse(RefuseReason::PeerRevoked, Some(rule), detail);
+        let Some((reason, rule)) = by(None).or_else(|| everybody?.into_iter().min()) else { return false };
+        let detail = why_not(self.compiled, route, (reason, Some(rule)), None);
+        self.refuse(reason, Some(rule), detail);
         true
     }
 

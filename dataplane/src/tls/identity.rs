@@ -90,7 +90,7 @@ fn the_uri<'a>(leaf: &Certificate<'a>) -> Result<&'a str, Fault> {
 
 /// As OpenSSL prints it, in lower case: no sign byte, and no other zeros before it, which would hide a
 /// revoked serial.
-fn hex_serial(raw: &[u8]) -> String {
+pub(super) fn hex_serial(raw: &[u8]) -> String {
     let first = raw.iter().position(|byte| *byte != 0).unwrap_or(raw.len().saturating_sub(1));
     raw[first..].iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -15,6 +15,7 @@ mod constraints;
 mod credentials;
 mod der;
 mod identity;
+mod issued;
 mod leg;
 mod names;
 mod negotiated;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 pub use credentials::{Credentials, ImportError, Roots};
 pub use identity::SpiffeId;
+pub use issued::Issued;
 pub use leg::TlsLeg;
 pub use root::Root;
 pub use rustls::crypto::CryptoProvider;
@@ -48,6 +50,8 @@ pub struct Peer {
     pub not_after: u64,
     /// What its chain led to: who is no longer trusted when this is not.
     pub root: Arc<Root>,
+    /// The certificates of its chain below that root, its own first: what CRLs speak of.
+    pub issued: Arc<[Issued]>,
 }
 
 /// Why we refused, with what an operator needs to see: never sent to the peer.

@@ -17,6 +17,7 @@ use super::certificate::{Certificate, Fault, Place, oids};
 use super::constraints::COMPARED;
 use super::credentials::Roots;
 use super::identity::quoted;
+use super::issued::Issued;
 use super::verified::Role;
 use super::{Refusal, rules};
 
@@ -60,6 +61,8 @@ pub(super) struct Path {
     pub valid: Window,
     /// Where it ends; indexes the roots that were asked.
     pub root: usize,
+    /// Of each certificate below it, the leaf's first.
+    pub issued: Vec<Issued>,
 }
 
 impl Question<'_> {
@@ -170,7 +173,10 @@ impl Search<'_, '_> {
             };
             if self.signed(path, top, &root, By::Root(index)) {
                 match self.judge(path, &root) {
-                    Ok(valid) => return Some(Path { valid, root: index }),
+                    Ok(valid) => {
+                        let issued = path.iter().map(|&at| Issued::of(&self.certificates[at])).collect();
+                        return Some(Path { valid, root: index, issued });
+                    }
                     Err(refusal) => self.refusal.note(Rank::Judged, || refusal),
                 }
             }

@@ -63,7 +63,12 @@ impl Verifier {
         role: Role,
     ) -> Result<(), Error> {
         let outcome = self.authenticate(leaf, intermediates, now, role).and_then(|peer| {
-            let verdict = policy::decide(&self.compiled, &self.route, Some(&peer));
+            // By the clock of this moment: ctrl may be late with the snapshot that says so, or gone.
+            let stale = self.compiled.revoked.stale_at(&peer, now.as_secs());
+            let verdict = match (policy::decide(&self.compiled, &self.route, Some(&peer)), stale) {
+                (Verdict::Allow(_), Some(rule)) => Verdict::Refuse(CrlStale, Some(rule)),
+                (verdict, _) => verdict,
+            };
             let peer = self.slot.peer.get_or_init(|| peer);
             match verdict {
                 Verdict::Allow(rule) => Ok(rule),
@@ -105,7 +110,8 @@ impl Verifier {
         };
         let path = question.answer(certificate, intermediates).map_err(|refusal| refusal.about(&claim.id))?;
         let root = roots.root(path.root).clone();
-        let peer = Peer { spiffe_id: claim.id.into(), serial: claim.serial.into(), not_after: claim.not_after, root };
+        let (spiffe_id, serial, issued) = (claim.id.into(), claim.serial.into(), path.issued.into());
+        let peer = Peer { spiffe_id, serial, not_after: claim.not_after, root, issued };
         roots.verified.keep(chain, &peer, path.valid);
         Ok(peer)
     }

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose as Use, PKCS_ED25519, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose as Eku, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose as Use, PKCS_ED25519, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use snapshot::channel::PrivateKey;
@@ -78,6 +79,27 @@ impl Authority {
     /// A leaf with these URI SANs, however many: an SVID has exactly one.
     pub fn issue_with(&mut self, uris: &[&str], from: u64, to: u64) -> Identity {
         self.issue_bent(uris, from, to, |_| {})
+    }
+
+    /// The CRL of those that sign leaves, which revokes `revoked`; DER.
+    pub fn crl(&self, revoked: &[&Identity]) -> Vec<u8> {
+        let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: SerialNumber::from(
+                u64::from_str_radix(&identity.svid.serial, 16).expect("a serial of ours"),
+            ),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2034, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("an intermediate signs its CRL").der().to_vec()
     }
 
     /// What no leaf may be: a certificate that signs others.

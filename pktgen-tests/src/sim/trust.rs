@@ -1,6 +1,6 @@
 //! Changes of trust in a snapshot: who is revoked, and by which roots peers are verified.
 
-use snapshot::{Bundle, IdPattern, Revoked, RuleId, RuleSource, Snapshot};
+use snapshot::{Bundle, Crl, IdPattern, Revoked, RuleId, RuleSource, Snapshot};
 
 use super::pki::TRUST_DOMAIN;
 
@@ -15,6 +15,12 @@ pub fn revoke_id(snapshot: &mut Snapshot, pattern: IdPattern) {
 pub fn revoke_serial(snapshot: &mut Snapshot, serial: &str) {
     let rule = rule(snapshot, "serials");
     list(snapshot, TRUST_DOMAIN).serials.push((serial.to_owned(), rule));
+}
+
+/// Puts a CRL of an issuer in the trust domain into force.
+pub fn revoke_by_crl(snapshot: &mut Snapshot, trust_domain: &str, crl: Crl) {
+    let rule = rule(snapshot, "crls");
+    list(snapshot, trust_domain).crls.push(Crl { rule, ..crl });
 }
 
 /// Verifies peers of the bundles' trust domain by all of their roots from now on, and by no others.
@@ -34,7 +40,7 @@ fn rule(snapshot: &mut Snapshot, which: &str) -> RuleId {
 fn list<'s>(snapshot: &'s mut Snapshot, trust_domain: &str) -> &'s mut Revoked {
     let known = snapshot.revoked.iter().position(|list| list.trust_domain == trust_domain);
     let at = known.unwrap_or_else(|| {
-        snapshot.revoked.push(Revoked { trust_domain: trust_domain.to_owned(), ids: vec![], serials: vec![] });
+        snapshot.revoked.push(Revoked { trust_domain: trust_domain.to_owned(), ..Revoked::default() });
         snapshot.revoked.len() - 1
     });
     &mut snapshot.revoked[at]

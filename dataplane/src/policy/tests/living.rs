@@ -93,6 +93,7 @@ fn revoke(world: &mut World, ids: Vec<IdPattern>, serials: &[&str]) {
         trust_domain: "example.com".into(),
         ids: ids.into_iter().map(|id| (id, RuleId(3))).collect(),
         serials: serials.iter().map(|serial| ((*serial).into(), RuleId(3))).collect(),
+        crls: vec![],
     }];
 }
 

@@ -31,6 +31,7 @@ mod views;
 mod words;
 
 use ::snapshot::Side;
+use std::sync::Arc;
 
 use super::Route;
 use crate::snapshot::Compiled;
@@ -49,5 +50,11 @@ pub fn route(compiled: &Compiled, (side, interface, client): Way, to: &str) -> R
 }
 
 pub fn peer(id: &str) -> Peer {
-    Peer { spiffe_id: id.into(), serial: "01".into(), not_after: NOW + 60, root: Root::of_nobody() }
+    Peer {
+        spiffe_id: id.into(),
+        serial: "01".into(),
+        not_after: NOW + 60,
+        root: Root::of_nobody(),
+        issued: Arc::default(),
+    }
 }

@@ -311,7 +311,7 @@ fn a_long_policy_decides_by_its_last_rule_as_by_its_first() {
 
 fn revoke(world: &mut World, id: &str) {
     world.snapshot.revoked =
-        vec![Revoked { trust_domain: "example.com".into(), ids: vec![(exact(id), RuleId(1))], serials: vec![] }];
+        vec![Revoked { trust_domain: "example.com".into(), ids: vec![(exact(id), RuleId(1))], ..Revoked::default() }];
 }
 
 #[test]

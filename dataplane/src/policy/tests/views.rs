@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ::snapshot::report::Caller;
-use ::snapshot::{Direction, Prefix, RefuseReason::*, Revoked, RuleId, Side, SourceAddress, TlsMode, Unmatched};
+use ::snapshot::{Crl, Direction, Prefix, RefuseReason::*, Revoked, RuleId, Side, SourceAddress, TlsMode, Unmatched};
 
 use super::{FROM_FRONTEND, FROM_NOBODY, route};
 use crate::io::PortId;
@@ -227,7 +227,7 @@ fn an_explanation_names_the_entry_that_revokes_an_end() {
     let revoked = |domain: &str, id: &str| Revoked {
         trust_domain: domain.into(),
         ids: vec![(exact(id), RuleId(1))],
-        serials: vec![],
+        ..Revoked::default()
     };
     let (by_id, by_address) = (Caller::Id(CALLER.into()), Caller::Address("198.18.9.9".parse().unwrap()));
     for (name, list, caller, to) in [
@@ -250,4 +250,17 @@ fn an_explanation_names_the_entry_that_revokes_an_end() {
     world.snapshot.revoked = vec![revoked("example.com", FRONTEND)];
     let told = explain(&world.compile(), &by_address, at(DB_AT), NOW);
     assert!(told.allowed && told.only_with.is_some(), "{told:#?}");
+}
+
+#[test]
+fn an_explanation_names_the_crl_that_is_stale() {
+    let crl = Crl { issuer: [1; 32], serials: vec![], rule: RuleId(1), fails_after: Some(NOW - 1), is_stale: true };
+    let mut world = World::new();
+    world.snapshot.revoked =
+        vec![Revoked { trust_domain: "partner.org".into(), crls: vec![crl], ..Revoked::default() }];
+    let told = |caller: &str| explain(&world.compile(), &Caller::Id(caller.into()), at(DB_AT), NOW);
+    let theirs = told("spiffe://partner.org/billing/x");
+    assert_eq!((theirs.refused, theirs.rule.as_deref()), (Some(CrlStale), Some("frontend outbound (p.yaml:1)")));
+    assert!(theirs.steps.iter().any(|step| step.contains("says onStale: fail")), "{theirs:#?}");
+    assert!(told(FRONTEND).allowed, "it is of another trust domain");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::snapshot::{RefuseReason, RefuseReason::*, Revoked, RuleId, TlsMode};
+use ::snapshot::{Crl, RefuseReason, RefuseReason::*, Revoked, RuleId, TlsMode};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::danger::ClientCertVerifier;
@@ -12,10 +12,12 @@ use rustls_pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm, UnixTime,
 };
 
-use super::certs::{Ca, Leaf, NOW, Says};
+use super::certs::{Ca, Leaf, NOW, Says, der};
 use super::letter::forge::{Kind, Plan, USAGE};
 use super::world::{FRONTEND, World, exact, inbound};
 use crate::snapshot::Compiled;
+use crate::tls::certificate::Certificate;
+use crate::tls::identity::hex_serial;
 use crate::tls::verified::Role;
 use crate::tls::verify::{Slot, Verifier};
 use crate::tls::{Outcome, provider};
@@ -194,7 +196,7 @@ fn a_known_caller_that_is_revoked_is_refused_and_the_others_stay_known() {
     let [one, other] = [0x4f3a, 0x4f3b].map(|serial| judge.world.ca.leaf(&says(serial)));
     assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((None, 1), (None, 1)));
     let mut list =
-        Revoked { trust_domain: "example.com".into(), ids: vec![], serials: vec![("4f3a".into(), RuleId(0))] };
+        Revoked { trust_domain: "example.com".into(), serials: vec![("4f3a".into(), RuleId(0))], ..Revoked::default() };
     judge.world.snapshot.revoked = vec![list.clone()];
     judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
     assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((Some(PeerRevoked), 0), (None, 0)));
@@ -205,4 +207,42 @@ fn a_known_caller_that_is_revoked_is_refused_and_the_others_stay_known() {
     judge.world.snapshot.revoked.clear();
     judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
     assert_eq!((judge.client(&one, NOW), judge.client(&other, NOW)), ((None, 0), (None, 0)));
+}
+
+/// As [`Crl::issuer`] has a CA that is called by its common name alone.
+fn called(name: &str) -> [u8; 32] {
+    let attribute = [der(0x06, &[0x55, 0x04, 0x03]), der(0x0c, name.as_bytes())].concat();
+    let names = der(0x31, &der(0x30, &attribute));
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &names).as_ref().try_into().unwrap()
+}
+
+#[test]
+fn a_crl_revokes_by_issuer_and_serial_wherever_in_a_known_chain_and_fails_by_the_clock() {
+    let mut judge = Judge::new();
+    let says = Says { serial: 0x4f3a, ..Says::id(FRONTEND) };
+    let direct = judge.world.ca.leaf(&says);
+    let [one, other] = [(); 2].map(|()| judge.world.ca.by_intermediate(NOW + 7200).leaf(&says));
+    let between = hex_serial(Certificate::read(&one.chain[1]).unwrap().serial());
+    let (root, node) = (called("example.com"), called("example.com node"));
+    for leaf in [&direct, &one, &other] {
+        assert_eq!(judge.client(leaf, NOW).0, None);
+    }
+    let revoked = Some(PeerRevoked);
+    for (name, issuer, serial, want) in [
+        ("the root's", root, "4f3a", [revoked, None, None]),
+        ("the intermediates'", node, "4f3a", [None, revoked, revoked]),
+        ("one intermediate", root, between.as_str(), [None, revoked, None]),
+        ("an intermediate's serial at those below", node, between.as_str(), [None, None, None]),
+        ("another's", [7; 32], "4f3a", [None, None, None]),
+    ] {
+        let serials = vec![serial.to_owned()];
+        let crl = Crl { issuer, serials, rule: RuleId(0), fails_after: Some(NOW + 60), is_stale: false };
+        let list = Revoked { trust_domain: "example.com".into(), crls: vec![crl], ..Revoked::default() };
+        judge.world.snapshot.revoked = vec![list];
+        judge.compiled = judge.world.try_compile(Some(&judge.compiled)).unwrap();
+        let leaves = [&direct, &one, &other];
+        assert_eq!(leaves.map(|leaf| judge.client(leaf, NOW + 60)), want.map(|reason| (reason, 0)), "{name}");
+        let stale = want.map(|reason| (reason.or(Some(CrlStale)), 0));
+        assert_eq!(leaves.map(|leaf| judge.client(leaf, NOW + 61)), stale, "{name}: past its nextUpdate");
+    }
 }
