@@ -92,6 +92,7 @@ pub fn assemble(
         rules: rules.0,
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
+        audit: loaded.gateway.audit.clone(),
         workloads,
     };
     snapshot::check::check(&snapshot)

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod logging;
 pub mod metrics;
+pub mod migrate;
 pub mod netlink;
 pub mod preflight;
 pub mod publish;

@@ -259,7 +259,7 @@ pub struct Apply {
     pub file: String,
     pub text: String,
     pub dry_run: bool,
-    /// Also if living connections chain to a root that the change drops.
+    /// Also if living connections chain to a root that the change drops, or plain callers would be refused.
     #[serde(default)]
     pub force: bool,
 }

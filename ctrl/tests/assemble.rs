@@ -112,6 +112,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             ],
             unmatched_egress: Unmatched::Pass,
             assembled_at: NOW,
+            audit: None,
         }
     );
     assert_eq!(keys.len(), 1);

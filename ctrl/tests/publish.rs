@@ -63,6 +63,7 @@ fn snapshot(version: u64) -> Snapshot {
         rules: vec![],
         unmatched_egress: Unmatched::Pass,
         assembled_at: 0,
+        audit: None,
     }
 }
 

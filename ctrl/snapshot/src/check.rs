@@ -217,6 +217,7 @@ mod tests {
             rules: vec![RuleSource { name: "r".into(), place: "p:1".into() }],
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
+            audit: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bundle, Policy, Revoked, RuleSource, Service, Unmatched, Workload};
+use crate::{Audit, Bundle, Policy, Revoked, RuleSource, Service, Unmatched, Workload};
 
 /// Raised with each change of any type in this crate that goes over the wire. A dataplane refuses
 /// a snapshot of another schema whole: a field read as another field would be a policy of nobody.
@@ -44,4 +44,6 @@ pub struct Snapshot {
     /// Seconds since the epoch at which each capture of this snapshot began, for connections that
     /// are older than the capture. See [`crate::Limits::pre_existing_grace`].
     pub assembled_at: u64,
+    /// None: no audit log.
+    pub audit: Option<Audit>,
 }

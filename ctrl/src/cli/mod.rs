@@ -10,6 +10,7 @@ mod detach;
 mod explain;
 mod get;
 mod identities;
+mod migrate;
 mod output;
 mod place;
 mod policies;
@@ -53,6 +54,8 @@ enum Command {
     Policies(policies::Policies),
     Explain(explain::Explain),
     Whois(whois::Whois),
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
     Detach(detach::Detach),
     Completion(completion::Completion),
 }
@@ -118,6 +121,7 @@ impl Cli {
             Command::Policies(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
+            Command::Migrate(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),
         }

@@ -12,7 +12,7 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{NamedSource, Place, TrustDomain, identity};
+use super::{NamedSource, Place, TrustDomain, audit, identity};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
@@ -37,6 +37,8 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     /// A directory of a bpffs.
     pub pin_directory: String,
+    /// None: no audit log.
+    pub audit: Option<snapshot::Audit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,7 @@ impl Gateway {
             Some(field) => field.parsed(absolute, "an absolute path below a bpffs", faults),
             None => Some(format!("/sys/fs/bpf/sluice/{}", meta.name)),
         };
+        let audit = fields.optional("audit").map(|field| audit::decode(&field, faults));
         fields.finish(faults);
         Some(Self {
             name: meta.name,
@@ -93,6 +96,10 @@ impl Gateway {
             limits,
             timeouts,
             pin_directory: pin_directory?,
+            audit: match audit {
+                Some(decoded) => Some(decoded?),
+                None => None,
+            },
         })
     }
 

@@ -304,7 +304,10 @@ impl Session {
             snapshot::Direction::Egress if self.plan.up == Speech::Plain => cx.counters().add(Total::RelayedPlain, 1),
             snapshot::Direction::Egress | snapshot::Direction::Inbound => {}
         }
-        self.enter(State::Relaying, cx)
+        let progress = self.enter(State::Relaying, cx);
+        let (at_ms, connection) = (cx.now.unix_ms, Box::new(self.report(cx.now.unix_ms, cx.core, None)));
+        cx.mailbox.report(Report::Stood { at_ms, connection });
+        progress
     }
 }
 

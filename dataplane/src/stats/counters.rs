@@ -24,6 +24,8 @@ pub enum Total {
     ProxyHeaders,
     ProxyHeaderBytes,
     ReportsLost,
+    /// Of these, how calls were decided.
+    DecisionsLost,
     HandedOver,
     Turns,
     /// Gauges: set, not counted.
@@ -51,6 +53,7 @@ impl Total {
         (Self::ProxyHeaders, "proxy_headers"),
         (Self::ProxyHeaderBytes, "proxy_header_bytes"),
         (Self::ReportsLost, "reports_lost"),
+        (Self::DecisionsLost, "decisions_lost"),
         (Self::HandedOver, "handed_over"),
         (Self::Turns, "turns"),
         (Self::Sessions, "sessions"),

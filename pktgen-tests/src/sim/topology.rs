@@ -196,6 +196,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         rules: Vec::new(),
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,
+        audit: None,
     };
     for (name, identity) in workloads(node).iter().zip(identities) {
         let workload = workload(&mut snapshot, name, identity);

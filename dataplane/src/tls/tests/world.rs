@@ -77,6 +77,7 @@ impl World {
             rules: names.iter().enumerate().map(source).collect(),
             unmatched_egress: Unmatched::Pass,
             assembled_at: super::certs::NOW,
+            audit: None,
         };
         Self { ca, partner, snapshot, keys, provider }
     }
