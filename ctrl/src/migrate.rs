@@ -6,7 +6,7 @@ use snapshot::callers::{COUNTS_FOR, Caller};
 use snapshot::{Called, CallerName, TlsMode};
 
 use crate::config::{Loaded, WorkloadIdentity};
-use crate::view::Failure;
+use crate::view::{Failure, IdentityRow};
 
 /// `GET /v1/callers?of=NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,21 @@ fn sentence(caller: &Caller) -> String {
         CallerName::Id(id) => format!("{id} called plain{port}, {times}"),
         CallerName::Others => format!("others, whom the table has no room for, called plain, {times}"),
     }
+}
+
+/// Whether `then` takes anything from PERMISSIVE to what refuses plain callers: only then are they asked for,
+/// since a dataplane that does not answer should hold up no other change.
+pub fn is_stricter(now: &[IdentityRow], then: &Loaded) -> bool {
+    let permissive = |mode: &String| mode == TlsMode::Permissive.name();
+    let stricter = |row: &IdentityRow, then: &WorkloadIdentity| {
+        let ports = row.ports.keys().chain(then.ports.keys());
+        let one = |port: &u16| permissive(row.ports.get(port).unwrap_or(&row.mode)) && refuses_plain(then, Some(*port));
+        permissive(&row.mode) && refuses_plain(then, None) || ports.into_iter().any(one)
+    };
+    let then = |row: &IdentityRow| {
+        then.identities.binary_search_by(|identity| identity.name.cmp(&row.name)).ok().map(|at| &then.identities[at])
+    };
+    now.iter().any(|row| then(row).is_some_and(|then| stricter(row, then)))
 }
 
 /// Callers that are served plain now, and that `then` would refuse, by workload.

@@ -145,6 +145,24 @@ fn apply_shuts_out_plain_callers_only_where_it_is_told_to() {
         let refusal = callers(vec![caller]).refusal(&with(connection), NOW);
         assert_eq!(refusal.is_some(), refused, "{name}: {refusal:?}");
     }
+    // Only what can shut anybody out asks the dataplane.
+    let cases = [
+        ("{ tls: { mode: PERMISSIVE } }", mutual, true),
+        ("{ tls: { mode: PERMISSIVE } }", "{ tls: { mode: PERMISSIVE, ports: { '1': MUTUAL } } }", true),
+        ("{ tls: { mode: MUTUAL, ports: { '1': PERMISSIVE } } }", mutual, true),
+        (
+            "{ tls: { mode: MUTUAL, ports: { '1': PERMISSIVE } } }",
+            "{ tls: { mode: MUTUAL, ports: { '1': PERMISSIVE } } }",
+            false,
+        ),
+        (mutual, mutual, false),
+        ("{ tls: { mode: PERMISSIVE } }", "{ tls: { mode: DISABLE } }", false),
+        (mutual, "{ tls: { mode: PERMISSIVE } }", false),
+    ];
+    for (now, then, asks) in cases {
+        let now = ctrl::view::Resources::of(&with(now));
+        assert_eq!(ctrl::migrate::is_stricter(&now.identities, &with(then)), asks, "{now:?} to {then}");
+    }
     let said = callers(vec![one, plain(Some(3001), 9, false)]).refusal(&with(mutual), NOW).unwrap();
     assert!(
         said.error.starts_with("2 callers spoke plain in the last 24h to what would no longer be PERMISSIVE"),

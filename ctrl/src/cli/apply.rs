@@ -15,7 +15,7 @@ use crate::bundles::Row;
 use crate::client::{self, Client};
 use crate::config::Known;
 use crate::migrate::Callers;
-use crate::{apply, at_stake, clock, view};
+use crate::{apply, at_stake, clock, migrate, view};
 
 /// Put a file into a gateway's configuration directory, if the whole is right with it.
 ///
@@ -147,6 +147,10 @@ async fn would_cut(plan: &apply::Plan) -> Result<Option<view::Failure>, Failure>
         if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
             return Ok(Some(failure));
         }
+    }
+    let now = client.get::<view::Resources>("/v1/config").await?;
+    if !migrate::is_stricter(&now.identities, &plan.loaded) {
+        return Ok(None);
     }
     Ok(client.get::<Callers>("/v1/callers").await?.refusal(&plan.loaded, clock::now()))
 }
