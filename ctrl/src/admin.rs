@@ -4,6 +4,7 @@
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
 //!   GET  /v1/policies
 //!   GET  /v1/connections?which=live|refused|closed
+//!   GET  /v1/callers[?of=NAME]
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
 //!   GET  /v1/whois?peer=ADDR:PORT[&local=ADDR:PORT]
 //!   POST /v1/apply   {"file", "text", "dry_run", "force"}
@@ -30,7 +31,7 @@ use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
 use crate::runtime::{Reload, View};
-use crate::{apply, at_stake, bundles, view, whois};
+use crate::{apply, at_stake, bundles, clock, migrate, view, whois};
 
 /// How long the dataplane may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,6 +57,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/counters", get(counters))
         .route("/v1/policies", get(policies))
         .route("/v1/connections", get(connections))
+        .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))
         .route("/v1/whois", get(whois))
         .route("/v1/apply", post(apply))
@@ -79,6 +81,7 @@ impl App {
                 Reply::Counters(_)
                 | Reply::Connections { .. }
                 | Reply::Rules { .. }
+                | Reply::Callers { .. }
                 | Reply::Explanation(_)
                 | Reply::Failed(_),
             ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
@@ -87,6 +90,30 @@ impl App {
         status.ready = self.publisher.ready();
         status.waiting_for = (!status.ready).then(|| waiting_for(&status, &state));
         status
+    }
+
+    /// Of one workload or Service, or of all workloads that were called.
+    async fn callers(&self, of: Option<String>) -> Result<migrate::Callers, QueryError> {
+        let (all, now) = (of.is_none(), clock::now());
+        let reply = match self.publisher.query(Query::Callers { of }, PATIENCE).await {
+            // Without a dataplane nobody calls anybody.
+            Err(QueryError::NoDataplane) if all => {
+                return Ok(migrate::Callers { since: now, lost: 0, workloads: vec![] });
+            }
+            answered => answered?,
+        };
+        match reply {
+            Reply::Callers { since, lost, part, more: _ } => {
+                let rows = part.into_iter().map(|called| migrate::Row::of(called, now));
+                Ok(migrate::Callers { since, lost, workloads: rows.collect() })
+            }
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
     }
 }
 
@@ -123,6 +150,7 @@ async fn counters(State(app): State<App>) -> Answer<Counters> {
         Reply::Status(_)
         | Reply::Connections { .. }
         | Reply::Rules { .. }
+        | Reply::Callers { .. }
         | Reply::Explanation(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
@@ -175,10 +203,23 @@ async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) 
         asked.to.parse().map_err(|_| wrong(format!("to={}: use ADDRESS:PORT, [ADDRESS]:PORT for IPv6", asked.to)))?;
     match app.publisher.query(Query::Explain { from, to }, PATIENCE).await.map_err(unavailable)? {
         Reply::Explanation(explanation) => Ok(Json(explanation)),
-        Reply::Status(_) | Reply::Connections { .. } | Reply::Rules { .. } | Reply::Counters(_) | Reply::Failed(_) => {
-            Err(unavailable(QueryError::Unexpected))
-        }
+        Reply::Status(_)
+        | Reply::Connections { .. }
+        | Reply::Rules { .. }
+        | Reply::Callers { .. }
+        | Reply::Counters(_)
+        | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    of: Option<String>,
+}
+
+async fn callers(State(app): State<App>, Parameters(asked): Parameters<Of>) -> Answer<migrate::Callers> {
+    app.callers(asked.of).await.map(Json).map_err(unavailable)
 }
 
 /// A SPIFFE ID or an address; of an ID, where it calls from.
@@ -223,6 +264,12 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
         let live = if dropped.is_empty() { vec![] } else { living(&app).await? };
         if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
             return Err((StatusCode::CONFLICT, Json(failure)));
+        }
+        if migrate::is_stricter(&view.resources.identities, &plan.loaded) {
+            let callers = app.callers(None).await.map_err(unavailable)?;
+            if let Some(failure) = callers.refusal(&plan.loaded, clock::now()) {
+                return Err((StatusCode::CONFLICT, Json(failure)));
+            }
         }
     }
     let done = tokio::task::spawn_blocking(move || plan.carry_out());

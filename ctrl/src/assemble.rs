@@ -94,6 +94,7 @@ pub fn assemble(
         unmatched_egress: loaded.gateway.unmatched_egress.as_ref().map_or(Unmatched::Pass, |said| said.value),
         assembled_at: now,
         living: Lifetimes::default().on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
+        audit: loaded.gateway.audit.clone(),
         workloads,
     };
     snapshot::check::check(&snapshot)

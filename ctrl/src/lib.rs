@@ -16,6 +16,7 @@ pub mod config;
 pub mod crls;
 pub mod logging;
 pub mod metrics;
+pub mod migrate;
 pub mod netlink;
 pub mod preflight;
 pub mod publish;

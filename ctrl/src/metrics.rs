@@ -63,6 +63,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             Reply::Status(_)
             | Reply::Connections { .. }
             | Reply::Rules { .. }
+            | Reply::Callers { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_),
         )
@@ -133,6 +134,12 @@ impl Scrape {
                 "Packets seen by the steering program, by outcome",
                 "outcome",
                 with_zeros([].into_iter(), &counted.steering),
+            ),
+            (
+                "audit_omitted_lines",
+                "Lines that the audit log left out, by what was decided",
+                "decision",
+                with_zeros([].into_iter(), &counted.audit_omitted),
             ),
         ];
         for (name, help, label, values) in families {

@@ -2,6 +2,7 @@
 //!
 //! Secrets cannot get in here: nothing in this file has a field for one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,9 @@ pub struct IdentityRow {
     pub name: String,
     pub spiffe_id: String,
     pub mode: String,
+    /// Service ports whose modes differ.
+    #[serde(default)]
+    pub ports: BTreeMap<u16, String>,
     pub selectors: Vec<String>,
     /// None: no list.
     pub inbound: Option<Vec<String>>,
@@ -201,6 +205,7 @@ impl IdentityRow {
             name: identity.name.clone(),
             spiffe_id: identity.spiffe_id(&loaded.gateway.trust_domain).as_str().to_owned(),
             mode: identity.mode.name().into(),
+            ports: identity.ports.iter().map(|(port, mode)| (*port, mode.name().into())).collect(),
             selectors: identity.selectors.iter().map(selector).collect(),
             inbound: identity.inbound.as_ref().map(list),
             outbound: identity.outbound.as_ref().map(list),
@@ -268,7 +273,7 @@ pub struct Apply {
     pub file: String,
     pub text: String,
     pub dry_run: bool,
-    /// Also if living connections chain to a root that the change drops.
+    /// Also if living connections chain to a root that the change drops, or plain callers would be refused.
     #[serde(default)]
     pub force: bool,
 }

@@ -115,6 +115,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             unmatched_egress: Unmatched::Pass,
             assembled_at: NOW,
             living: Living::default(),
+            audit: None,
         }
     );
     assert_eq!(keys.len(), 1);

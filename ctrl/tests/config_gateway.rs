@@ -22,6 +22,25 @@ fn each_fault_of_a_gateway_is_named() {
             ],
         ),
         (
+            "an audit log of the wrong size, to nowhere, in words",
+            gateway("cores:", "audit: { maxSize: 100MB, keep: 0, accepted: yes, perSecnd: 3 }\n  cores:"),
+            &[
+                "g.yaml:9:10: error: spec.audit.file: is missing",
+                "g.yaml:9:21: error: spec.audit.maxSize: \"100MB\": not a size [a number with KiB, MiB or GiB, such as 100MiB]",
+                "g.yaml:9:34: error: spec.audit.keep: 0 is out of range [use 1 to 1000]",
+                "g.yaml:9:47: error: spec.audit.accepted: \"yes\" is not true or false",
+                "g.yaml:9:52: error: spec.audit.perSecnd: there is no such field [did you mean perSecond? fields here: accepted, file, keep, maxSize, perSecond]",
+            ],
+        ),
+        (
+            "an audit log in a directory of whoever starts it",
+            gateway("cores:", "audit: { file: audit.jsonl, maxSize: 1KiB }\n  cores:"),
+            &[
+                "g.yaml:9:18: error: spec.audit.file: \"audit.jsonl\": not an absolute path to a file [an absolute path to a file, such as /var/log/sluice/audit.jsonl]",
+                "g.yaml:9:40: error: spec.audit.maxSize: \"1KiB\": out of range [use 64KiB to 64GiB]",
+            ],
+        ),
+        (
             "an interface twice",
             gateway("out0", "in0"),
             &["g.yaml:8:20: error: spec.ports[1].interface: \"in0\": is a port already [give each interface one side]"],
@@ -184,4 +203,25 @@ fn each_fault_of_a_gateway_is_named() {
         wrong.extend(differs(name, &words(&faults), want));
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn an_audit_log_has_defaults_for_all_but_its_file() {
+    let of = |audit: &str| {
+        let text = gateway("cores:", &format!("audit: {audit}\n  cores:"));
+        load(&[("g.yaml", &text)]).expect("a Gateway").gateway.audit.expect("a log")
+    };
+    let least = of("{ file: /var/log/sluice/audit.jsonl }");
+    let want = snapshot::Audit {
+        file: "/var/log/sluice/audit.jsonl".into(),
+        max_size: 100 << 20,
+        keep: 5,
+        accepted: true,
+        per_second: 100,
+    };
+    assert_eq!(least, want);
+    let all = of("{ file: /a, maxSize: 64KiB, keep: 1, accepted: false, perSecond: 7 }");
+    let want = snapshot::Audit { file: "/a".into(), max_size: 64 << 10, keep: 1, accepted: false, per_second: 7 };
+    assert_eq!(all, want);
+    assert_eq!(load(&[("g.yaml", words::GATEWAY)]).expect("a Gateway").gateway.audit, None, "off by default");
 }

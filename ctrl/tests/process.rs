@@ -89,6 +89,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             }],
             last_nack: None,
             unusable: vec![],
+            audit: None,
         }),
         Query::Counters => Reply::Counters(Counters {
             refused: vec![("NoIdentity".into(), 5)],
@@ -103,6 +104,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             connections([live()].into_iter().filter(ends).collect())
         }
         Query::Rules => Reply::Rules { part: vec![], more: false },
+        Query::Callers { .. } => Reply::Callers { since: 0, lost: 0, part: vec![], more: false },
         Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),
             allowed: false,

@@ -64,6 +64,7 @@ fn snapshot(version: u64) -> Snapshot {
         unmatched_egress: Unmatched::Pass,
         assembled_at: 0,
         living: snapshot::Living::default(),
+        audit: None,
     }
 }
 

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::process::{Found, Question};
 use crate::report::Caller;
-use crate::{Boot, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
+use crate::{Boot, Called, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -22,6 +22,9 @@ pub const CONNECTIONS_PER_REPLY: usize = 64;
 
 /// Most rules in one [`Reply::Rules`], for the same reason: a name and a place take some hundred bytes.
 pub const RULES_PER_REPLY: usize = 128;
+
+/// Most callers in one [`Reply::Callers`]: a SPIFFE ID may have 2048 bytes.
+pub const CALLERS_PER_REPLY: usize = 32;
 
 /// Path of the channel's socket, given the admin socket's.
 pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
@@ -111,6 +114,11 @@ pub enum Query {
         peer: SocketAddr,
         local: Option<SocketAddr>,
     },
+    /// Who called the workloads of this node: all of them, or a workload or those behind a Service, by
+    /// `namespace/name` or the name alone.
+    Callers {
+        of: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +136,15 @@ pub enum Reply {
         more: bool,
     },
     Explanation(Explanation),
+    /// At most [`CALLERS_PER_REPLY`]; `more` until the last part. A workload with more comes again.
+    Callers {
+        /// When the dataplane began to look, in seconds since the epoch.
+        since: u64,
+        /// Connections since then that nothing is known of: their reports found no room.
+        lost: u64,
+        part: Vec<Called>,
+        more: bool,
+    },
     /// The query cannot be answered now, and why.
     Failed(String),
 }

@@ -253,6 +253,7 @@ mod tests {
             unmatched_egress: Unmatched::Pass,
             assembled_at: 0,
             living: Living::default(),
+            audit: None,
         }
     }
 

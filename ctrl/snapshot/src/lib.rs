@@ -13,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod callers;
 pub mod channel;
 pub mod check;
 pub mod codec;
@@ -29,6 +31,8 @@ pub mod revoked;
 pub mod rules;
 pub mod state;
 
+pub use audit::{Audit, AuditStatus};
+pub use callers::{Called, CallerName};
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
 pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode};
 pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload, root_material};

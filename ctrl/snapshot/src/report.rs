@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CloseReason, RefuseReason, Side, TlsMode, Version};
+use crate::{AuditStatus, CloseReason, RefuseReason, Side, TlsMode, Version};
 
 /// Which way a connection crosses this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,6 +90,8 @@ pub struct Counters {
     pub steering: Vec<(String, u64)>,
     /// Everything else: packets, bytes, handshakes, sessions opened, gauges.
     pub totals: Vec<(String, u64)>,
+    /// Lines that the audit log left out, by what was decided.
+    pub audit_omitted: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,6 +132,8 @@ pub struct Status {
     pub last_nack: Option<String>,
     /// SVIDs that came and cannot be used, and why: their workloads have none, or still the one before.
     pub unusable: Vec<String>,
+    /// None: there is no audit log.
+    pub audit: Option<AuditStatus>,
 }
 
 /// What would happen to a new connection now, by the tables in force.

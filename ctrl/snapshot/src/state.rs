@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bundle, Living, Policy, Revoked, RuleSource, Service, Unmatched, Workload};
+use crate::{Audit, Bundle, Living, Policy, Revoked, RuleSource, Service, Unmatched, Workload};
 
 /// Raised with each change of any type in this crate that goes over the wire. A dataplane refuses
 /// a snapshot of another schema whole: a field read as another field would be a policy of nobody.
@@ -46,4 +46,6 @@ pub struct Snapshot {
     pub assembled_at: u64,
     /// Of connections that are no workload's of this node.
     pub living: Living,
+    /// None: no audit log.
+    pub audit: Option<Audit>,
 }

@@ -14,7 +14,8 @@ use super::{Done, Failure};
 use crate::bundles::Row;
 use crate::client::{self, Client};
 use crate::config::Known;
-use crate::{apply, at_stake, view};
+use crate::migrate::Callers;
+use crate::{apply, at_stake, clock, migrate, view};
 
 /// Put a file into a gateway's configuration directory, if the whole is right with it.
 ///
@@ -37,7 +38,8 @@ pub struct Apply {
     /// Say what would be, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Also if living connections chain to a root that this drops: they are cut.
+    /// Also if living connections chain to a root that this drops: they are cut. And if it makes a workload
+    /// MUTUAL that was called plain in the last 24 hours: such callers are refused.
     #[arg(long)]
     force: bool,
     /// Wait until it is in force, for so long at most; 0s does not wait.
@@ -140,9 +142,15 @@ async fn would_cut(plan: &apply::Plan) -> Result<Option<view::Failure>, Failure>
         answered => answered?,
     };
     let dropped = at_stake::dropped(&bundles, &plan.loaded);
-    if dropped.is_empty() {
+    if !dropped.is_empty() {
+        let live = client.get::<Vec<ConnectionReport>>("/v1/connections?which=live").await?;
+        if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
+            return Ok(Some(failure));
+        }
+    }
+    let now = client.get::<view::Resources>("/v1/config").await?;
+    if !migrate::is_stricter(&now.identities, &plan.loaded) {
         return Ok(None);
     }
-    let live = client.get::<Vec<ConnectionReport>>("/v1/connections?which=live").await?;
-    Ok(at_stake::refusal(&at_stake::cut(&dropped, &live)))
+    Ok(client.get::<Callers>("/v1/callers").await?.refusal(&plan.loaded, clock::now()))
 }

@@ -11,6 +11,7 @@ mod detach;
 mod explain;
 mod get;
 mod identities;
+mod migrate;
 mod output;
 mod place;
 mod policies;
@@ -56,6 +57,8 @@ enum Command {
     Whois(whois::Whois),
     #[command(subcommand)]
     Describe(describe::Describe),
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
     Detach(detach::Detach),
     Completion(completion::Completion),
 }
@@ -122,6 +125,7 @@ impl Cli {
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
             Command::Describe(command) => command.run().await,
+            Command::Migrate(command) => command.run().await,
             Command::Detach(command) => command.run(),
             Command::Completion(command) => command.run(),
         }

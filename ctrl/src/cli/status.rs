@@ -103,6 +103,7 @@ fn show(status: &view::Status, wide: bool) -> String {
     lines.extend(status.waiting.iter().map(|w| yellow(&format!("waiting    for {w}"))));
     lines.extend(status.problems.iter().map(|p| yellow(&format!("problem    {p}"))));
     if let Some(dataplane) = &status.dataplane {
+        lines.extend(dataplane.audit.iter().map(audit));
         lines.extend(dataplane.unusable.iter().map(|p| yellow(&format!("problem    {p}"))));
         lines.push(String::new());
         lines.push(ports(dataplane));
@@ -114,6 +115,14 @@ fn show(status: &view::Status, wide: bool) -> String {
         lines.push(super::identities::show(&status.identities, wide));
     }
     lines.join("\n")
+}
+
+fn audit(audit: &snapshot::AuditStatus) -> String {
+    let counts = format!("{} lines, {} omitted, {} failed", audit.written, audit.omitted, audit.failed);
+    match &audit.error {
+        None => format!("audit      {}: {counts}", audit.file),
+        Some(why) => red(&format!("audit      {counts}; takes nothing: {why}")),
+    }
 }
 
 fn ports(dataplane: &snapshot::Status) -> String {

@@ -178,6 +178,14 @@ impl<'n> Field<'n> {
         }
     }
 
+    pub fn boolean(&self, faults: &mut Faults<'_>) -> Option<bool> {
+        let Value::Bool(value) = self.node.value else {
+            faults.wants(self, "true or false");
+            return None;
+        };
+        Some(value)
+    }
+
     pub fn integer<T: TryFrom<i128>>(&self, allowed: RangeInclusive<i128>, faults: &mut Faults<'_>) -> Option<T> {
         let Value::Integer(number) = self.node.value else {
             faults.wants(self, "a whole number");

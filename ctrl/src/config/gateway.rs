@@ -12,7 +12,7 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{Lifetimes, NamedSource, Place, TrustDomain, identity, process};
+use super::{Lifetimes, NamedSource, Place, TrustDomain, audit, identity, process};
 use crate::attest::process::{Netns, Overrides};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Gateway {
     pub lifetimes: Lifetimes,
     /// Where the workloads of a port are, where the configuration says so.
     pub namespaces: Overrides,
+    /// None: no audit log.
+    pub audit: Option<snapshot::Audit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,7 @@ impl Gateway {
             Some(field) => field.parsed(absolute, "an absolute path below a bpffs", faults),
             None => Some(format!("/sys/fs/bpf/sluice/{}", meta.name)),
         };
+        let audit = fields.optional("audit").map(|field| audit::decode(&field, faults));
         fields.finish(faults);
         Some(Self {
             name: meta.name,
@@ -103,6 +106,10 @@ impl Gateway {
             pin_directory: pin_directory?,
             lifetimes,
             namespaces: namespaces.into(),
+            audit: match audit {
+                Some(decoded) => Some(decoded?),
+                None => None,
+            },
         })
     }
 

@@ -8,6 +8,7 @@
 //! field (`spec.egress[0].connection.tls.mode`), the value and what is allowed. Nothing is half
 //! taken: either the whole directory is right, or the caller keeps what it had.
 
+pub mod audit;
 pub mod crl;
 pub mod crls;
 pub mod decode;

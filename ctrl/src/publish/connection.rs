@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
-use snapshot::{ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
+use snapshot::{Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
@@ -27,6 +27,8 @@ const TOLD: usize = 1_024;
 const CONNECTIONS: usize = 1 << 20;
 /// The same of rules.
 const RULES: usize = 1 << 20;
+/// The same of workloads that were called.
+const CALLED: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -105,6 +107,15 @@ struct Pending {
     answer: oneshot::Sender<Whole>,
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
+    callers: Vec<Called>,
+}
+
+/// A workload with many callers comes in parts, one after the other.
+fn join(all: &mut Vec<Called>, called: Called) {
+    match all.last_mut().filter(|last| last.workload == called.workload) {
+        Some(last) => last.callers.extend(called.callers),
+        None => all.push(called),
+    }
 }
 
 async fn read(link: &Link, number: u64, shared: &Shared, told: &mpsc::Sender<(u64, Found)>) -> Result<(), Error> {
@@ -177,6 +188,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Rules(std::mem::take(&mut waiting.rules))
         }
+        Reply::Callers { since, lost, part, more } => {
+            part.into_iter().for_each(|called| join(&mut waiting.callers, called));
+            if more && waiting.callers.len() < CALLED {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Callers { since, lost, part: std::mem::take(&mut waiting.callers) }
+        }
         one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Whole::One(one),
     };
     // An error means the same: nobody waits any more.
@@ -220,7 +239,7 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![] });
+        pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![] });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     Ok(link.packets.send(&message, None).await?)

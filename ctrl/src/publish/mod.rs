@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
-use snapshot::{Boot, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
+use snapshot::{Boot, Called, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -153,6 +153,7 @@ impl Publisher {
             Ok(Ok(Answer::One(reply))) => Ok(reply),
             Ok(Ok(Answer::Connections(part))) => Ok(Reply::Connections { part, more: false }),
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
+            Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -162,9 +163,12 @@ impl Publisher {
     pub async fn connections(&self, query: Query, patience: Duration) -> Result<Vec<ConnectionReport>, QueryError> {
         match self.query(query, patience).await? {
             Reply::Connections { part, .. } => Ok(part),
-            Reply::Status(_) | Reply::Counters(_) | Reply::Rules { .. } | Reply::Explanation(_) | Reply::Failed(_) => {
-                Err(QueryError::Unexpected)
-            }
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Rules { .. }
+            | Reply::Callers { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
     }
 
@@ -175,6 +179,7 @@ impl Publisher {
             Reply::Status(_)
             | Reply::Counters(_)
             | Reply::Connections { .. }
+            | Reply::Callers { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -197,6 +202,7 @@ pub(crate) enum Answer {
     One(Reply),
     Connections(Vec<ConnectionReport>),
     Rules(Vec<RuleHits>),
+    Callers { since: u64, lost: u64, part: Vec<Called> },
 }
 
 #[derive(Debug)]

@@ -1,14 +1,16 @@
 //! Answers out of the workers' counters and the agent's state.
 
 use snapshot::report::PortReport;
-use snapshot::{CloseReason, CoreReport, Counters, DropReason, RefuseReason, Status, Version};
+use snapshot::{AuditStatus, CloseReason, CoreReport, Counters, DropReason, RefuseReason, Status, Version};
 
+use super::Audit;
 use crate::stats::{CoreCounters, Total};
 
 /// Summed over cores; every name is there, zeros too.
 pub fn counters<'a>(
     cores: impl Iterator<Item = &'a CoreCounters> + Clone,
     steering: Vec<(&'static str, u64)>,
+    audit: &Audit,
 ) -> Counters {
     let sum = |of: &dyn Fn(&CoreCounters) -> u64| cores.clone().map(of).sum::<u64>();
     let named = |(name, value): (&str, u64)| (name.to_owned(), value);
@@ -17,7 +19,13 @@ pub fn counters<'a>(
         refused: RefuseReason::ALL.iter().map(|&r| named((r.name(), sum(&|c| c.refused(r))))).collect(),
         closed: CloseReason::ALL.iter().map(|&r| named((r.name(), sum(&|c| c.closed(r))))).collect(),
         steering: steering.into_iter().map(named).collect(),
-        totals: Total::ALL.iter().map(|&(total, name)| named((name, sum(&|c| c.total(total))))).collect(),
+        totals: Total::ALL
+            .iter()
+            .map(|&(total, name)| (name, sum(&|c| c.total(total))))
+            .chain(audit.totals())
+            .map(named)
+            .collect(),
+        audit_omitted: audit.omitted(),
     }
 }
 
@@ -29,6 +37,7 @@ pub fn status<'a>(
     cores: impl Iterator<Item = (u32, Option<Version>, &'a CoreCounters)>,
     last_nack: Option<String>,
     unusable: Vec<String>,
+    audit: Option<AuditStatus>,
 ) -> Status {
     let cores: Vec<_> = cores.map(|(core, version, counters)| core_report(core, version, counters)).collect();
     Status {
@@ -41,6 +50,7 @@ pub fn status<'a>(
         cores,
         last_nack,
         unusable,
+        audit,
     }
 }
 

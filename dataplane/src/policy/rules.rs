@@ -185,7 +185,7 @@ impl Compiled {
     }
 
     /// Whether a rule of this kind names the workload.
-    pub(super) fn has_rule(
+    pub fn has_rule(
         &self,
         workload: usize,
         action: Action,

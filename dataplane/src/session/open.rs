@@ -305,7 +305,10 @@ impl Session {
             snapshot::Direction::Egress | snapshot::Direction::Inbound => {}
         }
         self.begin_life(cx.now);
-        self.enter(State::Relaying, cx)
+        let progress = self.enter(State::Relaying, cx);
+        let (at_ms, connection) = (cx.now.unix_ms, Box::new(self.report(cx.now.unix_ms, cx.core, cx.ports, None)));
+        cx.mailbox.report(Report::Stood { at_ms, connection });
+        progress
     }
 }
 

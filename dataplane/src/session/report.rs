@@ -33,7 +33,8 @@ impl Session {
                 .map(|peer| peer.spiffe_id.to_string())
                 .or_else(|| self.callee.as_deref().map(str::to_owned)),
             mode: self.plan.mode,
-            tls: self.tls().filter(|tls| !tls.handshaking()).map(TlsLeg::report),
+            // Of one that is refused for who it is, the certificate is what matters.
+            tls: self.tls().filter(|tls| !tls.handshaking() || self.peer.is_some()).map(TlsLeg::report),
             state: self.life.shown(self.state).into(),
             refused,
             closed,

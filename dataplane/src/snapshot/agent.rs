@@ -6,6 +6,7 @@
 
 mod answers;
 mod attest;
+mod callers;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use snapshot::{Boot, ConnectionReport, KeyId, Network, SCHEMA, Side, Snapshot, T
 use super::addresses::Map;
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
-use crate::admin::{History, RefusalLog};
+use crate::admin::{Audit, CallerLimits, Callers, History, RefusalLog};
 use crate::io::PortId;
 use crate::io::wait::Waker;
 use crate::neigh::Paths;
@@ -78,6 +79,10 @@ pub struct Agent<C: Clock> {
     last_nack: Option<String>,
     history: History,
     log: RefusalLog,
+    audit: Audit,
+    callers: Callers,
+    /// Of the workers' decisions, when it was last looked.
+    lost: u64,
     listings: Vec<Listing>,
     /// Messages that the socket had no room for.
     outbox: Vec<ToCtrl>,
@@ -101,6 +106,9 @@ impl<C: Clock> Agent<C> {
         Self {
             history: History::new(boot.limits.history as usize),
             log: RefusalLog::new(now.mono),
+            audit: Audit::new(boot.node.clone(), now),
+            callers: Callers::new(CallerLimits::default()),
+            lost: 0,
             started_at: now.unix(),
             admin,
             clock,
@@ -144,6 +152,8 @@ impl<C: Clock> Agent<C> {
             self.turn();
         }
         self.turn();
+        let now = self.clock.now();
+        self.audit.finish(now);
     }
 
     fn have_drained(&self) -> bool {
@@ -226,7 +236,7 @@ impl<C: Clock> Agent<C> {
             ToDataplane::Key { id, key } => {
                 self.keys.insert(id, key);
             }
-            ToDataplane::Snapshot { version } => match self.take_snapshot(descriptor) {
+            ToDataplane::Snapshot { version } => match self.take_snapshot(descriptor, now) {
                 Ok(()) => {}
                 Err(reason) => {
                     tracing::error!(version = version.0, "the snapshot is refused whole: {reason}");
@@ -243,7 +253,7 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    fn take_snapshot(&mut self, descriptor: Option<OwnedFd>) -> Result<(), String> {
+    fn take_snapshot(&mut self, descriptor: Option<OwnedFd>, now: Now) -> Result<(), String> {
         let snapshot: Snapshot = read_state(descriptor).map_err(|e: Error| e.to_string())?;
         ::snapshot::check::check(&snapshot).map_err(|e| e.to_string())?;
         let compiled = Compiled::compile(&snapshot, &self.keys, &self.provider, self.compiled.as_deref());
@@ -275,6 +285,7 @@ impl<C: Clock> Agent<C> {
         }
         tracing::info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "snapshot taken");
         self.asking = compiled.ever_asks();
+        self.keep_account(snapshot.audit.as_ref(), &compiled, now);
         self.retired.extend(self.compiled.replace(compiled));
         Ok(())
     }

@@ -27,6 +27,8 @@ pub enum Total {
     ProxyHeaders,
     ProxyHeaderBytes,
     ReportsLost,
+    /// Of these, how calls were decided.
+    DecisionsLost,
     HandedOver,
     Turns,
     /// Gauges: set, not counted.
@@ -56,6 +58,7 @@ impl Total {
         (Self::ProxyHeaders, "proxy_headers"),
         (Self::ProxyHeaderBytes, "proxy_header_bytes"),
         (Self::ReportsLost, "reports_lost"),
+        (Self::DecisionsLost, "decisions_lost"),
         (Self::HandedOver, "handed_over"),
         (Self::Turns, "turns"),
         (Self::Sessions, "sessions"),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use snapshot::ConnectionReport;
+use snapshot::{CloseReason, ConnectionReport};
 
 use crate::io::PortId;
 
@@ -10,6 +10,11 @@ use crate::io::PortId;
 pub enum Report {
     /// A connection was refused, or ended after it stood.
     Ended(Box<ConnectionReport>),
+    /// A connection stands: it was allowed, and both sides are connected.
+    Stood {
+        at_ms: u64,
+        connection: Box<ConnectionReport>,
+    },
     /// A connection that goes on, and that a rule in shadow would have refused.
     Shadow(Box<ConnectionReport>),
     /// A connection that goes on for a while, or on, though a change took its permission (`onChange`).
@@ -27,4 +32,17 @@ pub enum Report {
         port: PortId,
         address: IpAddr,
     },
+}
+
+impl Report {
+    /// Whether it says how a call was decided: whoever keeps account of those has to know that one is lost.
+    pub fn is_decision(&self) -> bool {
+        match self {
+            Self::Stood { .. } => true,
+            Self::Ended(ended) => ended.refused.is_some() || ended.closed == Some(CloseReason::PolicyChanged),
+            Self::Shadow(_) | Self::Outlived(_) | Self::Live { .. } | Self::LiveEnd { .. } | Self::Resolve { .. } => {
+                false
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::{Asked, HELD, Told};
 use crate::neigh::Paths;
 use crate::session::Which;
 use crate::snapshot::Compiled;
-use crate::stats::{CoreCounters, Report};
+use crate::stats::{CoreCounters, Report, Total};
 
 /// Reports that may wait for the agent. What does not fit is counted (`reports_lost`).
 const REPORTS: usize = 8_192;
@@ -63,8 +63,36 @@ impl Default for Mailbox {
 
 impl Mailbox {
     pub fn report(&self, report: Report) {
-        if self.reports.push(report).is_err() {
-            self.counters.add(crate::stats::Total::ReportsLost, 1);
+        if let Err(lost) = self.reports.push(report) {
+            self.counters.add(Total::ReportsLost, 1);
+            self.counters.add(Total::DecisionsLost, lost.is_decision().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::snapshot::{CloseReason, RefuseReason};
+
+    use super::*;
+    use crate::admin::example;
+
+    #[test]
+    fn a_decision_that_finds_no_room_is_counted_as_one() {
+        let mailbox = Mailbox::default();
+        let ended = |report| Report::Ended(Box::new(report));
+        (0..REPORTS).for_each(|_| mailbox.report(Report::LiveEnd { query: 0 }));
+        let lost = || [Total::ReportsLost, Total::DecisionsLost].map(|total| mailbox.counters.total(total));
+        assert_eq!(lost(), [0, 0]);
+        for (report, want) in [
+            (Report::LiveEnd { query: 0 }, [1, 0]),
+            (ended(example::closed(CloseReason::Finished)), [2, 0]),
+            (ended(example::closed(CloseReason::PolicyChanged)), [3, 1]),
+            (ended(example::refused(RefuseReason::DeniedByRule)), [4, 2]),
+            (Report::Stood { at_ms: 0, connection: Box::new(example::accepted()) }, [5, 3]),
+        ] {
+            mailbox.report(report);
+            assert_eq!(lost(), want);
         }
     }
 }

@@ -163,9 +163,9 @@ mod tests {
         timers.arm(2, Instant::from_micros(5_500));
         timers.disarm(2);
         assert_eq!(timers.next(), Some(Instant::from_millis(6)));
-        assert_eq!(due(&mut timers, 5_999), []);
+        assert_eq!(due(&mut timers, 5_999), Vec::<u32>::new());
         assert_eq!(due(&mut timers, 6_000), [1]);
-        assert_eq!(due(&mut timers, 7_000), []);
+        assert_eq!(due(&mut timers, 7_000), Vec::<u32>::new());
         assert_eq!(timers.next(), None);
     }
 

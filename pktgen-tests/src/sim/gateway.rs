@@ -207,6 +207,8 @@ impl Gateway {
 
     fn read(&mut self, report: Report) {
         match report {
+            // What it says is said again when it ends.
+            Report::Stood { .. } => {}
             Report::Ended(connection) => self.ended.push(*connection),
             Report::Shadow(connection) => self.shadowed.push(*connection),
             Report::Outlived(connection) => self.outlived.push(*connection),

@@ -197,6 +197,7 @@ pub fn snapshot(node: usize, authority: &Authority, identities: &[Identity]) -> 
         unmatched_egress: Unmatched::Refuse,
         assembled_at: EPOCH,
         living: Living::default(),
+        audit: None,
     };
     for (name, identity) in workloads(node).iter().zip(identities) {
         let workload = workload(&mut snapshot, name, identity);

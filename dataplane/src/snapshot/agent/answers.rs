@@ -28,14 +28,13 @@ impl<C: Clock> Agent<C> {
                 self.on_report(report, now);
             }
         }
+        self.on_lost(now);
     }
 
     fn on_report(&mut self, report: Report, now: Now) {
         match report {
-            Report::Ended(report) => {
-                self.log.write(&report, now.mono);
-                self.history.add(*report);
-            }
+            Report::Ended(report) => self.on_ended(*report, now),
+            Report::Stood { at_ms, connection } => self.on_stood(&connection, at_ms, now),
             Report::Shadow(report) => self.log.write_shadow(&report, now.mono),
             Report::Outlived(report) => self.log.write_outlived(&report, now.mono),
             Report::Live { query, connection } => {
@@ -64,8 +63,9 @@ impl<C: Clock> Agent<C> {
 
     pub(super) fn answer(&mut self, id: u64, query: Query, now: Now) {
         let counters = self.workers.iter().map(|worker| &worker.mailbox.counters);
+        let audit = self.audit.status();
         let reply = match query {
-            Query::Counters => Reply::Counters(admin::counters(counters, self.steering.counters())),
+            Query::Counters => Reply::Counters(admin::counters(counters, self.steering.counters(), &self.audit)),
             Query::Status => Reply::Status(admin::status(
                 self.started_at,
                 self.network.revision,
@@ -73,11 +73,13 @@ impl<C: Clock> Agent<C> {
                 self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
                 self.last_nack.clone(),
                 self.compiled.as_ref().map(|compiled| compiled.unusable.clone()).unwrap_or_default(),
+                audit,
             )),
             Query::Explain { from, to } => match &self.compiled {
                 Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),
                 None => Reply::Failed("no snapshot is in force yet".into()),
             },
+            Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),

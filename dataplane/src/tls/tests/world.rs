@@ -78,6 +78,7 @@ impl World {
             unmatched_egress: Unmatched::Pass,
             assembled_at: super::certs::NOW,
             living: Living::default(),
+            audit: None,
         };
         Self { ca, partner, snapshot, keys, provider }
     }
