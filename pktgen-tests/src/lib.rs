@@ -5,6 +5,7 @@
 //! capture the way an eavesdropper would; [`load`] and [`rounds`] move bytes over kernel sockets and check each;
 //! [`sim`] runs two whole gateways in one thread, in simulated time.
 
+pub mod calls;
 pub mod load;
 pub mod netns;
 pub mod packet;

@@ -12,12 +12,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{JoinHandle, park_timeout};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use pktgen_tests::calls::{Calls, rest_until};
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::gateway::{self, Identity};
 use pktgen_tests::netns::pair::{Pair, Setup};
@@ -206,57 +205,6 @@ fn in_force(pair: &Pair, leaf: &Leaf) {
 fn serials(pair: &Pair) -> BTreeSet<String> {
     let connections = pair.node_b.connections().unwrap();
     connections.into_iter().filter_map(|connection| connection.tls?.peer_serial).collect()
-}
-
-/// Parking may end at any time.
-fn rest_until(due: Instant) {
-    while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        park_timeout(left);
-    }
-}
-
-/// How many calls, and what failed.
-type Count = (u64, Vec<String>);
-
-/// Calls on connections of their own, so many a second, until it is finished.
-struct Calls {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Result<Count>>>,
-}
-
-impl Calls {
-    fn start(from: &Namespace, address: SocketAddr, a_second: u32) -> Self {
-        const THREADS: u32 = 8;
-        let stop = Arc::<AtomicBool>::default();
-        let every = Duration::from_secs(1) * THREADS / a_second;
-        let caller = |thread: u32| {
-            let stop = stop.clone();
-            from.enter_detached(move || {
-                let (mut due, mut count, mut failures) = (Instant::now() + every * thread / THREADS, 0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    rest_until(due);
-                    due += every;
-                    count += 1;
-                    if let Err(error) = call(address, u64::from(thread) << 32 | count, 1000) {
-                        failures.push(format!("call {count} of thread {thread}: {error:#}"));
-                    }
-                }
-                (count, failures)
-            })
-        };
-        Self { threads: (0..THREADS).map(caller).collect(), stop }
-    }
-
-    fn finish(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let (mut calls, mut failures) = (0, Vec::new());
-        for thread in self.threads {
-            let (count, failed) = thread.join().unwrap().unwrap();
-            calls += count;
-            failures.extend(failed);
-        }
-        (calls, failures)
-    }
 }
 
 #[test]

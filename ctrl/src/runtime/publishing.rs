@@ -124,10 +124,12 @@ impl Core {
         let same = same && self.bundles(now) == bundles;
         self.pace.waiting |= refreshed == Refreshed::Renewed;
         let due = self.pace.due(self.identities.shortest_life()).is_some_and(|at| at <= began);
-        if !same || refreshed == Refreshed::Changed || due {
+        let make = !same || refreshed == Refreshed::Changed || due;
+        if make {
             self.make(network, now, began);
         }
-        if self.look_for_problems(now) || !same || refreshed != Refreshed::Nothing {
+        let problems = self.look_for_problems(now);
+        if problems || make || refreshed != Refreshed::Nothing {
             self.show(network);
         }
     }
