@@ -15,6 +15,7 @@ mod stage;
 
 use std::process::ExitCode;
 
+use pktgen_tests::netns::stay_if_ending;
 use report::Report;
 use stage::Stage;
 
@@ -40,11 +41,12 @@ fn main() -> ExitCode {
         stage = Some(set);
         Ok(detail)
     });
-    if let Some(stage) = stage {
-        run(&stage, &mut report);
-        if std::env::var_os("KEEP").is_some_and(|keep| keep == "1") {
-            stage.keep();
-        }
+    if let Some(stage) = &stage {
+        run(stage, &mut report);
+    }
+    stay_if_ending();
+    if let Some(stage) = stage.filter(|_| std::env::var_os("KEEP").is_some_and(|keep| keep == "1")) {
+        stage.keep();
     }
     match report.finish() {
         Ok(true) => ExitCode::SUCCESS,

@@ -31,6 +31,7 @@ pub use pair::Pair;
 pub use process::{Output, Process, run};
 pub use rig::{End, Rig};
 pub use service::Service;
+pub use signal::stay_if_ending;
 pub use site::{Cables, Host, Site};
 
 /// Asks `condition` until it is `Some` or `timeout` has passed. For what the kernel has no event

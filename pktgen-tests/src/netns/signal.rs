@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,7 @@ use super::rig::Shared;
 
 static RIGS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 static PIPE: AtomicI32 = AtomicI32::new(-1);
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn clean_up_on_signal(rig: &Arc<Shared>) -> Result<()> {
     static INSTALLED: OnceLock<()> = OnceLock::new();
@@ -41,8 +42,17 @@ pub(super) fn forget(rig: &Arc<Shared>) {
 
 extern "C" fn on_signal(signal: libc::c_int) {
     let byte = signal as u8;
+    ENDING.store(true, Ordering::SeqCst);
     // SAFETY: write(2) may be called in a handler; `byte` lives through the call.
     unsafe { libc::write(PIPE.load(Ordering::SeqCst), (&raw const byte).cast(), 1) };
+}
+
+/// Does not return while the process ends by a signal: what fails since its programs are being stopped
+/// is not how it ended.
+pub fn stay_if_ending() {
+    while ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }
 
 fn serve(mut pipe: File) {
