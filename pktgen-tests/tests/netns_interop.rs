@@ -254,6 +254,7 @@ fn servers_of_every_runtime_are_called_by_a_gateway_and_refused_by_the_right_nam
     let envoys = Kind::ALL.map(|kind| envoy(&mut stage, kind));
     let nginxes = Kind::ALL.map(|kind| nginx(&mut stage, kind));
     all().for_each(|runtime| Kind::ALL.iter().for_each(|kind| stage.wait_for(Host::Legacy, port(*runtime, *kind))));
+    SERVERS.into_iter().flat_map(bad_ports).for_each(|port| stage.wait_for(Host::Legacy, port));
     let call = |port: u16| stage.post(&stage.pair.site.frontend, &format!("http://{}:{port}/", Host::Legacy.v4()));
     for (own, theirs) in ROUNDS {
         let shown = stage.pki.issue(own, "frontend", FRONTEND_ID);

@@ -58,6 +58,13 @@ pub struct Report {
     pub dataplane_error: Option<String>,
 }
 
+/// What `sluice apply` tells of the version that it waited for.
+#[derive(Debug, Deserialize)]
+struct InForce {
+    version: Version,
+    in_force: bool,
+}
+
 #[derive(Debug, Deserialize)]
 pub struct Config {
     /// Why the files as they are now were refused.
@@ -259,19 +266,19 @@ impl Gateway {
         Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
-    /// Replaces one file of the configuration, and waits until a newer version is in force.
+    /// Replaces one file of the configuration, and waits until what the directory then holds is in force,
+    /// as a version of its own.
     pub fn apply(&self, name: &str, content: &str) -> Result<Version> {
         let before = self.status()?.in_force;
         self.write(name, content)?;
-        let taken = wait_until("a newer version is in force", PATIENCE, || {
-            let report = self.report().ok()?;
-            let newer = report.dataplane?.in_force.filter(|version| Some(*version) > before);
-            if report.config.errors.is_empty() { newer.map(Ok) } else { Some(Err(report.config.errors)) }
-        });
-        match taken.with_context(|| format!("{name} changed; the log of {}:\n{}", self.name, self.tail()))? {
-            Ok(version) => Ok(version),
-            Err(errors) => bail!("{} refuses {name}: {}", self.name, errors.join("; ")),
-        }
+        // Of a file that says the same: what else has changed is read with it. Not all files that count are
+        // resources.
+        let same = text(&self.directory.join("gateway.yaml"));
+        let output = self.sluice(&["apply", "-f", &same, "--wait", "30s", "-o", "json"])?;
+        let refused = || format!("{} refuses {name}; its log:\n{}", self.name, self.tail());
+        let now: InForce = serde_json::from_str(output.ok().with_context(refused)?)?;
+        ensure!(now.in_force && Some(now.version) > before, "{name}: {now:?} after {before:?}");
+        Ok(now.version)
     }
 
     /// Makes SVIDs live for `ttl`, beginning with new ones: its control process starts again, the
