@@ -20,7 +20,7 @@ use pktgen_tests::calls::{Calls, rest_until};
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::gateway::{self, Identity};
 use pktgen_tests::netns::pair::{Pair, Setup};
-use pktgen_tests::netns::{Host, Namespace, wait_until};
+use pktgen_tests::netns::{Host, wait_until};
 
 const FRONTEND_ID: &str = "spiffe://example.com/myapp/app/frontend";
 const PATIENCE: Duration = Duration::from_secs(30);
