@@ -74,6 +74,10 @@ fn what_a_change_takes_back_is_kept_where_its_workload_says_so_and_what_is_revok
     assert_eq!(refused.unwrap().refused, Some(RefuseReason::NotAllowedInbound));
 
     // The ID is revoked: no word keeps what is its, and nothing else is touched.
+    wait_until("those that have ended are over", PATIENCE, || {
+        (live(&pair, INTRUDER)?.len() == rest.len()).then_some(())
+    })
+    .unwrap();
     let before = pair.node_b.apply("own.yaml", REVOKED).unwrap().0 - 1;
     wait_until("the intruder's are cut", PATIENCE, || live(&pair, INTRUDER)?.is_empty().then_some(())).unwrap();
     for (number, stream) in rest {

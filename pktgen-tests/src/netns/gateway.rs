@@ -271,10 +271,10 @@ impl Gateway {
     pub fn apply(&self, name: &str, content: &str) -> Result<Version> {
         let before = self.status()?.in_force;
         self.write(name, content)?;
-        // Of a file that says the same: what else has changed is read with it. Not all files that count are
-        // resources.
+        // Of a file that says the same: what else has changed is read with it, and is there already, whatever
+        // it cuts. Not all files that count are resources.
         let same = text(&self.directory.join("gateway.yaml"));
-        let output = self.sluice(&["apply", "-f", &same, "--wait", "30s", "-o", "json"])?;
+        let output = self.sluice(&["apply", "-f", &same, "--force", "--wait", "30s", "-o", "json"])?;
         let refused = || format!("{} refuses {name}; its log:\n{}", self.name, self.tail());
         let now: InForce = serde_json::from_str(output.ok().with_context(refused)?)?;
         ensure!(now.in_force && Some(now.version) > before, "{name}: {now:?} after {before:?}");
