@@ -118,9 +118,9 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refreshed {
     Nothing,
-    /// Somebody has a newer SVID than before.
+    /// Somebody has a newer SVID than before, in good time.
     Renewed,
-    /// Somebody has one who had none, or has none any more.
+    /// Somebody has one who had none or whose ends soon, or has none any more.
     Changed,
 }
 
@@ -184,6 +184,10 @@ impl Identities {
                 let done = match self.held.get(id) {
                     None => Refreshed::Changed,
                     Some(before) if *before == issued => Refreshed::Nothing,
+                    // Too late to wait for others.
+                    Some(before) if before.svid.not_after.saturating_sub(now) <= life(&before.svid) / 5 => {
+                        Refreshed::Changed
+                    }
                     Some(_) => Refreshed::Renewed,
                 };
                 self.held.insert(id.clone(), issued);
@@ -245,7 +249,7 @@ impl Identities {
 
     /// The whole life of the SVID that lives shortest.
     pub fn shortest_life(&self) -> Option<Duration> {
-        let lives = self.held.values().map(|issued| issued.svid.not_after.saturating_sub(issued.svid.not_before));
+        let lives = self.held.values().map(|issued| life(&issued.svid));
         lives.min().map(Duration::from_secs)
     }
 
@@ -286,6 +290,10 @@ impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identities").field("held", &self.held.keys()).field("failures", &self.failures).finish()
     }
+}
+
+fn life(svid: &Svid) -> u64 {
+    svid.not_after.saturating_sub(svid.not_before)
 }
 
 /// Seconds since the epoch as people read them.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 use snapshot::{Network, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -126,17 +127,22 @@ async fn turns(
     let mut dataplane = core.publisher.state();
     let mut jumps = Jumps::watch();
     let mut resolve_at = Instant::now() + RESOLVE_EVERY;
-    let mut looking_up: Option<tokio::task::JoinHandle<Resolved>> = None;
+    let mut looking_up: Option<JoinHandle<Resolved>> = None;
     loop {
         tokio::select! {
             changed = changes.changed() => {
                 changed.context("the configuration directory is no longer watched")?;
                 let now = core.attested_by(&network.borrow().clone());
                 core.reload(&now).await;
+                // It was begun for the files before, and knows nothing of what is new in these.
+                looking_up.take().inspect(JoinHandle::abort);
+                resolve_at = Instant::now();
             }
             Some(Reload(answer)) = reloads.recv() => {
                 let now = core.attested_by(&network.borrow().clone());
                 core.reload(&now).await;
+                looking_up.take().inspect(JoinHandle::abort);
+                resolve_at = Instant::now();
                 core.renew_and_publish(&now);
                 // Who asked may have gone.
                 let _ = answer.send(core.outcome());
@@ -170,6 +176,8 @@ async fn turns(
         }
         if jumps.seen().is_some() {
             core.identities.clock_jumped(clock::now());
+            // What is valid now may be something else, whichever way it was set.
+            core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
         core.renew_and_publish(&now);
@@ -291,10 +299,10 @@ impl Core {
 
     /// What asking for a reload came to: the version that holds what is in the directory now.
     fn outcome(&self) -> Outcome {
-        match (self.faults.as_slice(), &self.last) {
-            ([], Some(last)) => Ok(last.version),
-            ([], None) => Err(self.unassembled.clone().into_iter().collect()),
-            (faults, _) => Err(text(faults)),
+        match (self.faults.as_slice(), &self.unassembled, &self.last) {
+            ([], None, Some(last)) => Ok(last.version),
+            ([], why, _) => Err(why.iter().cloned().collect()),
+            (faults, _, _) => Err(text(faults)),
         }
     }
 

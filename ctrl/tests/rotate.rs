@@ -22,7 +22,7 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     let due = identities.next_due().unwrap() - NOW;
     assert!((270..=330).contains(&due), "half of 600 s, give or take a tenth: {due}");
     assert_eq!(identities.refresh(&wanted, NOW + due - 1), Refreshed::Nothing);
-    assert_ne!(identities.refresh(&wanted, NOW + due), Refreshed::Nothing);
+    assert_eq!(identities.refresh(&wanted, NOW + due), Refreshed::Renewed);
     assert_eq!(serial(&identities).as_deref(), Some("01"));
 
     // The source goes away: 1, 2, 4, … 60 s between attempts, the old one stays until its end.
@@ -49,6 +49,19 @@ fn an_identity_is_renewed_at_half_its_life_and_kept_until_it_expires() {
     fails.store(false, Ordering::Relaxed);
     assert_ne!(identities.refresh(&wanted, failure.retry_at.max(now + 60)), Refreshed::Nothing);
     assert!(serial(&identities).is_some() && identities.errors().is_empty());
+}
+
+#[test]
+fn a_renewal_that_comes_late_is_not_to_wait_for_others() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let source = Counting { fails: fails.clone(), life: 600, ..Counting::default() };
+    let mut identities = Identities::new(Box::new(source) as Box<dyn Source>, 1);
+    let wanted = [wanted(id("a"), &[])];
+    assert_eq!(identities.refresh(&wanted, NOW), Refreshed::Changed);
+    fails.store(true, Ordering::Relaxed);
+    assert_eq!(identities.refresh(&wanted, NOW + 400), Refreshed::Nothing);
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!(identities.refresh(&wanted, NOW + 500), Refreshed::Changed);
 }
 
 #[test]
