@@ -1,80 +1,15 @@
-//! Trust that changes while calls live: revocation, roots that rotate, other trust domains. What no
-//! longer holds is cut within one walk over the table, and nothing else notices.
+//! Revocation while calls live, by ID, serial and CRL. What no longer holds is cut within one walk over the
+//! table, and nothing else notices.
 
-use std::net::SocketAddr;
+mod trust_calls;
 
 use dataplane::planted::{Bug, plant};
 use pktgen_tests::sim::pki::{Authority, Identity, TRUST_DOMAIN};
-use pktgen_tests::sim::topology::{self, PORT, TLS_PORT, address, id};
+use pktgen_tests::sim::topology::{PORT, TLS_PORT, id};
 use pktgen_tests::sim::trust::{revoke_by_crl, revoke_id, revoke_serial, trust};
-use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, Side, World, clock::EPOCH};
-use snapshot::{Bundle, CloseReason, ConnectionReport, Crl, IdPattern, RefuseReason, RuleId, Snapshot};
-
-const A: usize = 0;
-const B: usize = 1;
-/// Longest that a test's calls may take, in simulated microseconds.
-const LIMIT: i64 = 60_000_000;
-const SECOND: i64 = 1_000_000;
-
-/// Goes on for some seconds, both ways.
-fn slow() -> [Script; 2] {
-    [
-        Script::new(20_000, Begin::AtOnce, Finish::Last).paced(100, 25_000),
-        Script::new(20_000, Begin::AtOnce, Finish::WhenReceived(20_000)).paced(100, 25_000),
-    ]
-}
-
-fn quick() -> [Script; 2] {
-    [Script::new(500, Begin::AtOnce, Finish::Last), Script::new(500, Begin::AfterReceived(500), Finish::WhenSent)]
-}
-
-fn call(world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2]) -> Call {
-    let client = SocketAddr::new(address(from, false), world.port());
-    let server = SocketAddr::new(address(to.0, false), to.1);
-    Call { client, server, from, scripts, expect: Expect::Delivered, plain: false }
-}
-
-fn plain(world: &mut World, from: &'static str, to: (&str, u16), scripts: [Script; 2]) -> CallId {
-    let call = call(world, from, to, scripts);
-    world.call(world.clock.micros(), call)
-}
-
-fn shows(world: &mut World, identity: &Identity, scripts: [Script; 2]) -> CallId {
-    let call = call(world, "peer", ("backend", PORT), scripts);
-    world.call_as(world.clock.micros(), call, identity)
-}
-
-fn issue(authority: &mut Authority, id: &str) -> Identity {
-    authority.issue(id, EPOCH - 3_600, EPOCH + 86_400)
-}
-
-fn report(world: &World, node: usize, id: CallId) -> &ConnectionReport {
-    let client = world.calls[id.0].client;
-    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
-    all.next().unwrap_or_else(|| panic!("{} has not reported {id:?}", world.gateways[node].name))
-}
-
-/// Changes `node`'s snapshot so that `cut` are no longer allowed: from the moment at which that is in
-/// force on, no byte of theirs may reach a service.
-fn change(world: &mut World, node: usize, cut: &[CallId], edit: impl FnOnce(&mut Snapshot)) -> Result<(), Broken> {
-    for id in cut {
-        world.calls[id.0].expect = Expect::Cut;
-    }
-    world.push(node, &[], edit);
-    let version = Some(world.gateways[node].snapshot().version);
-    let within = world.clock.micros() + SECOND;
-    if !world.run(within, |world| world.gateways[node].in_force() == version)? {
-        return Err(world.broken(format!("{version:?} was not in force within a second")));
-    }
-    cut.iter().for_each(|id| world.oracle.forbid(*id));
-    Ok(())
-}
-
-fn finish(world: &mut World) -> Result<(), Broken> {
-    world.run_until_over(LIMIT)?;
-    world.judge()?;
-    world.drain()
-}
+use pktgen_tests::sim::{Broken, CallId, Expect, Setup, Side, World, clock::EPOCH};
+use snapshot::{CloseReason, Crl, IdPattern, RefuseReason, RuleId};
+use trust_calls::{A, B, SECOND, change, finish, issue, plain, quick, report, shows, slow};
 
 /// What is taken away from living calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -310,98 +245,4 @@ fn the_callee_of_a_local_call_is_revoked_like_any_server() {
     finish(&mut world).expect("one is cut, one refused, one delivered");
     assert_eq!(report(&world, A, lives).closed, Some(CloseReason::PolicyChanged));
     assert_eq!(report(&world, A, refused).refused, Some(RefuseReason::PeerRevoked));
-}
-
-/// Gives every workload of a node an SVID of `authority`.
-fn reissue(world: &mut World, node: usize, authority: &mut Authority) {
-    let fresh = topology::identities(node, authority);
-    world.push(node, &fresh, |snapshot| {
-        for (workload, identity) in snapshot.workloads.iter_mut().zip(&fresh) {
-            workload.svid = Some(identity.svid.clone());
-        }
-    });
-}
-
-#[test]
-fn roots_rotate_by_overlap_and_cut_only_what_still_chains_to_the_old_one() {
-    let mut world = World::new(&Setup::new(36));
-    let mut new = Authority::new(world.chance.fork(), TRUST_DOMAIN);
-    let (old_root, new_root) = (world.authority.bundle(), new.bundle());
-    let both = |world: &mut World, bundles: &[Bundle]| {
-        for node in [A, B] {
-            world.push(node, &[], |snapshot| trust(snapshot, bundles));
-        }
-        world.run(world.clock.micros() + SECOND / 2, |_| false).expect("nothing breaks");
-    };
-    let begin =
-        |world: &mut World| (0..20).map(|_| plain(world, "frontend", ("backend", PORT), slow())).collect::<Vec<_>>();
-    let before = begin(&mut world);
-    world.run(SECOND / 2, |_| false).expect("they stand");
-    // The new root is trusted everywhere before anything is signed by it; in which order is the same.
-    both(&mut world, &[old_root.clone(), new_root.clone()]);
-    both(&mut world, &[new_root.clone(), old_root]);
-    reissue(&mut world, A, &mut new);
-    let mixed = begin(&mut world);
-    world.run(world.clock.micros() + SECOND / 2, |_| false).expect("they stand");
-    reissue(&mut world, B, &mut new);
-    let after = begin(&mut world);
-    world.run(world.clock.micros() + SECOND / 2, |_| false).expect("they stand");
-    assert!([A, B].iter().all(|&node| world.gateways[node].ended.is_empty()), "nobody was cut by the overlap");
-    // `mixed` has a caller of the new root and a server of the old one: only its own node lets go of it.
-    for id in before.iter().chain(&mixed) {
-        world.calls[id.0].expect = Expect::Cut;
-    }
-    both(&mut world, &[new_root]);
-    let last = begin(&mut world);
-    finish(&mut world).expect("what chains to the new root loses nothing");
-    for id in before.iter().chain(&mixed) {
-        assert_eq!(report(&world, A, *id).closed, Some(CloseReason::PolicyChanged));
-    }
-    for id in after.iter().chain(&last) {
-        for node in [A, B] {
-            assert_eq!(report(&world, node, *id).closed, Some(CloseReason::Finished));
-        }
-    }
-}
-
-#[test]
-fn another_trust_domain_is_believed_by_its_own_roots_and_by_no_others() {
-    let mut world = World::new(&Setup::new(37));
-    let mut partner = Authority::new(world.chance.fork(), "partner.org");
-    let bundle = partner.bundle();
-    world.push(B, &[], |snapshot| {
-        snapshot.bundles.push(bundle);
-        let list = snapshot.workloads[0].inbound.as_mut().expect("backend has a list");
-        list.push(IdPattern::Exact(BILLING.into()));
-    });
-    let good = issue(&mut partner, BILLING);
-    let own = issue(&mut world.authority, &id("peer"));
-    let lives = [&good, &own].map(|shown| shows(&mut world, shown, slow()));
-    let cases = [
-        ("ours, signed by the partner", issue(&mut partner, &id("peer")), RefuseReason::PeerUntrusted),
-        ("the partner's, signed by us", issue(&mut world.authority, BILLING), RefuseReason::PeerUntrusted),
-        ("in no list", issue(&mut partner, "spiffe://partner.org/other"), RefuseReason::NotAllowedInbound),
-    ];
-    for (name, shown, reason) in cases {
-        let refused = shows(&mut world, &shown, quick());
-        world.calls[refused.0].expect = Expect::Refused;
-        world.oracle.forbid(refused);
-        world.run(world.clock.micros() + SECOND / 2, |_| false).unwrap_or_else(|broken| panic!("{name}: {broken}"));
-        assert_eq!(report(&world, B, refused).refused, Some(reason), "{name}");
-    }
-    // Its whole trust domain is revoked while its bundle stays.
-    let all = IdPattern::Under("spiffe://partner.org/".into());
-    change(&mut world, B, &lives[..1], |snapshot| revoke_id(snapshot, all)).expect("in time");
-    finish(&mut world).expect("the partner's call is cut, ours is delivered");
-    assert_eq!(report(&world, B, lives[0]).closed, Some(CloseReason::PolicyChanged));
-    assert_eq!(report(&world, B, lives[1]).closed, Some(CloseReason::Finished));
-    // And then the trust domain is known no more.
-    world.push(B, &[], |snapshot| {
-        snapshot.bundles.retain(|bundle| bundle.trust_domain == TRUST_DOMAIN);
-        snapshot.revoked.clear();
-    });
-    let refused = shows(&mut world, &good, quick());
-    world.calls[refused.0].expect = Expect::Refused;
-    finish(&mut world).expect("it is refused");
-    assert_eq!(report(&world, B, refused).refused, Some(RefuseReason::PeerTrustDomainUnknown));
 }

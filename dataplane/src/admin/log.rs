@@ -27,10 +27,7 @@ impl RefusalLog {
     pub fn write(&mut self, report: &ConnectionReport, now: Instant) {
         let Some(reason) = report.refused else { return self.write_cut(report, now) };
         self.begin(now);
-        let written = &mut self.written[reason as usize];
-        *written += 1;
-        if *written > LINES {
-            self.left_out += 1;
+        if !has_room(&mut self.written[reason as usize], &mut self.left_out) {
             return;
         }
         tracing::warn!(
@@ -53,9 +50,7 @@ impl RefusalLog {
     /// A connection that goes on.
     pub fn write_shadow(&mut self, report: &ConnectionReport, now: Instant) {
         self.begin(now);
-        self.shadowed += 1;
-        if self.shadowed > LINES {
-            self.left_out += 1;
+        if !has_room(&mut self.shadowed, &mut self.left_out) {
             return;
         }
         tracing::info!(
@@ -74,10 +69,7 @@ impl RefusalLog {
     fn write_cut(&mut self, report: &ConnectionReport, now: Instant) {
         let Some(reason) = report.closed.filter(|reason| is_ours(*reason)) else { return };
         self.begin(now);
-        let cut = &mut self.cut[reason as usize];
-        *cut += 1;
-        if *cut > LINES {
-            self.left_out += 1;
+        if !has_room(&mut self.cut[reason as usize], &mut self.left_out) {
             return;
         }
         tracing::warn!(
@@ -98,9 +90,7 @@ impl RefusalLog {
     /// One that goes on, though a newer snapshot would not allow it.
     pub fn write_outlived(&mut self, report: &ConnectionReport, now: Instant) {
         self.begin(now);
-        self.outlived += 1;
-        if self.outlived > LINES {
-            self.left_out += 1;
+        if !has_room(&mut self.outlived, &mut self.left_out) {
             return;
         }
         tracing::warn!(
@@ -126,6 +116,13 @@ impl RefusalLog {
             *self = Self::new(now);
         }
     }
+}
+
+/// Counts a line, as written or as left out.
+fn has_room(written: &mut u32, left_out: &mut u64) -> bool {
+    *written += 1;
+    *left_out += u64::from(*written > LINES);
+    *written <= LINES
 }
 
 /// Whether we ended it for a reason of policy's: what the ends do themselves is no news.

@@ -31,13 +31,6 @@ pub enum What {
     End,
 }
 
-impl Lost {
-    /// What `onChange` and its kind say of it, by the snapshot that takes it back.
-    pub fn living(&self, compiled: &Compiled) -> Living {
-        living(compiled, &self.route)
-    }
-}
-
 /// Of a connection that `compiled` has on this route: its workload's word, of both where it is two's.
 pub fn living(compiled: &Compiled, route: &Route) -> Living {
     let of = |workload: usize| compiled.workloads[workload].living;
@@ -97,10 +90,13 @@ impl Standing {
         let source = newer.caller(interface, client.ip().to_canonical(), proof).ok().flatten();
         let destination = newer.destination(server.ip().to_canonical());
         let is = |workload: Option<usize>, id: &str| workload.is_some_and(|w| &*newer.workloads[w].spiffe_id == id);
-        let own = self.local_id.as_deref().is_none_or(|id| is(source, id) || is(destination, id));
-        own && match &self.wire {
-            Wire::Local(callee) => is(destination, callee),
-            Wire::Mutual(_) | Wire::Server(_) | Wire::Anonymous | Wire::Plain => true,
+        let own = self.local_id.as_deref();
+        match &self.wire {
+            // Replicas have one ID: each end has to be at its own address.
+            Wire::Local(callee) => own.is_none_or(|id| is(source, id)) && is(destination, callee),
+            Wire::Mutual(_) | Wire::Server(_) | Wire::Anonymous | Wire::Plain => {
+                own.is_none_or(|id| is(source, id) || is(destination, id))
+            }
         }
     }
 

@@ -14,7 +14,8 @@ use ::snapshot::{CloseReason, Living, OnChange, OnPeerExpiry, Version};
 use super::{Context, Leg, Session, State, relay};
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::{Lost, What, living};
+use crate::policy::{Lost, Route, What, living};
+use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
 use crate::time::{Duration, Instant, Now};
 use crate::tls::{Peer, Refusal};
@@ -154,9 +155,17 @@ impl Session {
     /// of the snapshot which allowed it.
     pub fn reckon(&mut self, now: Now) {
         if self.life.stood_at.is_some() && !self.has_ended() {
-            self.life.rules = living(&self.compiled, &self.route);
+            self.life.rules = self.rules_by(&self.compiled, &self.route);
             self.life.reckon(now, self.peer.as_ref());
         }
+    }
+
+    /// Of a call between two workloads of the node whose new route names one of them only, the other's last
+    /// word still holds.
+    fn rules_by(&self, compiled: &Compiled, route: &Route) -> Living {
+        let rules = living(compiled, route);
+        let names_one = self.callee.is_some() && !matches!(route, Route::Local { .. });
+        if names_one { rules.stricter(self.life.rules) } else { rules }
     }
 
     /// Whether its time was over. True: it has been closed.
@@ -239,7 +248,7 @@ impl Session {
 
     /// A newer snapshot does not allow it: cut, or what `onChange` has for one that stands.
     pub(super) fn lose<P: PacketIo>(&mut self, lost: Lost, cx: &mut Context<'_, P>) {
-        let rules = lost.living(cx.compiled);
+        let rules = self.rules_by(cx.compiled, &lost.route);
         let on_change = match (self.state, lost.what) {
             (State::Relaying, What::Permission) => rules.on_change,
             // One that is yet to stand is a new connection.

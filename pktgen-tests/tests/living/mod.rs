@@ -1,4 +1,7 @@
-//! Calls that live long enough to be met by a change, and the changes: what `sim_living` is made of.
+//! Calls that live long enough to be met by a change, and the changes: what `sim_living` and
+//! `sim_living_local` are made of.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

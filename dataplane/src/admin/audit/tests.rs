@@ -1,3 +1,5 @@
+//! The account of decisions: which lines are written, which are left out, and that each is counted once.
+
 use std::path::Path;
 
 use ::snapshot::{CloseReason, RefuseReason};
