@@ -23,7 +23,8 @@ fn refused_at_its_callee(caller: OnChange, callee: OnChange) -> (World, Option<C
     world.push(A, &[], |snapshot| deny_all(snapshot, "frontend"));
     let kept = (caller, callee) == (OnChange::Keep, OnChange::Keep);
     world.calls[lives.0].expect = if kept { Expect::Delivered } else { Expect::Cut };
-    world.run_until_over(LIMIT).and_then(|_| world.judge()).unwrap_or_else(|broken| panic!("{broken}"));
+    let done = world.run_until_over(LIMIT).and_then(|_| world.judge()).and_then(|()| world.drain());
+    done.unwrap_or_else(|broken| panic!("{broken}"));
     let closed = world.report(A, lives).closed;
     (world, closed)
 }
