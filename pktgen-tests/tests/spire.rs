@@ -165,6 +165,9 @@ async fn each_lie_about_a_bundle_is_named_and_leaves_its_last_good_in_force() {
         world.federates_with = vec!["spiffe://partner.org".into()];
         world.bundles.insert("partner.org".into(), partner.root());
     });
+    // Each API has said what is good: a bundle that one of them brings late would be its first.
+    rig.until_serial(FRONTEND, &frontend).await;
+    rig.until_serial(BACKEND, &backend).await;
     rig.until("it federates", |identities| !identities.federated(now()).is_empty()).await;
     let leaf = rig.ca.issue(FRONTEND, HOUR).chain.concat();
     let thousand = |ca: &Ca| ca.root().repeat(1_000);
