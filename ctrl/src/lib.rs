@@ -23,6 +23,7 @@ pub mod publish;
 pub mod resolve;
 pub mod rotate;
 pub mod runtime;
+pub mod services;
 pub mod signals;
 pub mod source;
 pub mod supervise;

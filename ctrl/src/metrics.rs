@@ -64,6 +64,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_),
         )

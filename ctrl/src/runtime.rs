@@ -33,7 +33,7 @@ use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, services, view};
 use publishing::{Inputs, Pace};
 
 /// Names are looked up again this often, each with so much patience.
@@ -52,6 +52,7 @@ pub struct View {
     pub status: view::Status,
     pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
+    pub services: Arc<Vec<services::Row>>,
 }
 
 /// Runs until `stop` completes.

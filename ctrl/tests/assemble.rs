@@ -101,7 +101,11 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             node: "node-a".into(),
             trust_domain: "example.com".into(),
             workloads: vec![backend, frontend],
-            services: vec![Service { name: "riptides-system/backend-api-svc".into(), endpoints: vec![endpoint] }],
+            services: vec![Service {
+                name: "riptides-system/backend-api-svc".into(),
+                endpoints: vec![endpoint],
+                virtual_addresses: vec![]
+            }],
             policies: vec![],
             bundles: vec![Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }],
             revoked: vec![],

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::process::{Found, Question};
 use crate::report::Caller;
-use crate::{Boot, Called, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
+use crate::{Boot, Called, ConnectionReport, Counters, EndpointLoad, Explanation, KeyId, RuleHits, Status, Version};
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -25,6 +25,9 @@ pub const RULES_PER_REPLY: usize = 128;
 
 /// Most callers in one [`Reply::Callers`]: a SPIFFE ID may have 2048 bytes.
 pub const CALLERS_PER_REPLY: usize = 32;
+
+/// Most endpoints in one [`Reply::Endpoints`]: each takes less than a hundred bytes.
+pub const ENDPOINTS_PER_REPLY: usize = 512;
 
 /// Path of the channel's socket, given the admin socket's.
 pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
@@ -119,6 +122,8 @@ pub enum Query {
     Callers {
         of: Option<String>,
     },
+    /// What the cores know of endpoints behind virtual addresses.
+    Endpoints,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +152,11 @@ pub enum Reply {
     },
     /// The query cannot be answered now, and why.
     Failed(String),
+    /// At most [`ENDPOINTS_PER_REPLY`]; `more` until the last part.
+    Endpoints {
+        part: Vec<EndpointLoad>,
+        more: bool,
+    },
 }
 
 /// A private key in PKCS#8 DER: wiped when dropped, never printed.

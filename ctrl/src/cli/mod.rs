@@ -15,6 +15,7 @@ mod migrate;
 mod output;
 mod place;
 mod policies;
+mod services;
 mod status;
 mod up;
 mod validate;
@@ -53,6 +54,7 @@ enum Command {
     Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),
+    Services(services::Services),
     Explain(explain::Explain),
     Whois(whois::Whois),
     #[command(subcommand)]
@@ -122,6 +124,7 @@ impl Cli {
             Command::Bundle(command) => command.run().await,
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
+            Command::Services(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
             Command::Describe(command) => command.run().await,

@@ -41,7 +41,7 @@ pub use load::{
     Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,
 };
 pub use policy::{Naming, Policy};
-pub use service::{Address, Service, Target};
+pub use service::{Address, Service, Target, VirtualAddress};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

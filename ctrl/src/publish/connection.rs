@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
-use snapshot::{Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
+use snapshot::{
+    Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
@@ -29,6 +31,8 @@ const CONNECTIONS: usize = 1 << 20;
 const RULES: usize = 1 << 20;
 /// The same of workloads that were called.
 const CALLED: usize = 1 << 20;
+/// The same of endpoints, which every core lists.
+const ENDPOINTS: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -108,6 +112,7 @@ struct Pending {
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
+    endpoints: Vec<EndpointLoad>,
 }
 
 /// A workload with many callers comes in parts, one after the other.
@@ -196,6 +201,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Callers { since, lost, part: std::mem::take(&mut waiting.callers) }
         }
+        Reply::Endpoints { part, more } => {
+            waiting.endpoints.extend(part);
+            if more && waiting.endpoints.len() < ENDPOINTS {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Endpoints(std::mem::take(&mut waiting.endpoints))
+        }
         one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Whole::One(one),
     };
     // An error means the same: nobody waits any more.
@@ -239,7 +252,10 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![] });
+        pending.insert(
+            id,
+            Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![], endpoints: vec![] },
+        );
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     Ok(link.packets.send(&message, None).await?)

@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
-use snapshot::{Boot, Called, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
+use snapshot::{
+    Boot, Called, ConnectionReport, EndpointLoad, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version,
+};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -154,6 +156,7 @@ impl Publisher {
             Ok(Ok(Answer::Connections(part))) => Ok(Reply::Connections { part, more: false }),
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
+            Ok(Ok(Answer::Endpoints(part))) => Ok(Reply::Endpoints { part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -167,6 +170,7 @@ impl Publisher {
             | Reply::Counters(_)
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -179,6 +183,21 @@ impl Publisher {
             Reply::Status(_)
             | Reply::Counters(_)
             | Reply::Connections { .. }
+            | Reply::Callers { .. }
+            | Reply::Endpoints { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
+    }
+
+    /// What every core knows of endpoints behind virtual addresses.
+    pub async fn endpoints(&self, patience: Duration) -> Result<Vec<EndpointLoad>, QueryError> {
+        match self.query(Query::Endpoints, patience).await? {
+            Reply::Endpoints { part, .. } => Ok(part),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
@@ -203,6 +222,7 @@ pub(crate) enum Answer {
     Connections(Vec<ConnectionReport>),
     Rules(Vec<RuleHits>),
     Callers { since: u64, lost: u64, part: Vec<Called> },
+    Endpoints(Vec<EndpointLoad>),
 }
 
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use snapshot::Network;
 
 use super::{Core, View, text};
 use crate::rotate::utc;
-use crate::{attest, bundles, clock, config, view};
+use crate::{attest, bundles, clock, config, services, view};
 
 impl Core {
     pub(super) fn known_problems(&self, now: u64) -> Vec<String> {
@@ -64,6 +64,8 @@ impl Core {
         };
         let now = clock::now();
         let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
-        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles }));
+        let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
+        let (resources, services) = (self.resources.clone(), Arc::new(services));
+        self.view.send_replace(Arc::new(View { status, resources, bundles, services }));
     }
 }
