@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
+use crate::resolve::Counts;
 use crate::runtime::{Reload, View};
 use crate::{apply, at_stake, bundles, clock, migrate, services, view, whois};
 
@@ -42,6 +43,7 @@ pub struct App {
     pub view: watch::Receiver<Arc<View>>,
     pub known: Arc<Mutex<Known>>,
     pub reload: mpsc::Sender<Reload>,
+    pub lookups: Arc<Counts>,
 }
 
 type Answer<T> = Result<Json<T>, (StatusCode, Json<view::Failure>)>;

@@ -26,7 +26,7 @@ fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
     endpoints.dedup_by(|(b, other, _), (a, host, _)| (a, host) == (b, other));
     let virtual_address = |v: &crate::config::VirtualAddress| {
         let behind = |(at, _, from): &(SocketAddr, Option<String>, &Address)| {
-            from.ready && v.leads_to(from) && at.is_ipv4() == v.ip.is_ipv4()
+            from.ready && v.leads_to(from) && at.is_ipv4() == v.ip.is_ipv4() && is_current(from, at.ip(), resolved)
         };
         let mut behind: Vec<_> = (0..).zip(&endpoints).filter(|(_, endpoint)| behind(endpoint)).collect();
         // One address by two names is one endpoint.
@@ -42,6 +42,14 @@ fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
         name: service.name.clone(),
         virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
         endpoints: endpoints.into_iter().map(|(address, host, _)| Endpoint { address, host }).collect(),
+    }
+}
+
+/// What DNS has replaced is captured for a while, and given no new calls.
+fn is_current(address: &Address, ip: IpAddr, resolved: &Resolved) -> bool {
+    match &address.target {
+        Target::Ip(_) => true,
+        Target::Name(name) => resolved.is_current(name, ip),
     }
 }
 

@@ -26,12 +26,12 @@ pub struct Address {
     pub ready: bool,
 }
 
-/// An address that nobody listens at: calls to it are given to the addresses that have its target port.
+/// An address that nobody listens at: calls to it are given to the addresses that have one of its target ports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VirtualAddress {
     pub ip: IpAddr,
     pub port: u16,
-    pub target_port: u16,
+    pub target_ports: Vec<u16>,
     pub place: Place,
 }
 
@@ -68,18 +68,18 @@ impl VirtualAddress {
         let mut fields = entry.fields(faults)?;
         let ip = fields.required("address", faults).and_then(|field| field.ip(faults));
         let port = fields.required("port", faults).and_then(|field| field.integer(1..=65535, faults));
-        let target_port = match fields.optional("targetPort") {
-            Some(field) => field.integer(1..=65535, faults),
-            None => port,
+        let target_ports = match fields.optional("targetPorts") {
+            Some(list) => list.list(faults)?.iter().map(|entry| entry.integer(1..=65535, faults)).collect(),
+            None => port.map(|port| vec![port]),
         };
         let place = faults.place(fields.at);
         fields.finish(faults);
-        Some(Self { ip: ip?.to_canonical(), port: port?, target_port: target_port?, place })
+        Some(Self { ip: ip?.to_canonical(), port: port?, target_ports: target_ports?, place })
     }
 
     /// The Service's addresses that stand behind it.
     pub fn leads_to(&self, address: &Address) -> bool {
-        address.port == self.target_port
+        self.target_ports.contains(&address.port)
     }
 }
 

@@ -15,6 +15,11 @@ impl Core {
             .failures()
             .into_iter()
             .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
+        let names = names.chain(
+            self.resolved
+                .left_out()
+                .map(|(name, count)| format!("{name} has more addresses than are taken: {count} are left out")),
+        );
         let failures = self.identities.errors().into_iter().filter(|failure| !failure.waiting);
         let svids = failures.map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
         let left_out = self.identities.federated(now).into_iter().filter_map(|brought| {

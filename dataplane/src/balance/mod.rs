@@ -28,6 +28,8 @@ const FAILURES: u32 = 5;
 const EJECTION: Duration = Duration::from_secs(30);
 const LONGEST: u32 = 10;
 
+const NEVER: Instant = Instant::from_micros_const(i64::MAX);
+
 /// Draws before all are looked at: with half of them ejected, one in 256 gets there.
 const DRAWS: usize = 8;
 
@@ -40,8 +42,9 @@ const ENDPOINTS: usize = 4_096;
 pub struct Balancer {
     table: Table,
     random: u64,
-    /// When the last of the ejections is over.
-    ejected_until: Instant,
+    /// Those that are ejected, and when the first of them is not any more. Counted anew only then.
+    ejected: usize,
+    next_return: Instant,
 }
 
 /// An endpoint as the views show it.
@@ -66,12 +69,12 @@ impl Balancer {
         let half = |at: usize| u64::from_le_bytes(secret[at..at + 8].try_into().expect("eight bytes"));
         // The halves key other things, and what is drawn here can be seen on the wire: mixed before it is used.
         let seed = half(0).rotate_left(23) ^ half(8).wrapping_mul(WEYL) ^ u64::from(core).wrapping_mul(WEYL << 8 | 1);
-        Self { table: Table::new(endpoints), random: mix(seed), ejected_until: Instant::ZERO }
+        Self { table: Table::new(endpoints), random: mix(seed), ejected: 0, next_return: NEVER }
     }
 
     /// One of those that `fits`, not ejected if that can be. None: none fits.
     pub fn choose(&mut self, of: &[SocketAddr], now: Instant, fits: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
-        if now >= self.ejected_until {
+        if self.ejected(now) == 0 {
             return self.of_two(of, |_, address| fits(address));
         }
         let may = |table: &Table, address| fits(address) && !table.is_ejected(address, now);
@@ -142,6 +145,7 @@ impl Balancer {
 
     /// It could not. True: it is ejected by this. `of`: the endpoints behind the address that was called.
     pub fn failed(&mut self, endpoint: SocketAddr, of: &[SocketAddr], now: Instant) -> bool {
+        self.ejected(now);
         let Some(known) = self.table.find_mut(endpoint) else { return false };
         known.failed += 1;
         known.streak = known.streak.saturating_add(1);
@@ -150,7 +154,8 @@ impl Balancer {
         }
         let known = self.table.find_mut(endpoint).expect("found above");
         known.eject(now);
-        self.ejected_until = self.ejected_until.max(known.ejected_until);
+        self.next_return = self.next_return.min(known.ejected_until);
+        self.ejected += 1;
         true
     }
 
@@ -161,8 +166,13 @@ impl Balancer {
     }
 
     /// Those that are ejected.
-    pub fn ejected(&self, now: Instant) -> usize {
-        if now >= self.ejected_until { 0 } else { self.table.all().filter(|known| known.is_ejected(now)).count() }
+    pub fn ejected(&mut self, now: Instant) -> usize {
+        if now >= self.next_return {
+            let ejected = || self.table.all().filter(|known| known.is_ejected(now));
+            self.ejected = ejected().count();
+            self.next_return = ejected().map(|known| known.ejected_until).min().unwrap_or(NEVER);
+        }
+        self.ejected
     }
 
     /// A slice of all that are known.

@@ -103,7 +103,9 @@ fn five_failures_in_a_row_eject_for_longer_each_time_and_one_that_stands_begins_
 /// How many of four, all of which fail, are ejected.
 fn ejected_of_four() -> usize {
     let (of, mut balancer) = (endpoints(4), balancer(8));
-    of.iter().for_each(|&endpoint| drop(fail(&mut balancer, endpoint, &of, 3 * FAILURES, NOW)));
+    for &endpoint in &of {
+        fail(&mut balancer, endpoint, &of, 3 * FAILURES, NOW);
+    }
     balancer.ejected(NOW)
 }
 

@@ -12,6 +12,7 @@ mod behind;
 pub mod captures;
 pub mod decide;
 pub mod explain;
+mod explain_behind;
 pub mod lost;
 pub mod miss;
 pub mod revoked;
