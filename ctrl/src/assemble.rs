@@ -101,6 +101,7 @@ pub fn assemble(
     let keys = keys(&attested, loaded, identities);
     let mut warnings = warnings(&attested, &snapshot, resolved, loaded);
     warnings.extend(trust::expiry(&loaded.bundles, now));
+    warnings.extend(services::full(loaded, &snapshot.services));
     Ok((snapshot, keys, warnings))
 }
 

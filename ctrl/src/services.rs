@@ -8,7 +8,7 @@ use snapshot::balance::MOST_ENDPOINTS;
 use snapshot::policy::Endpoint;
 use snapshot::{EndpointLoad, VirtualAddress};
 
-use crate::config::{Address, Loaded, Service, Target};
+use crate::config::{Address, Diagnostic, Loaded, Service, Target};
 use crate::resolve::Resolved;
 
 /// In the order of their names, so that an index means the same in every assembly.
@@ -31,7 +31,7 @@ fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
         let mut behind: Vec<_> = (0..).zip(&endpoints).filter(|(_, endpoint)| behind(endpoint)).collect();
         // One address by two names is one endpoint.
         behind.dedup_by_key(|(_, (at, ..))| *at);
-        // Shown as a warning: a prefix of a fixed order serves, a refused snapshot would not.
+        // `full` warns: the first of a fixed order serve, and a refused snapshot would not.
         behind.truncate(MOST_ENDPOINTS);
         VirtualAddress {
             address: SocketAddr::new(v.ip, v.port),
@@ -43,6 +43,17 @@ fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
         virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
         endpoints: endpoints.into_iter().map(|(address, host, _)| Endpoint { address, host }).collect(),
     }
+}
+
+/// Virtual addresses that have as many endpoints as may be, and may lack some.
+pub fn full(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Diagnostic> {
+    let pairs = loaded.services.iter().zip(services);
+    let all = pairs.flat_map(|(of, service)| of.virtual_addresses.iter().zip(&service.virtual_addresses));
+    let warning = |(of, it): (&crate::config::VirtualAddress, &VirtualAddress)| {
+        let message = format!("{} has {MOST_ENDPOINTS} endpoints: any more are given no calls", it.address);
+        Diagnostic::warning(&of.place, "spec.virtualAddresses", message)
+    };
+    all.filter(|(_, it)| it.endpoints.len() == MOST_ENDPOINTS).map(warning).collect()
 }
 
 /// What DNS has replaced is captured for a while, and given no new calls.

@@ -151,11 +151,17 @@ spec:
 fn a_name_that_moves_is_followed_within_its_ttl_and_what_it_left_stays_captured() {
     let policy = policy();
     let files = [("policy.yaml", policy.as_str()), ("named.yaml", NAMED)];
-    let pair = Pair::start(&Setup { files: &files, ..Setup::default() }).unwrap();
+    let mut pair = Pair::configure(&Setup { files: &files, ..Setup::default() }).unwrap();
     let gone: IpAddr = "198.18.2.99".parse().unwrap();
-    let names = Names::serve(pair.node_a.namespace(), "127.0.0.1:5353".parse().unwrap(), [gone, Host::Backend.v4()]);
-    let gateway = std::fs::read_to_string(pair.node_a.directory().join("gateway.yaml")).unwrap();
-    pair.node_a.apply("gateway.yaml", &format!("{gateway}  dns: {{ servers: [\"127.0.0.1:5353\"] }}\n")).unwrap();
+    let server: SocketAddr = "127.0.0.1:5353".parse().unwrap();
+    let names = Names::serve(pair.node_a.namespace(), server, [gone, Host::Backend.v4()]);
+    let gateway = pair.node_a.directory().join("gateway.yaml");
+    let text = std::fs::read_to_string(&gateway).unwrap();
+    std::fs::write(&gateway, format!("{text}  dns: {{ servers: [\"{server}\"] }}\n")).unwrap();
+    for node in [&mut pair.node_a, &mut pair.node_b] {
+        node.launch().unwrap();
+        node.wait_ready().unwrap();
+    }
     let rows = || {
         let output = pair.node_a.sluice(&["services", "named", "-o", "json"]).ok()?;
         let rows: Vec<Value> = serde_json::from_str(&output.stdout).ok()?;

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod identity;
 pub mod lint;
 pub mod lint_policy;
+pub mod lint_service;
 pub mod living;
 pub mod load;
 pub mod policy;

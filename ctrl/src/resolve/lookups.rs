@@ -40,7 +40,8 @@ pub struct Lookups {
     dns: Arc<Dns>,
     names: BTreeMap<String, Asked>,
     resolved: Resolved,
-    running: JoinSet<(String, Answer)>,
+    /// Each with whom it asked.
+    running: JoinSet<(String, Answer, Arc<Dns>)>,
     room: Arc<Semaphore>,
     counts: Arc<Counts>,
 }
@@ -72,7 +73,9 @@ impl Lookups {
     pub fn want(&mut self, loaded: &Loaded) {
         if self.dns.servers() != loaded.gateway.dns_servers {
             self.dns = Arc::new(Dns::new(&loaded.gateway.dns_servers));
-            self.names.values_mut().for_each(|asked| asked.due = asked.due.map(|_| Instant::now()));
+            for asked in self.names.values_mut() {
+                (asked.due, asked.answered) = (asked.due.map(|_| Instant::now()), false);
+            }
         }
         for name in names(&loaded.services).into_iter().filter(|name| from_hosts(&loaded.gateway, name).is_none()) {
             let due = Some(Instant::now());
@@ -139,8 +142,12 @@ impl Lookups {
         let wake = due.into_iter().chain(end).min();
         tokio::select! {
             Some(done) = self.running.join_next(), if !self.running.is_empty() => {
-                let (name, answer) = done.expect("look-ups do not panic");
-                self.take(&name, &answer);
+                let (name, answer, of) = done.expect("look-ups do not panic");
+                match Arc::ptr_eq(&of, &self.dns) {
+                    true => self.take(&name, &answer),
+                    // Other servers are to be asked by now.
+                    false => self.names.get_mut(&name).into_iter().for_each(|asked| asked.due = Some(Instant::now())),
+                }
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 self.resolved.forget(clock::now_ms());
@@ -157,7 +164,7 @@ impl Lookups {
             self.running.spawn(async move {
                 let _room = room.acquire().await;
                 let answer = dns.look_up(&name).await;
-                (name, answer)
+                (name, answer, dns)
             });
         }
     }
