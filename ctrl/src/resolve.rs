@@ -96,8 +96,8 @@ impl Resolved {
         of.left_out = 0;
         let mut good = None;
         for (found, v4) in [(&answer.v4, true), (&answer.v6, false)] {
-            let Some((addresses, ttl)) = answer.replaces(found) else { continue };
-            good = good.into_iter().chain(ttl).min();
+            let Some(addresses) = answer.replaces(found) else { continue };
+            good = good.into_iter().chain(addresses.iter().map(|(_, ttl)| *ttl)).min();
             for (_, seen) in of.addresses.iter_mut().filter(|(address, _)| address.is_ipv4() == v4) {
                 seen.until.get_or_insert(now + 2 * seen.ttl.as_millis() as u64);
             }

@@ -187,12 +187,16 @@ async fn other_servers_are_asked_at_once_and_what_the_ones_before_say_late_is_no
     let (old, new) = (Server::start(), Server::start());
     old.says("n.test", Says::Addresses(vec![ip("198.18.2.2")], 3_600));
     new.says("n.test", Says::Addresses(vec![ip("198.18.2.3")], 3_600));
-    let (mut lookups, mut loaded) = lookups(&old, &["n.test"]);
+    old.says("late.test", Says::Nothing);
+    new.says("late.test", Says::Addresses(vec![ip("198.18.2.4")], 3_600));
+    let (mut lookups, mut loaded) = lookups(&old, &["n.test", "late.test"]);
     until(&mut lookups, &loaded, "the first", |r| r.is_current("n.test", ip("198.18.2.2"))).await;
     loaded.gateway.dns_servers = vec![new.address];
     lookups.keep(&loaded);
     lookups.await_first(&loaded, PATIENCE).await;
     assert_eq!(addresses(&lookups.of(&loaded), "n.test"), [(ip("198.18.2.2"), false), (ip("198.18.2.3"), true)]);
+    assert_eq!(addresses(&lookups.of(&loaded), "late.test"), [(ip("198.18.2.4"), true)]);
+    assert_eq!(failed(&lookups), 0, "the silence of the old one is nobody's failure");
     // A name that nobody wants any more is forgotten, and one that comes back is asked for anew.
     lookups.keep(&load(&["other.test"]));
     assert_eq!(lookups.of(&loaded).addresses("n.test").count(), 0);

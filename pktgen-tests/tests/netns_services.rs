@@ -55,7 +55,7 @@ fn the_example_spreads_calls_over_two_ports_and_leaves_one_that_is_closed() {
         // Where the hash of the endpoint's 4-tuple is another core's, the port is another.
         let heard: HashSet<_> = pair.node_b.connections().unwrap().iter().map(|c| c.client).collect();
         let client = |c: &&snapshot::ConnectionReport| c.source.unwrap_or(c.client);
-        assert!(of.iter().map(|c| client(c)).all(|client| heard.contains(&client) && client.ip() == of[0].client.ip()));
+        assert!(of.iter().map(client).all(|client| heard.contains(&client) && client.ip() == of[0].client.ip()));
         assert!(of.iter().any(|c| c.source.is_some()) && of.iter().any(|c| c.source.is_none()));
     }
     let told = pair.node_a.explain(&Host::Frontend.v4().to_string(), &vip(false).to_string()).unwrap();

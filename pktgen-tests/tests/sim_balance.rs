@@ -7,14 +7,15 @@ use std::time::Duration;
 use dataplane::planted::{self, Bug};
 use dataplane::stats::Total;
 use dataplane::worker::Command;
+use pktgen_tests::packet::Packet;
 use pktgen_tests::sim::clock::EPOCH;
 use pktgen_tests::sim::host::Service;
-use pktgen_tests::sim::topology::{PORT, TLS_PORT, add_policy, address, node_address};
+use pktgen_tests::sim::topology::{PORT, Segment, TLS_PORT, add_policy, address, gateway_mac, node_address};
 use pktgen_tests::sim::{Begin, Call, CallId, Expect, Finish, Script, Setup, Side, World};
 use snapshot::policy::Endpoint;
 use snapshot::{
-    Action, CloseReason, ConnectionReport, Direction, Enforcement, PolicyRule, PortRange, Prefix, RefuseReason,
-    RuleDirection, SourceAddress, VirtualAddress,
+    Action, CloseReason, ConnectionReport, Direction, DropReason, Enforcement, PolicyRule, PortRange, Prefix,
+    RefuseReason, RuleDirection, SourceAddress, VirtualAddress,
 };
 
 const A: usize = 0;
@@ -423,6 +424,17 @@ fn an_endpoint_that_takes_no_more_calls_keeps_those_that_it_has_and_one_that_is_
         (report(&world, other).endpoint, report(&world, other).closed),
         (Some(endpoints[1]), Some(CloseReason::PolicyChanged))
     );
+}
+
+#[test]
+fn a_virtual_address_is_for_callers_of_this_node_and_for_nobody_on_the_wire() {
+    let mut world = world(&Setup::new(74), &[SocketAddr::new(address("local", false), PORT)]);
+    let from = SocketAddr::new(address("peer", false), 40_000);
+    let syn = Packet { destination_mac: gateway_mac(A, false), ..Packet::syn(from, vip(false)) };
+    world.inject(Segment::Wire, syn.frame());
+    world.run(1_000_000, |_| false).expect("nothing comes of it");
+    assert_eq!(world.gateways[A].mailbox().counters.dropped(DropReason::NotOurs), 1);
+    assert_eq!(total(&world, Total::Balanced) + total(&world, Total::SessionsOpened), 0);
 }
 
 #[test]

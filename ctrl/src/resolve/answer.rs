@@ -51,12 +51,12 @@ impl Answer {
         }
     }
 
-    /// What takes the place of all addresses of a family that were known, and how long it is good. None:
-    /// nothing does. That one family is empty is an answer where the other is not; that both are is a failure.
-    pub fn replaces<'a>(&self, found: &'a Found) -> Option<(&'a [(IpAddr, Duration)], Option<Duration>)> {
+    /// What takes the place of all addresses of a family that were known. None: nothing does. That one family is
+    /// empty is an answer where the other is not; that both are is a failure.
+    pub fn replaces<'a>(&self, found: &'a Found) -> Option<&'a [(IpAddr, Duration)]> {
         match found {
-            Found::Addresses(addresses) => Some((addresses, addresses.iter().map(|(_, ttl)| *ttl).min())),
-            Found::None(_) if self.is_known() => Some((&[], None)),
+            Found::Addresses(addresses) => Some(addresses),
+            Found::None(_) if self.is_known() => Some(&[]),
             Found::None(_) | Found::Failed(_) => None,
         }
     }

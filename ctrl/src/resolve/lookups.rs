@@ -40,8 +40,7 @@ pub struct Lookups {
     dns: Arc<Dns>,
     names: BTreeMap<String, Asked>,
     resolved: Resolved,
-    /// Each with whom it asked.
-    running: JoinSet<(String, Answer, Arc<Dns>)>,
+    running: JoinSet<(String, Answer)>,
     room: Arc<Semaphore>,
     counts: Arc<Counts>,
 }
@@ -73,8 +72,10 @@ impl Lookups {
     pub fn want(&mut self, loaded: &Loaded) {
         if self.dns.servers() != loaded.gateway.dns_servers {
             self.dns = Arc::new(Dns::new(&loaded.gateway.dns_servers));
+            // What the others have yet to say is not waited for.
+            self.running = JoinSet::new();
             for asked in self.names.values_mut() {
-                (asked.due, asked.answered) = (asked.due.map(|_| Instant::now()), false);
+                (asked.due, asked.answered) = (Some(Instant::now()), false);
             }
         }
         for name in names(&loaded.services).into_iter().filter(|name| from_hosts(&loaded.gateway, name).is_none()) {
@@ -142,12 +143,8 @@ impl Lookups {
         let wake = due.into_iter().chain(end).min();
         tokio::select! {
             Some(done) = self.running.join_next(), if !self.running.is_empty() => {
-                let (name, answer, of) = done.expect("look-ups do not panic");
-                match Arc::ptr_eq(&of, &self.dns) {
-                    true => self.take(&name, &answer),
-                    // Other servers are to be asked by now.
-                    false => self.names.get_mut(&name).into_iter().for_each(|asked| asked.due = Some(Instant::now())),
-                }
+                let (name, answer) = done.expect("look-ups do not panic");
+                self.take(&name, &answer);
             }
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                 self.resolved.forget(clock::now_ms());
@@ -164,7 +161,7 @@ impl Lookups {
             self.running.spawn(async move {
                 let _room = room.acquire().await;
                 let answer = dns.look_up(&name).await;
-                (name, answer, dns)
+                (name, answer)
             });
         }
     }

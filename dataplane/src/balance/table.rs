@@ -54,7 +54,7 @@ impl Table {
             self.places.push(Known::new(address));
             self.places.len() - 1
         } else {
-            let at = self.to_be_forgotten(may_be_forgotten)?;
+            let at = self.forgettable(may_be_forgotten)?;
             self.by_address.remove(&self.places[at].address);
             self.places[at] = Known::new(address);
             at
@@ -63,7 +63,7 @@ impl Table {
         Some(&mut self.places[at])
     }
 
-    fn to_be_forgotten(&mut self, may: impl Fn(&Known) -> bool) -> Option<usize> {
+    fn forgettable(&mut self, may: impl Fn(&Known) -> bool) -> Option<usize> {
         for _ in 0..LOOKED_AT.min(self.capacity) {
             let at = self.hand;
             self.hand = (at + 1) % self.capacity;

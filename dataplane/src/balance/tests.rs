@@ -95,7 +95,7 @@ fn five_failures_in_a_row_eject_for_longer_each_time_and_one_that_stands_begins_
         assert!(fail(&mut balancer, of[0], &of, FAILURES, now));
     }
     // So long without one is as if there had been none.
-    now = now + EJECTION * (2 * LONGEST + 1);
+    now += EJECTION * (2 * LONGEST + 1);
     assert!(fail(&mut balancer, of[0], &of, FAILURES, now));
     assert!(given(&mut balancer, now + EJECTION) > 0);
 }
