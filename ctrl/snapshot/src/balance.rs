@@ -95,8 +95,11 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn of(services: Vec<(&[&str], Vec<(&str, Vec<u32>)>)>) -> Result<(), Error> {
-        let service = |(nth, (endpoints, virtuals)): (usize, (&[&str], Vec<(&str, Vec<u32>)>))| Service {
+    /// Endpoints of a service, and its virtual addresses with what they lead to.
+    type Given<'a> = (&'a [&'a str], Vec<(&'a str, Vec<u32>)>);
+
+    fn of(services: Vec<Given<'_>>) -> Result<(), Error> {
+        let service = |(nth, (endpoints, virtuals)): (usize, Given<'_>)| Service {
             name: format!("shop/{nth}"),
             endpoints: endpoints.iter().map(|text| Endpoint { address: at(text), host: None }).collect(),
             virtual_addresses: virtuals
