@@ -176,6 +176,7 @@ impl Core {
             assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
                 .map_err(in_words)?;
         self.crls.take(&self.loaded);
+        self.remembered.keep(Memory { trusted: self.identities.trusted(), crls: self.crls.known() });
         self.warnings = warnings;
         self.publisher.set(|desired| {
             desired.namespaces = self.loaded.gateway.namespaces.clone();
