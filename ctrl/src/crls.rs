@@ -75,7 +75,8 @@ impl Held {
 
     /// What [`Held::from`] makes the same of.
     pub fn known(&self) -> Known {
-        let mut all: Vec<_> = self.0.iter().map(|((domain, issuer), one)| (domain.clone(), *issuer, one.clone())).collect();
+        let mut all: Vec<_> =
+            self.0.iter().map(|((domain, issuer), one)| (domain.clone(), *issuer, one.clone())).collect();
         all.sort_unstable_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
         Known(all)
     }

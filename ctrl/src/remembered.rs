@@ -86,7 +86,11 @@ fn read(path: &Path) -> Result<Memory, Unread> {
     };
     let about = file.metadata().map_err(bad)?;
     if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
-        return Err(Unread::Bad(format!("others may have written it (owner {}, mode {:04o})", about.uid(), about.mode() & 0o7777)));
+        return Err(Unread::Bad(format!(
+            "others may have written it (owner {}, mode {:04o})",
+            about.uid(),
+            about.mode() & 0o7777
+        )));
     }
     let mut bytes = Vec::new();
     file.take(MOST).read_to_end(&mut bytes).map_err(bad)?;

@@ -285,10 +285,9 @@ async fn what_an_agent_had_said_before_a_restart_holds_until_it_says_it_itself()
     assert_eq!(rig.identities.trusted(), trusted, "the restart after that knows it too");
     // What is not of this source is not believed.
     rig.restart();
-    let other = |of: &OfSource| [
-        OfSource { source: "other".into(), ..of.clone() },
-        OfSource { trust_domain: "other.org".into(), ..of.clone() },
-    ];
+    let other = |of: &OfSource| {
+        [OfSource { source: "other".into(), ..of.clone() }, OfSource { trust_domain: "other.org".into(), ..of.clone() }]
+    };
     rig.identities.remember(trusted.iter().flat_map(other).collect());
     assert_eq!(rig.identities.trusted(), []);
     rig.restart();

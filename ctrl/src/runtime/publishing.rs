@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{Core, text};
 use crate::publish::Published;
+use crate::remembered::Memory;
 use crate::resolve::Resolved;
 use crate::rotate::{Refreshed, Wanted};
 use crate::{assemble, clock, config};

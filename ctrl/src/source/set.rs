@@ -155,7 +155,10 @@ impl Sources {
     pub fn remember(&mut self, before: Vec<OfSource>) {
         for OfSource { source, trust_domain, trusted } in before {
             let is = |entry: &&mut Entry| {
-                entry.named.as_ref().is_some_and(|(named, domain)| named.name == source && domain.as_str() == trust_domain)
+                entry
+                    .named
+                    .as_ref()
+                    .is_some_and(|(named, domain)| named.name == source && domain.as_str() == trust_domain)
             };
             if let Some(entry) = self.entries.iter_mut().find(is) {
                 entry.before = Some(trusted);

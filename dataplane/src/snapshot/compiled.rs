@@ -233,7 +233,10 @@ fn kept(
     unusable: &mut Vec<String>,
 ) -> Option<Arc<Credentials>> {
     let before = before?.credentials.as_ref().filter(|c| c.is_for(&workload.spiffe_id) && c.not_after() > now)?;
-    unusable.push(format!("workload {}: sluice-ctrl has no SVID for it; the one before serves until it ends", workload.name));
+    unusable.push(format!(
+        "workload {}: sluice-ctrl has no SVID for it; the one before serves until it ends",
+        workload.name
+    ));
     Some(before.clone())
 }
 

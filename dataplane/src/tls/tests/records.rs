@@ -288,7 +288,11 @@ fn an_svid_that_does_not_come_leaves_the_one_before_until_it_ends_and_to_nobody_
     let of_database = |compiled: &Compiled| compiled.workload("apps/database").unwrap().credentials.clone();
     let compiled = world.try_compile(Some(&good)).unwrap();
     assert!(Arc::ptr_eq(&of_database(&compiled).unwrap(), &before));
-    assert!(matches!(compiled.unusable.as_slice(), [one] if one.contains("has no SVID for it")), "{:?}", compiled.unusable);
+    assert!(
+        matches!(compiled.unusable.as_slice(), [one] if one.contains("has no SVID for it")),
+        "{:?}",
+        compiled.unusable
+    );
     // It is the one of before of the next one too.
     let compiled = world.try_compile(Some(&compiled)).unwrap();
     assert!(Arc::ptr_eq(&of_database(&compiled).unwrap(), &before));
