@@ -14,6 +14,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod crls;
+pub mod difference;
 pub mod logging;
 pub mod metrics;
 pub mod migrate;

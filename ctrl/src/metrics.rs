@@ -64,6 +64,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_),
         )

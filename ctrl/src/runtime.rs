@@ -101,8 +101,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         destinations,
         view,
     };
-    let (reload, reloads) = mpsc::channel(8);
-    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), reload };
+    let (wishes, wished) = mpsc::channel(8);
+    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), wishes };
     admin::serve(&admin.socket, &lock, app.clone())?;
     if let Some(address) = admin.metrics {
         metrics::serve(address, app).await?;
@@ -113,7 +113,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, &mut changes.count, reloads, network, news) => done,
+        done = turns(&mut core, &mut changes.count, wished, network, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -124,7 +124,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
 async fn turns(
     core: &mut Core,
     changes: &mut watch::Receiver<u64>,
-    mut reloads: mpsc::Receiver<Reload>,
+    mut wished: mpsc::Receiver<Wish>,
     mut network: watch::Receiver<Arc<Network>>,
     news: News,
 ) -> anyhow::Result<()> {
@@ -142,8 +142,15 @@ async fn turns(
                 looking_up.take().inspect(JoinHandle::abort);
                 resolve_at = Instant::now();
             }
-            Some(Reload(answer)) = reloads.recv() => {
+            Some(wish) = wished.recv() => {
                 let now = core.attested_by(&network.borrow().clone());
+                let answer = match wish {
+                    Wish::Reload(answer) => answer,
+                    Wish::Assemble(loaded, answer) => {
+                        let _ = answer.send(core.would_be(&loaded, &now).await);
+                        continue;
+                    }
+                };
                 core.reload(&now).await;
                 looking_up.take().inspect(JoinHandle::abort);
                 resolve_at = Instant::now();
@@ -262,6 +269,15 @@ impl Core {
         Ok(Candidate { loaded, sources, resolved })
     }
 
+    async fn would_be(&self, loaded: &Loaded, network: &Network) -> Result<Snapshot, Vec<String>> {
+        let now = clock::now();
+        let resolved = resolve::resolve(loaded, &self.resolved, RELOAD_PATIENCE, now).await;
+        let made = assemble::assemble(loaded, network, &resolved, &self.identities, Version(0), now);
+        let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
+        snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
+        Ok(snapshot)
+    }
+
     fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
         self.faults.clear();
         self.identities.replace_sources(&loaded.gateway, sources);
@@ -330,9 +346,14 @@ impl Core {
     }
 }
 
-/// Asks for the directory to be read now, and is answered when it has been.
+/// What somebody asks for, and where the answer goes.
 #[derive(Debug)]
-pub struct Reload(pub oneshot::Sender<Outcome>);
+pub enum Wish {
+    /// That the directory is read now.
+    Reload(oneshot::Sender<Outcome>),
+    /// The snapshot that this would be, without SVIDs, or why it would be none.
+    Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+}
 
 /// The version of the snapshot that the files came to, or why they were refused.
 pub type Outcome = Result<Version, Vec<String>>;

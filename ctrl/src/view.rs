@@ -278,6 +278,24 @@ pub struct Apply {
     pub force: bool,
 }
 
+/// `POST /v1/diff`, `POST /v1/replay`: the same, and only looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    pub file: String,
+    pub text: String,
+    /// Calls that were seen then or later count, in seconds since the epoch.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// What recorded calls would come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    pub recorded: snapshot::Recorded,
+    /// Only those that the change turns.
+    pub turned: Vec<snapshot::Turned>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// False: the file says the same already, or it was a dry run.

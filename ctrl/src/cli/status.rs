@@ -146,11 +146,12 @@ fn cores(dataplane: &snapshot::Status) -> String {
 /// `500ms`, `30s`, `2m`, or seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "use a number with ms, s or m, such as 30s".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "use a number with ms, s, m or h, such as 30s".to_owned())?;
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        other => Err(format!("unit {other:?}: use ms, s or m")),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        other => Err(format!("unit {other:?}: use ms, s, m or h")),
     }
 }
