@@ -124,7 +124,7 @@ fn tried(pair: &Pair, enforced: &str, rule: &str) {
     assert_eq!(json["turned"][0]["flow"]["client"], Host::Frontend.v4().to_string());
     assert_eq!(json["turned"][0]["then"]["refused"]["reason"], "DeniedByRule");
     assert_eq!(json["recorded"]["flows"], 2, "{json:#}");
-    fs::write(new, enforced.replacen("enforce\n", "enforcing\n", 1)).unwrap();
+    fs::write(new, enforced.replacen("enforcement: enforce", "enforcement: enforcing", 1)).unwrap();
     let said = ask(&["policy", "diff", new], 2);
     assert!(said.stderr.contains("enforcing"), "{said:?}");
     // Nothing of it was applied.
