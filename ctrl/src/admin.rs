@@ -83,6 +83,7 @@ impl App {
         let view = self.view.borrow().clone();
         let state = self.publisher.state().borrow().clone();
         let mut status = view.status.clone();
+        status.kubernetes = view.kubernetes.now();
         status.network_revision = self.publisher.network_revision();
         status.last_nack = state.nack.as_ref().map(|(version, reason)| format!("version {version}: {reason}"));
         match self.publisher.query(Query::Status, PATIENCE).await {

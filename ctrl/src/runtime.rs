@@ -10,6 +10,7 @@
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
+mod cluster;
 mod publishing;
 mod show;
 
@@ -34,7 +35,8 @@ use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, view};
+use cluster::Cluster;
 use publishing::{Inputs, Pace};
 
 /// Names are looked up again this often, each with so much patience.
@@ -53,6 +55,7 @@ pub struct View {
     pub status: view::Status,
     pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
+    pub kubernetes: kubernetes::Live,
 }
 
 /// Runs until `stop` completes.
@@ -79,6 +82,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
+        cluster: Cluster::of(&loaded.gateway, &news),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
@@ -110,6 +114,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
+    core.await_kubernetes(&now, &news).await;
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
@@ -191,6 +196,7 @@ async fn turns(
             core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
+        core.hear_kubernetes(&now);
         core.renew_and_publish(&now);
     }
 }
@@ -237,6 +243,7 @@ struct Core {
     ports: watch::Sender<Vec<String>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
     view: watch::Sender<Arc<View>>,
+    cluster: Cluster,
 }
 
 impl Core {
@@ -256,7 +263,8 @@ impl Core {
     }
 
     async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
-        let loaded = self.load().await?;
+        let mut loaded = self.load().await?;
+        attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
         let sources = self
             .identities
@@ -280,6 +288,7 @@ impl Core {
 
     fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
         self.faults.clear();
+        self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
         self.identities.replace_sources(&loaded.gateway, sources);
         self.resolved = resolved;
         if loaded == self.loaded {

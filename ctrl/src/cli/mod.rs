@@ -6,6 +6,7 @@ mod ca;
 mod check;
 mod completion;
 mod connections;
+mod crds;
 mod describe;
 mod detach;
 mod diff;
@@ -66,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     Migrate(migrate::Migrate),
     Detach(detach::Detach),
+    Crds(crds::Crds),
     Completion(completion::Completion),
 }
 
@@ -149,6 +151,7 @@ impl Cli {
             Command::Describe(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Detach(command) => command.run(),
+            Command::Crds(command) => command.run(),
             Command::Completion(command) => command.run(),
         }
     }
