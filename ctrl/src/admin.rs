@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
-//!   GET  /v1/policies
+//!   GET  /v1/policies  /v1/services
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/callers[?of=NAME]
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
@@ -34,8 +34,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
+use crate::resolve::Counts;
 use crate::runtime::{View, Wish};
-use crate::{apply, at_stake, bundles, clock, migrate, view, whois};
+use crate::{apply, at_stake, bundles, clock, migrate, services, view, whois};
 
 /// How long the dataplane may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,6 +50,7 @@ pub struct App {
     pub view: watch::Receiver<Arc<View>>,
     pub known: Arc<Mutex<Known>>,
     pub wishes: mpsc::Sender<Wish>,
+    pub lookups: Arc<Counts>,
 }
 
 type Answer<T> = Result<Json<T>, (StatusCode, Json<view::Failure>)>;
@@ -63,6 +65,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/config", get(config))
         .route("/v1/counters", get(counters))
         .route("/v1/policies", get(policies))
+        .route("/v1/services", get(services))
         .route("/v1/connections", get(connections))
         .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))
@@ -94,6 +97,7 @@ impl App {
                 | Reply::Rules { .. }
                 | Reply::Callers { .. }
                 | Reply::Replayed { .. }
+                | Reply::Endpoints { .. }
                 | Reply::Explanation(_)
                 | Reply::Failed(_),
             ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
@@ -124,6 +128,7 @@ impl App {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Replayed { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -165,6 +170,7 @@ async fn counters(State(app): State<App>) -> Answer<Counters> {
         | Reply::Rules { .. }
         | Reply::Callers { .. }
         | Reply::Replayed { .. }
+        | Reply::Endpoints { .. }
         | Reply::Explanation(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
@@ -180,6 +186,16 @@ async fn policies(State(app): State<App>) -> Answer<Vec<view::PolicyRow>> {
         ..row.clone()
     };
     Ok(Json(view.resources.policies.iter().map(counted).collect()))
+}
+
+/// The Services in force, with what the cores know of their endpoints. Without a dataplane nobody calls any.
+async fn services(State(app): State<App>) -> Answer<Vec<services::Row>> {
+    let loads = match app.publisher.endpoints(PATIENCE).await {
+        Err(QueryError::NoDataplane) => vec![],
+        answered => answered.map_err(unavailable)?,
+    };
+    let view = app.view.borrow().clone();
+    Ok(Json(services::rows(&view.services, &loads)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,6 +238,7 @@ async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) 
         | Reply::Rules { .. }
         | Reply::Callers { .. }
         | Reply::Replayed { .. }
+        | Reply::Endpoints { .. }
         | Reply::Counters(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }

@@ -9,13 +9,11 @@
 //! The same inputs give the same bytes: lists are sorted, times and the version come in.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 
 use snapshot::channel::PrivateKey;
-use snapshot::policy::Endpoint;
 use snapshot::{
-    Boot, Bundle, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Service,
-    Snapshot, Unmatched, Version, Workload,
+    Boot, Bundle, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Snapshot,
+    Unmatched, Version, Workload,
 };
 
 use crate::attest::{Attestation, attest, claimed_twice, pods};
@@ -26,6 +24,7 @@ use crate::config::{
 };
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
+use crate::services;
 
 /// A snapshot, the keys it refers to, and warnings.
 pub type Assembled = (Snapshot, Vec<(KeyId, PrivateKey)>, Vec<Diagnostic>);
@@ -86,7 +85,7 @@ pub fn assemble(
         version,
         node: loaded.gateway.name.clone(),
         trust_domain: loaded.gateway.trust_domain.to_string(),
-        services: services(loaded, resolved),
+        services: services::assemble(loaded, resolved),
         bundles: bundles(loaded, identities, now),
         policies,
         revoked,
@@ -103,6 +102,7 @@ pub fn assemble(
     let mut warnings = warnings(&attested, &snapshot, resolved, loaded);
     warnings.extend(disputed);
     warnings.extend(trust::expiry(&loaded.bundles, now));
+    warnings.extend(services::full(loaded, &snapshot.services));
     Ok((snapshot, keys, warnings))
 }
 
@@ -221,25 +221,6 @@ fn unmatched_egress(
 
 fn patterns(list: Option<&AllowList>) -> Option<Vec<snapshot::IdPattern>> {
     list.map(|list| list.patterns.clone())
-}
-
-/// Services in the order of their names, so that an index means the same in every assembly.
-fn services(loaded: &Loaded, resolved: &Resolved) -> Vec<Service> {
-    let endpoints = |service: &crate::config::Service| {
-        let mut endpoints = Vec::new();
-        for address in &service.addresses {
-            match &address.target {
-                Target::Ip(ip) => endpoints.push((SocketAddr::new(*ip, address.port), None)),
-                Target::Name(name) => endpoints
-                    .extend(resolved.addresses(name).map(|ip| (SocketAddr::new(ip, address.port), Some(name.clone())))),
-            }
-        }
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        endpoints.into_iter().map(|(address, host)| Endpoint { address, host }).collect()
-    };
-    let all = loaded.services.iter();
-    all.map(|service| Service { name: service.name.clone(), endpoints: endpoints(service) }).collect()
 }
 
 /// The own trust domain's roots are those of the identity sources and those of its TrustBundle. Any other has

@@ -27,6 +27,7 @@ pub mod remembered;
 pub mod resolve;
 pub mod rotate;
 pub mod runtime;
+pub mod services;
 pub mod signals;
 pub mod source;
 pub mod supervise;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Series of single rules: a policy of any length must not fill the store that scrapes it.
 const MOST_RULES: usize = 200;
 /// Totals that measure rather than count; each core reports them by itself.
-const GAUGES: &[&str] = &["sessions", "handshaking", "flows", "frames_free", "frames", "snapshot_version"];
+const GAUGES: &[&str] =
+    &["sessions", "handshaking", "flows", "frames_free", "frames", "endpoints_ejected", "snapshot_version"];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Binds now, serves in the background.
@@ -65,6 +67,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Replayed { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_),
         )
@@ -74,7 +77,8 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.hits));
     rules.truncate(MOST_RULES);
     let bundles = app.view.borrow().bundles.clone();
-    let scrape = Scrape { status: app.status().await, counters, rules, bundles };
+    let looked_up = [&app.lookups.done, &app.lookups.failed].map(|count| count.load(Relaxed));
+    let scrape = Scrape { status: app.status().await, counters, rules, bundles, looked_up };
     ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
 }
 
@@ -94,6 +98,8 @@ pub struct Scrape {
     /// The busiest, at most [`MOST_RULES`].
     pub rules: Vec<RuleHits>,
     pub bundles: Vec<bundles::Row>,
+    /// Names, and those of them that failed.
+    pub looked_up: [u64; 2],
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -105,6 +111,7 @@ impl Collector for Scrape {
         self.identities(&mut encoder)?;
         self.crls(&mut encoder)?;
         self.kubernetes(&mut encoder)?;
+        self.names(&mut encoder)?;
         self.dataplane(&mut encoder)
     }
 }
@@ -210,6 +217,17 @@ impl Scrape {
         counters(encoder, "kubernetes_lists", "How often a list was read whole", lists)?;
         let failures = all().map(|watched| (of(watched), watched.failures));
         counters(encoder, "kubernetes_failures", "How often a list could not be read or watched", failures)
+    }
+
+    fn names(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let [done, failed] = self.looked_up;
+        counters(encoder, "name_lookups", "Names of Services that were looked up", [(vec![], done)])?;
+        let help = "Names of Services that were looked up in vain: older addresses serve";
+        counters(encoder, "name_lookup_failures", help, [(vec![], failed)])?;
+        let ejected =
+            self.counters.as_ref().and_then(|c| c.totals.iter().find(|(name, _)| name == "endpoints_ejected"));
+        let help = "Endpoints behind virtual addresses that a core gives no calls at present, summed over cores";
+        gauges(encoder, "endpoints_ejected", help, ejected.map(|(_, count)| (vec![], *count as i64)))
     }
 
     fn dataplane(&self, encoder: &mut DescriptorEncoder) -> Encoded {

@@ -1,9 +1,14 @@
-//! Names of services to addresses: the Gateway's `hosts` first, then the system's resolver.
+//! Names of services to addresses: the Gateway's `hosts` first, then /etc/hosts, then DNS.
 //!
-//! A name that does not resolve keeps the addresses that it had, and the failure is reported: a
-//! resolver that is down must not take the captures down with it. Addresses that an answer no
-//! longer holds stay for [`HOLD`], because clients go on using what they looked up before (the
-//! system's resolver does not tell the record's TTL, so a common one is taken, twice).
+//! [`Lookups`] asks for each name as often as its records' TTLs say, and [`Resolved`] is what it has come to.
+//! A name that does not resolve keeps the addresses that it had, and the failure is reported: a resolver that
+//! is down must not take the captures down with it. Addresses that an answer no longer holds stay captured for
+//! twice their TTL (D11), because clients go on using what they looked up before; they are given no calls of
+//! virtual addresses any more.
+
+mod answer;
+mod dns;
+mod lookups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,16 +16,35 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use answer::{Answer, Found, SHORTEST};
+pub use dns::Dns;
+pub use lookups::{Counts, Lookups};
+
 use crate::config::{Gateway, Loaded, Service, Target};
 
-/// How long a replaced address stays.
-pub const HOLD: u64 = 60;
+/// Addresses of one name, those that were replaced too. Of more, those that come first in the order of
+/// addresses are taken, so that the same are whatever the order of an answer is.
+pub const MOST_ADDRESSES: usize = 512;
 
-/// What each name stands for now. Times are seconds since the epoch.
+/// What each name stands for now. Times are milliseconds since the epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resolved {
-    names: BTreeMap<String, BTreeMap<IpAddr, u64>>,
-    failures: BTreeMap<String, String>,
+    names: BTreeMap<String, Name>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Name {
+    addresses: BTreeMap<IpAddr, Seen>,
+    failure: Option<String>,
+    /// Addresses that there was no room for.
+    left_out: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    ttl: Duration,
+    /// When it is forgotten. None: the last answer has it.
+    until: Option<u64>,
 }
 
 /// A name that could not be resolved, and whether older addresses still serve.
@@ -31,50 +55,98 @@ pub struct Failure {
     pub kept: usize,
 }
 
-/// One answer of the resolver.
-pub type Answer = Result<Vec<IpAddr>, String>;
-
 impl Resolved {
-    /// In a fixed order.
+    /// In a fixed order, those that were replaced too.
     pub fn addresses(&self, name: &str) -> impl Iterator<Item = IpAddr> {
-        self.names.get(name).into_iter().flat_map(|seen| seen.keys().copied())
+        self.names.get(name).into_iter().flat_map(|name| name.addresses.keys().copied())
+    }
+
+    /// Whether the last answer has it.
+    pub fn is_current(&self, name: &str, address: IpAddr) -> bool {
+        self.names.get(name).and_then(|name| name.addresses.get(&address)).is_some_and(|seen| seen.until.is_none())
     }
 
     /// Whether all names lead to the same addresses, and the same do not resolve.
     pub fn leads_where(&self, other: &Self) -> bool {
-        let addresses = |(name, seen): &(&String, &BTreeMap<IpAddr, u64>),
-                         (other, then): &(&String, &BTreeMap<_, _>)| {
-            name == other && seen.keys().eq(then.keys())
+        let leads = |name: &Name| {
+            let addresses = name.addresses.iter().map(|(address, seen)| (*address, seen.until.is_none()));
+            (addresses.collect::<Vec<_>>(), name.failure.clone(), name.left_out)
         };
-        self.failures == other.failures
-            && self.names.len() == other.names.len()
-            && self.names.iter().zip(&other.names).all(|(one, other)| addresses(&one, &other))
+        self.names.len() == other.names.len()
+            && self.names.iter().zip(&other.names).all(|((one, a), (other, b))| one == other && leads(a) == leads(b))
     }
 
     pub fn failures(&self) -> Vec<Failure> {
-        let kept = |name: &String| self.names.get(name).map_or(0, BTreeMap::len);
-        self.failures
-            .iter()
-            .map(|(name, reason)| Failure { name: name.clone(), reason: reason.clone(), kept: kept(name) })
-            .collect()
+        let failure = |(name, of): (&String, &Name)| {
+            let reason = of.failure.clone()?;
+            Some(Failure { name: name.clone(), reason, kept: of.addresses.len() })
+        };
+        self.names.iter().filter_map(failure).collect()
     }
 
-    /// The state after these answers: names that were not asked for are forgotten.
-    pub fn after(&self, answers: BTreeMap<String, Answer>, now: u64) -> Self {
-        let mut next = Self::default();
-        for (name, answer) in answers {
-            let mut seen = self.names.get(&name).cloned().unwrap_or_default();
-            match answer {
-                Ok(addresses) if !addresses.is_empty() => {
-                    seen.retain(|_, last| now < last.saturating_add(HOLD));
-                    seen.extend(addresses.into_iter().map(|address| (address, now)));
-                }
-                Ok(_) => drop(next.failures.insert(name.clone(), "the name has no address".into())),
-                Err(reason) => drop(next.failures.insert(name.clone(), reason)),
+    /// Names with more addresses than are taken, and how many are left out.
+    pub fn left_out(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.names.iter().filter(|(_, of)| of.left_out > 0).map(|(name, of)| (name.as_str(), of.left_out))
+    }
+
+    /// Takes what was answered for `name` at `now`. How long it is good.
+    pub fn take(&mut self, name: &str, answer: &Answer, now: u64) -> Option<Duration> {
+        let of = self.names.entry(name.to_owned()).or_default();
+        of.failure = answer.failure();
+        of.left_out = 0;
+        let mut good = None;
+        for (found, v4) in [(&answer.v4, true), (&answer.v6, false)] {
+            let Some((addresses, ttl)) = answer.replaces(found) else { continue };
+            good = good.into_iter().chain(ttl).min();
+            for (_, seen) in of.addresses.iter_mut().filter(|(address, _)| address.is_ipv4() == v4) {
+                seen.until.get_or_insert(now + 2 * seen.ttl.as_millis() as u64);
             }
-            next.names.insert(name, seen);
+            for &(address, ttl) in addresses {
+                of.addresses.insert(address, Seen { ttl, until: None });
+            }
         }
-        next
+        of.forget(now);
+        of.bound();
+        good
+    }
+
+    /// What the configuration says, without asking anybody. It replaces at once: the file is the authority.
+    fn fix(&mut self, name: &str, addresses: &[IpAddr]) {
+        let seen = Seen { ttl: Duration::ZERO, until: None };
+        let addresses = addresses.iter().map(|address| (*address, seen)).collect();
+        self.names.insert(name.to_owned(), Name { addresses, ..Name::default() });
+    }
+
+    /// Forgets what was replaced long enough ago. True: something was.
+    fn forget(&mut self, now: u64) -> bool {
+        self.names.values_mut().fold(false, |any, name| name.forget(now) | any)
+    }
+
+    /// When [`forget`](Self::forget) has something to do.
+    fn next_end(&self) -> Option<u64> {
+        self.names.values().flat_map(|name| name.addresses.values()).filter_map(|seen| seen.until).min()
+    }
+}
+
+impl Name {
+    fn forget(&mut self, now: u64) -> bool {
+        let before = self.addresses.len();
+        self.addresses.retain(|_, seen| seen.until.is_none_or(|until| now < until));
+        self.addresses.len() < before
+    }
+
+    /// Those that were replaced go first, the one whose time is over soonest before all others.
+    fn bound(&mut self) {
+        while self.addresses.len() > MOST_ADDRESSES {
+            let replaced = self.addresses.iter().filter_map(|(address, seen)| Some((seen.until?, *address))).min();
+            match replaced {
+                Some((_, address)) => drop(self.addresses.remove(&address)),
+                None => {
+                    self.addresses.pop_last();
+                    self.left_out += 1;
+                }
+            }
+        }
     }
 }
 
@@ -89,38 +161,21 @@ pub fn names(services: &[Service]) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What `hosts` answers without asking anybody. These replace at once: the file is the authority.
-fn from_hosts(gateway: &Gateway, name: &str) -> Option<Answer> {
-    gateway.hosts.get(name).map(|addresses| Ok(addresses.clone()))
+/// What `hosts` answers without asking anybody.
+fn from_hosts<'g>(gateway: &'g Gateway, name: &str) -> Option<&'g [IpAddr]> {
+    gateway.hosts.get(name).map(Vec::as_slice)
 }
 
-/// Looks all names up at the same time, each within `timeout`.
-pub async fn resolve(loaded: &Loaded, previous: &Resolved, timeout: Duration, now: u64) -> Resolved {
-    let mut answers = BTreeMap::new();
-    let mut asked = tokio::task::JoinSet::new();
-    let mut previous = previous.clone();
+/// What `hosts` alone says of the names of a configuration.
+pub fn of_hosts(loaded: &Loaded) -> Resolved {
+    let mut resolved = Resolved::default();
     for name in names(&loaded.services) {
-        match from_hosts(&loaded.gateway, name) {
-            Some(answer) => {
-                previous.names.remove(name);
-                answers.insert(name.to_owned(), answer);
-            }
-            None => drop(asked.spawn(look_up(name.to_owned(), timeout))),
+        if let Some(addresses) = from_hosts(&loaded.gateway, name) {
+            resolved.fix(name, addresses);
         }
     }
-    while let Some(done) = asked.join_next().await {
-        if let Ok((name, answer)) = done {
-            answers.insert(name, answer);
-        }
-    }
-    previous.after(answers, now)
+    resolved
 }
 
-async fn look_up(name: String, timeout: Duration) -> (String, Answer) {
-    let answer = match tokio::time::timeout(timeout, tokio::net::lookup_host((name.as_str(), 0))).await {
-        Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {timeout:?}")),
-    };
-    (name, answer)
-}
+#[cfg(test)]
+mod tests;

@@ -23,26 +23,24 @@ use std::time::Duration;
 use anyhow::Context;
 use snapshot::{Network, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::clock::Jumps;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered};
-use crate::resolve::{self, Resolved};
+use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, view};
 use cluster::Cluster;
 use publishing::{Inputs, Pace};
 
-/// Names are looked up again this often, each with so much patience.
-const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+/// How long the first snapshot waits for names that are new. Those that are late come when they come.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
-/// A change does not wait long for names; those that are late come with the next look-up.
+/// A change does not wait so long.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the first snapshot waits for sources that look at files; what is slower comes with a later one.
 const SOURCES_PATIENCE: Duration = Duration::from_secs(1);
@@ -56,6 +54,7 @@ pub struct View {
     pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
     pub kubernetes: kubernetes::Live,
+    pub services: Arc<Vec<services::Row>>,
 }
 
 /// Runs until `stop` completes.
@@ -106,19 +105,28 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         view,
     };
     let (wishes, wished) = mpsc::channel(8);
-    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), wishes };
+    let mut lookups = Lookups::new(Dns::new(&core.loaded.gateway.dns_servers));
+    let app = admin::App {
+        publisher: publisher.clone(),
+        view: view_out.clone(),
+        known: core.known.clone(),
+        wishes,
+        lookups: lookups.counts().clone(),
+    };
     admin::serve(&admin.socket, &lock, app.clone())?;
     if let Some(address) = admin.metrics {
         metrics::serve(address, app).await?;
     }
-    core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
+    lookups.want(&core.loaded);
+    lookups.await_first(&core.loaded, RESOLVE_PATIENCE).await;
+    core.learn(&lookups);
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
     core.await_kubernetes(&now, &news).await;
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, &mut changes.count, wished, network, news) => done,
+        done = turns(&mut core, lookups, &mut changes.count, wished, network, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -128,6 +136,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
 
 async fn turns(
     core: &mut Core,
+    mut lookups: Lookups,
     changes: &mut watch::Receiver<u64>,
     mut wished: mpsc::Receiver<Wish>,
     mut network: watch::Receiver<Arc<Network>>,
@@ -135,30 +144,23 @@ async fn turns(
 ) -> anyhow::Result<()> {
     let mut dataplane = core.publisher.state();
     let mut jumps = Jumps::watch();
-    let mut resolve_at = Instant::now() + RESOLVE_EVERY;
-    let mut looking_up: Option<JoinHandle<Resolved>> = None;
     loop {
         tokio::select! {
             changed = changes.changed() => {
                 changed.context("the configuration directory is no longer watched")?;
                 let now = core.attested_by(&network.borrow().clone());
-                core.reload(&now).await;
-                // It was begun for the files before, and knows nothing of what is new in these.
-                looking_up.take().inspect(JoinHandle::abort);
-                resolve_at = Instant::now();
+                core.reload(&now, &mut lookups).await;
             }
             Some(wish) = wished.recv() => {
                 let now = core.attested_by(&network.borrow().clone());
                 let answer = match wish {
                     Wish::Reload(answer) => answer,
                     Wish::Assemble(loaded, answer) => {
-                        let _ = answer.send(core.would_be(&loaded, &now).await);
+                        let _ = answer.send(core.would_be(&loaded, &now, &lookups));
                         continue;
                     }
                 };
-                core.reload(&now).await;
-                looking_up.take().inspect(JoinHandle::abort);
-                resolve_at = Instant::now();
+                core.reload(&now, &mut lookups).await;
                 core.renew_and_publish(&now);
                 // Who asked may have gone.
                 let _ = answer.send(core.outcome());
@@ -172,18 +174,7 @@ async fn turns(
             () = sleep(core.until_due()) => {}
             () = news.notified() => {}
             () = jumps.woken() => {}
-            () = sleep_until(resolve_at), if looking_up.is_none() => {
-                resolve_at = Instant::now() + RESOLVE_EVERY;
-                let (loaded, before) = (core.loaded.clone(), core.resolved.clone());
-                looking_up = Some(tokio::spawn(async move {
-                    resolve::resolve(&loaded, &before, RESOLVE_PATIENCE, clock::now()).await
-                }));
-                continue;
-            }
-            found = async { looking_up.as_mut().expect("guarded").await }, if looking_up.is_some() => {
-                looking_up = None;
-                core.resolved = found.context("the resolver's task failed")?;
-            }
+            () = lookups.changed() => core.learn(&lookups),
             changed = dataplane.changed() => {
                 changed.context("the channel to the dataplane is closed")?;
                 let seen = dataplane.borrow_and_update().clone();
@@ -248,9 +239,16 @@ struct Core {
 
 impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
-    async fn reload(&mut self, network: &Network) {
+    async fn reload(&mut self, network: &Network, lookups: &mut Lookups) {
         self.inputs.changed();
-        match self.candidate(network).await {
+        let candidate = self.candidate(network, lookups).await;
+        self.settle(candidate);
+        lookups.keep(&self.loaded);
+        self.learn(lookups);
+    }
+
+    fn settle(&mut self, candidate: Result<Candidate, Vec<Diagnostic>>) {
+        match candidate {
             Ok(candidate) => self.take(candidate),
             Err(faults) => {
                 for fault in &faults {
@@ -262,7 +260,7 @@ impl Core {
         }
     }
 
-    async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
+    async fn candidate(&self, network: &Network, lookups: &mut Lookups) -> Result<Candidate, Vec<Diagnostic>> {
         let mut loaded = self.load().await?;
         attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
@@ -272,25 +270,33 @@ impl Core {
             .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
         let now = clock::now();
         self.crls.check(&loaded, &self.identities, now)?;
-        let resolved = resolve::resolve(&loaded, &self.resolved, RELOAD_PATIENCE, now).await;
+        lookups.want(&loaded);
+        lookups.await_first(&loaded, RELOAD_PATIENCE).await;
+        let resolved = lookups.of(&loaded);
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
-        Ok(Candidate { loaded, sources, resolved })
+        Ok(Candidate { loaded, sources })
     }
 
-    async fn would_be(&self, loaded: &Loaded, network: &Network) -> Result<Snapshot, Vec<String>> {
-        let now = clock::now();
-        let resolved = resolve::resolve(loaded, &self.resolved, RELOAD_PATIENCE, now).await;
-        let made = assemble::assemble(loaded, network, &resolved, &self.identities, Version(0), now);
+    /// Names that only the change has are not looked up for it.
+    fn would_be(&self, loaded: &Loaded, network: &Network, lookups: &Lookups) -> Result<Snapshot, Vec<String>> {
+        let mut loaded = loaded.clone();
+        attest::pods::fill(&mut loaded, self.cluster.pods());
+        let (resolved, now) = (lookups.of(&loaded), clock::now());
+        let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
         let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
         snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
         Ok(snapshot)
     }
 
-    fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
+    /// Takes what names stand for now.
+    fn learn(&mut self, lookups: &Lookups) {
+        self.resolved = lookups.of(&self.loaded);
+    }
+
+    fn take(&mut self, Candidate { loaded, sources }: Candidate) {
         self.faults.clear();
         self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
         self.identities.replace_sources(&loaded.gateway, sources);
-        self.resolved = resolved;
         if loaded == self.loaded {
             return;
         }
@@ -371,7 +377,6 @@ pub type Outcome = Result<Version, Vec<String>>;
 struct Candidate {
     loaded: Loaded,
     sources: Vec<Reopened>,
-    resolved: Resolved,
 }
 
 fn port_names(loaded: &Loaded) -> Vec<String> {

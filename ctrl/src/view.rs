@@ -169,6 +169,8 @@ pub struct ServiceRow {
     pub addresses: Vec<String>,
     pub labels: Vec<String>,
     pub place: String,
+    #[serde(default)]
+    pub virtual_addresses: Vec<String>,
 }
 
 /// One rule of a Policy.
@@ -252,6 +254,11 @@ impl ServiceRow {
             addresses: service.addresses.iter().map(address).collect(),
             labels: service.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
             place: service.place.to_string(),
+            virtual_addresses: service
+                .virtual_addresses
+                .iter()
+                .map(|v| std::net::SocketAddr::new(v.ip, v.port).to_string())
+                .collect(),
         }
     }
 }

@@ -62,10 +62,11 @@ impl Row {
     /// Of a connection with `peer`, an end of it. `identities` name the workloads of this node.
     pub fn of(report: ConnectionReport, peer: SocketAddr, identities: &[Identity]) -> Self {
         let seen_as = report.source.unwrap_or(report.client);
+        let service = report.endpoint.unwrap_or(report.server);
         let (local, about_caller) = match report.direction {
-            Direction::Inbound => (report.server, true),
+            Direction::Inbound => (service, true),
             Direction::Egress => (report.client, false),
-            Direction::Local if seen_as == peer => (report.server, true),
+            Direction::Local if seen_as == peer => (service, true),
             Direction::Local => (report.client, false),
         };
         // A report is its local workload's, which between two of them is the caller.
@@ -155,6 +156,7 @@ mod tests {
             received: 2,
             allowed_by: None,
             attested: None,
+            endpoint: None,
         }
     }
 

@@ -101,7 +101,11 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
             node: "node-a".into(),
             trust_domain: "example.com".into(),
             workloads: vec![backend, frontend],
-            services: vec![Service { name: "riptides-system/backend-api-svc".into(), endpoints: vec![endpoint] }],
+            services: vec![Service {
+                name: "riptides-system/backend-api-svc".into(),
+                endpoints: vec![endpoint],
+                virtual_addresses: vec![]
+            }],
             policies: vec![],
             bundles: vec![Bundle { trust_domain: "example.com".into(), roots: vec![vec![1]] }],
             revoked: vec![],
@@ -331,27 +335,6 @@ fn a_dataplane_is_started_with_what_the_gateway_says() {
     let boot = boot(&load(EXAMPLE).gateway);
     assert_eq!((boot.node.as_str(), boot.ports.len(), boot.cores.0.as_slice()), ("node-a", 2, &[0][..]));
     assert_eq!(boot.pin_directory, "/sys/fs/bpf/sluice/node-a");
-}
-
-#[test]
-fn a_name_that_stops_resolving_keeps_its_addresses_and_replaced_ones_stay_a_while() {
-    let answer = |answer: Result<&[&str], &str>| {
-        let answer = answer.map(|list| list.iter().map(|a| a.parse().unwrap()).collect()).map_err(str::to_owned);
-        std::collections::BTreeMap::from([("n".to_owned(), answer)])
-    };
-    let list = |resolved: &Resolved| resolved.addresses("n").map(|a| a.to_string()).collect::<Vec<_>>();
-    let first = Resolved::default().after(answer(Ok(&["198.18.1.9", "198.18.1.8"])), NOW);
-    assert_eq!(list(&first), ["198.18.1.8", "198.18.1.9"]);
-    for fails in [answer(Err("refused")), answer(Ok(&[]))] {
-        let failed = first.after(fails, NOW + 1_000);
-        assert_eq!(list(&failed), ["198.18.1.8", "198.18.1.9"]);
-        assert_eq!((failed.failures()[0].name.as_str(), failed.failures()[0].kept), ("n", 2));
-    }
-    let moved = first.after(answer(Ok(&["198.18.1.9"])), NOW + 59);
-    assert_eq!(list(&moved), ["198.18.1.8", "198.18.1.9"]);
-    let settled = moved.after(answer(Ok(&["198.18.1.9"])), NOW + 60);
-    assert_eq!(list(&settled), ["198.18.1.9"]);
-    assert!(settled.failures().is_empty());
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ fn refusal() -> ConnectionReport {
         received: 0,
         allowed_by: None,
         attested: None,
+        endpoint: None,
     }
 }
 
@@ -106,6 +107,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
         Query::Rules => Reply::Rules { part: vec![], more: false },
         Query::Replay { .. } => Reply::Failed("nobody calls in this test".into()),
         Query::Callers { .. } => Reply::Callers { since: 0, lost: 0, part: vec![], more: false },
+        Query::Endpoints => Reply::Endpoints { part: vec![], more: false },
         Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),
             allowed: false,

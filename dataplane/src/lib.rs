@@ -3,6 +3,7 @@
 //! Start with [`worker`], the loop of a core; [`io`] is where its packets come from.
 
 pub mod admin;
+pub mod balance;
 pub mod flow;
 pub mod io;
 pub mod neigh;

@@ -54,6 +54,16 @@ pub enum Bug {
     HeldTooLong,
     /// A socket that no process holds matches everybody.
     NobodyIsEverybody,
+    /// Of two endpoints that were drawn the first gets the call, however many it has.
+    FirstDrawWins,
+    /// However many are ejected, one more is.
+    AllEjected,
+    /// A call is decided for the virtual address's first endpoint, whichever it goes to.
+    FirstEndpointDecides,
+    /// A call that could not be connected is given to the same endpoint again.
+    SameEndpointAgain,
+    /// The leg to the endpoint keeps the sequence number that the caller chose for the virtual address.
+    CallersNumberKept,
 }
 
 impl Bug {
@@ -80,6 +90,15 @@ impl Bug {
 
     /// What the tests of living connections have to catch.
     pub const OF_LIVING: [Self; 4] = [Self::RevokedKept, Self::DrainEndless, Self::ClockJumpMissed, Self::AgeCutsShort];
+
+    /// What the tests of virtual addresses have to catch.
+    pub const OF_BALANCE: [Self; 5] = [
+        Self::FirstDrawWins,
+        Self::AllEjected,
+        Self::FirstEndpointDecides,
+        Self::SameEndpointAgain,
+        Self::CallersNumberKept,
+    ];
 
     /// What the tests of attestation by process have to catch.
     pub const OF_PROCESSES: [Self; 5] =

@@ -29,6 +29,11 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
             unreachable!("sim_process plants it")
         }
+        Bug::FirstDrawWins
+        | Bug::AllEjected
+        | Bug::FirstEndpointDecides
+        | Bug::SameEndpointAgain
+        | Bug::CallersNumberKept => unreachable!("sim_balance plants it"),
     }
 }
 

@@ -157,6 +157,7 @@ fn callees(rules: u32) -> (Vec<Compiled>, Vec<Call>) {
             .map(|n| Service {
                 name: format!("default/s{n}"),
                 endpoints: vec![Endpoint { address: at(n), host: None }],
+                virtual_addresses: vec![],
             })
             .collect();
         let entry = |service| EgressRule {

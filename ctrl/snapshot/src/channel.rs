@@ -13,7 +13,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::process::{Found, Question};
 use crate::report::Caller;
 use crate::{
-    Boot, Called, ConnectionReport, Counters, Explanation, KeyId, Recorded, RuleHits, Status, Turned, Version,
+    Boot, Called, ConnectionReport, Counters, EndpointLoad, Explanation, KeyId, Recorded, RuleHits, Status, Turned,
+    Version,
 };
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
@@ -30,6 +31,9 @@ pub const CALLERS_PER_REPLY: usize = 32;
 
 /// Most flows in one [`Reply::Replayed`]: their names, and those of the rules of two outcomes.
 pub const TURNED_PER_REPLY: usize = 8;
+
+/// Most endpoints in one [`Reply::Endpoints`]: each takes less than a hundred bytes.
+pub const ENDPOINTS_PER_REPLY: usize = 512;
 
 /// Path of the channel's socket, given the admin socket's.
 pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
@@ -117,6 +121,8 @@ pub enum Query {
     Replay {
         since: u64,
     },
+    /// What the cores know of endpoints behind virtual addresses.
+    Endpoints,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,6 +157,11 @@ pub enum Reply {
     },
     /// The query cannot be answered now, and why.
     Failed(String),
+    /// At most [`ENDPOINTS_PER_REPLY`]; `more` until the last part.
+    Endpoints {
+        part: Vec<EndpointLoad>,
+        more: bool,
+    },
 }
 
 /// A private key in PKCS#8 DER: wiped when dropped, never printed.

@@ -3,7 +3,9 @@
 //! compiles.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
+use crate::balance::{self, MOST_ENDPOINTS, MOST_ENDPOINTS_OF_ALL};
 use crate::{Action, IdPattern, Policy, Prefix, ProcessSelector, Revoked, SCHEMA, Snapshot, Workload, normal_serial};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,20 @@ pub enum Error {
     RevokedEntry { domain: String, entry: String },
     #[error("trust domain {0} has two CRLs of one issuer")]
     CrlTwice(String),
+    #[error("service {name}: the virtual address {address} is there twice")]
+    VirtualTwice { name: String, address: SocketAddr },
+    #[error(
+        "service {name}: with the {count} endpoints of {address} there are too many: at most {MOST_ENDPOINTS} a virtual address, and {MOST_ENDPOINTS_OF_ALL} in all"
+    )]
+    VirtualMany { name: String, address: SocketAddr, count: usize },
+    #[error(
+        "service {name}: the virtual address {address} leads to an endpoint that is not there, or of the other family"
+    )]
+    VirtualEndpoint { name: String, address: SocketAddr },
+    #[error(
+        "the virtual address {address} is an endpoint's or a workload's own: nobody may listen at a virtual address"
+    )]
+    VirtualReal { address: SocketAddr },
 }
 
 /// Policies of one workload: each is asked about each of its calls.
@@ -75,6 +91,7 @@ pub fn check(snapshot: &Snapshot) -> Result<(), Error> {
         check_workload(snapshot, workload)?;
     }
     check_places(snapshot)?;
+    balance::check(snapshot)?;
     let mut domains = HashSet::new();
     for bundle in &snapshot.bundles {
         if !domains.insert(&bundle.trust_domain) {

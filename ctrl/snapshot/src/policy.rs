@@ -116,6 +116,7 @@ pub struct Service {
     /// `namespace/name` of the resource.
     pub name: String,
     pub endpoints: Vec<Endpoint>,
+    pub virtual_addresses: Vec<crate::VirtualAddress>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

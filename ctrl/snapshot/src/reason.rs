@@ -103,6 +103,7 @@ reasons! {
         CallerGone => "the caller gave up before the connection stood", "look at the caller's timeouts";
         PolicyChanged => "a newer snapshot does not allow the connection", "compare the snapshot's versions with `sluice explain`";
         NoSnapshot => "no snapshot is in force yet", "start sluice-ctrl, then see `sluice status`";
+        NoEndpoint => "the virtual address has no endpoint that takes calls", "see `sluice services`: whether its names resolve, and which endpoints are ready";
         Draining => "the gateway is stopping and takes no new connections", "call again when it runs; see `sluice status`";
     }
 }

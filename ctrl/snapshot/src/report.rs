@@ -63,6 +63,8 @@ pub struct ConnectionReport {
     /// Which selector matched the process that called, and what was found of it. None: the address alone
     /// says who calls.
     pub attested: Option<String>,
+    /// The endpoint that was chosen, where `server` is a virtual address.
+    pub endpoint: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

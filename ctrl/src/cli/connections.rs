@@ -96,7 +96,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         if wide {
             row.extend([c.sent.to_string(), c.received.to_string(), c.core.to_string(), or_dash(c.rule.as_ref())]);
             row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
-            row.push(or_dash(c.detail.as_ref()));
+            row.extend([or_dash(c.detail.as_ref()), or_dash(c.endpoint)]);
         }
         row
     };
@@ -118,6 +118,7 @@ fn live(connections: &[ConnectionReport], wide: bool) -> Rows {
         "SHADOW",
         "ATTESTED BY",
         "DETAIL",
+        "ENDPOINT",
     ];
     (if wide { header } else { &header[..9] }, connections.iter().map(row).collect())
 }
@@ -130,6 +131,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         if wide {
             row.extend([tls(c), or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
             row.extend([or_dash(c.source), or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
+            row.push(or_dash(c.endpoint));
         }
         row
     };
@@ -150,6 +152,7 @@ fn ended(connections: &[ConnectionReport], wide: bool) -> Rows {
         "SEEN AS",
         "SHADOW",
         "ATTESTED BY",
+        "ENDPOINT",
     ];
     (if wide { header } else { &header[..10] }, connections.iter().map(row).collect())
 }
@@ -161,7 +164,7 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> Rows {
         row.extend([reason, or_dash(c.detail.as_ref()), or_dash(c.rule.as_ref())]);
         if wide {
             row.extend([or_dash(c.local_id.as_ref()), or_dash(c.peer_id.as_ref()), direction(c.direction).into()]);
-            row.extend([or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref())]);
+            row.extend([or_dash(c.shadow.as_ref()), or_dash(c.attested.as_ref()), or_dash(c.endpoint)]);
         }
         row
     };
@@ -177,6 +180,7 @@ pub fn refused(connections: &[ConnectionReport], wide: bool) -> Rows {
         "DIRECTION",
         "SHADOW",
         "ATTESTED BY",
+        "ENDPOINT",
     ];
     (if wide { header } else { &header[..6] }, connections.iter().map(row).collect())
 }

@@ -19,6 +19,7 @@ mod output;
 mod place;
 mod policies;
 mod policy;
+mod services;
 mod status;
 mod up;
 mod validate;
@@ -60,6 +61,7 @@ enum Command {
     Policies(policies::Policies),
     #[command(subcommand)]
     Policy(policy::Policy),
+    Services(services::Services),
     Explain(explain::Explain),
     Whois(whois::Whois),
     #[command(subcommand)]
@@ -146,6 +148,7 @@ impl Cli {
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
             Command::Policy(command) => command.run().await,
+            Command::Services(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
             Command::Describe(command) => command.run().await,

@@ -27,7 +27,7 @@ pub struct Gateway {
     pub on_absent: OnAbsent,
     /// Key exchanges of TLS, the preferred one first.
     pub groups: Vec<Group>,
-    /// Names that are not asked of the system's resolver.
+    /// Names that are not asked for.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
     /// In the order in which they are asked; the first that takes a workload gives it its SVID.
     pub identity: Vec<NamedSource>,
@@ -46,6 +46,8 @@ pub struct Gateway {
     pub audit: Option<snapshot::Audit>,
     /// None: no API server is asked, and `k8s:*` selectors match nothing.
     pub kubernetes: Option<Kubernetes>,
+    /// Asked instead of those of /etc/resolv.conf, if there are any.
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,7 @@ impl Gateway {
         };
         let audit = fields.optional("audit").map(|field| audit::decode(&field, faults));
         let kubernetes = fields.optional("kubernetes").and_then(|field| kubernetes::decode(&field, faults));
+        let dns_servers = fields.optional("dns").and_then(|field| decode_dns(&field, faults)).unwrap_or_default();
         fields.finish(faults);
         Some(Self {
             name: meta.name,
@@ -114,6 +117,7 @@ impl Gateway {
                 None => None,
             },
             kubernetes,
+            dns_servers,
         })
     }
 
@@ -121,6 +125,21 @@ impl Gateway {
     pub fn inside(&self) -> impl Iterator<Item = &Port> {
         self.ports.iter().filter(|port| port.side == Side::Inside)
     }
+}
+
+fn decode_dns(field: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<SocketAddr>> {
+    let mut fields = field.fields(faults)?;
+    let server = |text: &str| {
+        let ip = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+        ip.or_else(|_| text.parse()).map_err(|_| "neither an address nor ADDRESS:PORT")
+    };
+    let help = "such as 198.18.0.53, 198.18.0.53:5353 or [2001:db8::53]:5353";
+    let servers = fields
+        .required("servers", faults)
+        .and_then(|list| list.list(faults))
+        .map(|list| list.iter().filter_map(|entry| entry.parsed(server, help, faults)).collect());
+    fields.finish(faults);
+    servers
 }
 
 fn choice<T: Copy>(

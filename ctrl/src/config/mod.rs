@@ -18,6 +18,7 @@ pub mod identity;
 pub mod kubernetes;
 pub mod lint;
 pub mod lint_policy;
+pub mod lint_service;
 pub mod living;
 pub mod load;
 pub mod policy;
@@ -44,7 +45,7 @@ pub use load::{
     Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,
 };
 pub use policy::{Naming, Policy};
-pub use service::{Address, Service, Target};
+pub use service::{Address, Service, Target, VirtualAddress};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

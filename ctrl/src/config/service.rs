@@ -14,12 +14,24 @@ pub struct Service {
     pub place: Place,
     pub addresses: Vec<Address>,
     pub labels: BTreeMap<String, String>,
+    pub virtual_addresses: Vec<VirtualAddress>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Address {
     pub target: Target,
     pub port: u16,
+    pub place: Place,
+    /// Whether calls to virtual addresses are given to it.
+    pub ready: bool,
+}
+
+/// An address that nobody listens at: calls to it are given to the addresses that have one of its target ports.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualAddress {
+    pub ip: IpAddr,
+    pub port: u16,
+    pub target_ports: Vec<u16>,
     pub place: Place,
 }
 
@@ -41,8 +53,33 @@ impl Service {
             Some(labels) => resource::labels(&labels, faults)?,
             None => BTreeMap::new(),
         };
+        let virtual_addresses = match fields.optional("virtualAddresses") {
+            Some(list) => list.list(faults)?.iter().filter_map(|entry| VirtualAddress::decode(entry, faults)).collect(),
+            None => Vec::new(),
+        };
         fields.finish(faults);
-        Some(Self { name: meta.full_name(), place: meta.place, addresses: addresses?, labels })
+        let place = meta.place.clone();
+        Some(Self { name: meta.full_name(), place, addresses: addresses?, labels, virtual_addresses })
+    }
+}
+
+impl VirtualAddress {
+    fn decode(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = entry.fields(faults)?;
+        let ip = fields.required("address", faults).and_then(|field| field.ip(faults));
+        let port = fields.required("port", faults).and_then(|field| field.integer(1..=65535, faults));
+        let target_ports = match fields.optional("targetPorts") {
+            Some(list) => list.list(faults)?.iter().map(|entry| entry.integer(1..=65535, faults)).collect(),
+            None => port.map(|port| vec![port]),
+        };
+        let place = faults.place(fields.at);
+        fields.finish(faults);
+        Some(Self { ip: ip?.to_canonical(), port: port?, target_ports: target_ports?, place })
+    }
+
+    /// The Service's addresses that stand behind it.
+    pub fn leads_to(&self, address: &Address) -> bool {
+        self.target_ports.contains(&address.port)
     }
 }
 
@@ -53,9 +90,13 @@ impl Address {
             field.parsed(Target::parse, "an IP address or a DNS name, such as backend.example.com", faults)
         });
         let port = fields.required("port", faults).and_then(|field| field.integer(1..=65535, faults));
+        let ready = match fields.optional("ready") {
+            Some(field) => field.boolean(faults),
+            None => Some(true),
+        };
         let place = faults.place(fields.at);
         fields.finish(faults);
-        Some(Self { target: target?, port: port?, place })
+        Some(Self { target: target?, port: port?, place, ready: ready? })
     }
 }
 

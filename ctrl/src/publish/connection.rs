@@ -9,7 +9,8 @@ use std::time::Duration;
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
 use snapshot::{
-    Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Turned, Version,
+    Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Turned,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -33,6 +34,8 @@ const RULES: usize = 1 << 20;
 const TURNED: usize = 1 << 20;
 /// The same of workloads that were called.
 const CALLED: usize = 1 << 20;
+/// The same of endpoints, which every core lists.
+const ENDPOINTS: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -115,6 +118,7 @@ struct Pending {
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
     turned: Vec<Turned>,
+    endpoints: Vec<EndpointLoad>,
 }
 
 /// A workload with many callers comes in parts, one after the other.
@@ -211,6 +215,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Replayed { recorded, part: std::mem::take(&mut waiting.turned) }
         }
+        Reply::Endpoints { part, more } => {
+            waiting.endpoints.extend(part);
+            if more && waiting.endpoints.len() < ENDPOINTS {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Endpoints(std::mem::take(&mut waiting.endpoints))
+        }
         one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Whole::One(one),
     };
     // An error means the same: nobody waits any more.
@@ -255,7 +267,7 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             return Ok(());
         }
         let (answer, parts, rules) = (request.answer, vec![], vec![]);
-        pending.insert(id, Pending { answer, parts, rules, callers: vec![], turned: vec![] });
+        pending.insert(id, Pending { answer, parts, rules, callers: vec![], turned: vec![], endpoints: vec![] });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     let memfd = request.state.map(|bytes| sealed("sluice-trial", &bytes)).transpose()?;

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{
-    Boot, Called, ConnectionReport, KeyId, Network, Query, Recorded, Reply, RuleHits, Snapshot, Turned, Version,
+    Boot, Called, ConnectionReport, EndpointLoad, KeyId, Network, Query, Recorded, Reply, RuleHits, Snapshot, Turned,
+    Version,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -168,6 +169,7 @@ impl Publisher {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -182,6 +184,7 @@ impl Publisher {
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
             Ok(Ok(Answer::Replayed { recorded, part })) => Ok(Reply::Replayed { recorded, part, more: false }),
+            Ok(Ok(Answer::Endpoints(part))) => Ok(Reply::Endpoints { part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -196,6 +199,7 @@ impl Publisher {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Replayed { .. }
+            | Reply::Endpoints { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -208,6 +212,22 @@ impl Publisher {
             Reply::Status(_)
             | Reply::Counters(_)
             | Reply::Connections { .. }
+            | Reply::Callers { .. }
+            | Reply::Replayed { .. }
+            | Reply::Endpoints { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
+    }
+
+    /// What every core knows of endpoints behind virtual addresses.
+    pub async fn endpoints(&self, patience: Duration) -> Result<Vec<EndpointLoad>, QueryError> {
+        match self.query(Query::Endpoints, patience).await? {
+            Reply::Endpoints { part, .. } => Ok(part),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Replayed { .. }
             | Reply::Explanation(_)
@@ -234,6 +254,7 @@ pub(crate) enum Answer {
     Rules(Vec<RuleHits>),
     Callers { since: u64, lost: u64, part: Vec<Called> },
     Replayed { recorded: Recorded, part: Vec<Turned> },
+    Endpoints(Vec<EndpointLoad>),
 }
 
 #[derive(Debug)]

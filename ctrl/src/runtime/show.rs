@@ -6,7 +6,7 @@ use snapshot::Network;
 
 use super::{Core, View, text};
 use crate::rotate::utc;
-use crate::{attest, bundles, clock, config, view};
+use crate::{attest, bundles, clock, config, services, view};
 
 impl Core {
     pub(super) fn known_problems(&self, now: u64) -> Vec<String> {
@@ -15,6 +15,11 @@ impl Core {
             .failures()
             .into_iter()
             .map(|f| format!("{} does not resolve: {} ({} older addresses still serve)", f.name, f.reason, f.kept));
+        let names = names.chain(
+            self.resolved
+                .left_out()
+                .map(|(name, count)| format!("{name} has more addresses than are taken: {count} are left out")),
+        );
         let failures = self.identities.errors().into_iter().filter(|failure| !failure.waiting);
         let svids = failures.map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
         let left_out = self.identities.federated(now).into_iter().filter_map(|brought| {
@@ -65,6 +70,8 @@ impl Core {
         let now = clock::now();
         let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
         let kubernetes = self.cluster.live();
-        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles, kubernetes }));
+        let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
+        let (resources, services) = (self.resources.clone(), Arc::new(services));
+        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services }));
     }
 }

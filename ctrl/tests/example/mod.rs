@@ -5,10 +5,8 @@
 use std::time::Duration;
 
 use ctrl::config::Loaded;
-use ctrl::resolve::{Resolved, resolve};
+use ctrl::resolve::{Dns, Lookups, Resolved};
 use snapshot::{Link, Neighbour, Network, Prefix, Route};
-
-use crate::counting::NOW;
 
 pub const GATEWAY: &str = include_str!("../data/gateway.yaml");
 pub const EXAMPLE: &str = include_str!("../data/frontend-backend.yaml");
@@ -65,5 +63,8 @@ pub fn network() -> Network {
 }
 
 pub async fn resolved(loaded: &Loaded) -> Resolved {
-    resolve(loaded, &Resolved::default(), Duration::from_secs(1), NOW).await
+    let mut lookups = Lookups::new(Dns::new(&[]));
+    lookups.want(loaded);
+    lookups.await_first(loaded, Duration::from_secs(1)).await;
+    lookups.of(loaded)
 }

@@ -63,7 +63,8 @@ impl Callers {
     /// changes that.
     pub fn note(&mut self, report: &ConnectionReport, now: u64) {
         let (Direction::Inbound, Some(workload)) = (report.direction, &report.workload) else { return };
-        let (port, address) = (report.server.port(), report.client.ip().to_canonical());
+        let called = report.endpoint.unwrap_or(report.server);
+        let (port, address) = (called.port(), report.client.ip().to_canonical());
         match (&report.peer_id, report.tls.is_some()) {
             (Some(id), true) => {
                 self.see(workload, port, CallerName::Id(id.clone()), now);

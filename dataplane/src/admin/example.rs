@@ -37,6 +37,7 @@ pub fn accepted() -> ConnectionReport {
         received: 0,
         allowed_by: None,
         attested: None,
+        endpoint: None,
     }
 }
 

@@ -131,7 +131,7 @@ fn sources(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Vec<Source> {
     sources
 }
 
-fn protects(mode: TlsMode) -> bool {
+pub(super) fn protects(mode: TlsMode) -> bool {
     match mode {
         TlsMode::Mutual | TlsMode::Simple => true,
         TlsMode::Permissive | TlsMode::Disable => false,
@@ -180,6 +180,9 @@ fn unidentified(compiled: &Compiled, set: u32, out: &mut Vec<Outbound>) {
     for endpoint in compiled.services.iter().flat_map(|service| &service.endpoints) {
         out.push(exactly(set, endpoint.address, true));
     }
+    for address in compiled.services.iter().flat_map(|service| &service.virtual_addresses) {
+        out.push(exactly(set, address.address, true));
+    }
 }
 
 fn outbound(compiled: &Compiled, index: usize, set: u32, out: &mut Vec<Outbound>) {
@@ -190,6 +193,7 @@ fn outbound(compiled: &Compiled, index: usize, set: u32, out: &mut Vec<Outbound>
     for (_, rule) in compiled.rules_of(index, RuleDirection::Outbound).filter(|(_, rule)| denies_anyone(rule)) {
         denied(set, rule, out);
     }
+    compiled.virtual_captures(index, set, out);
     for &service in workload.egress.iter().flat_map(|rule| &rule.services) {
         for endpoint in &compiled.services[service as usize].endpoints {
             let Some((rule, _)) = compiled.egress(index, endpoint.address) else { continue };
@@ -232,7 +236,7 @@ fn denied(set: u32, rule: &PolicyRule, out: &mut Vec<Outbound>) {
     }
 }
 
-fn exactly(set: u32, address: SocketAddr, protected: bool) -> Outbound {
+pub(super) fn exactly(set: u32, address: SocketAddr, protected: bool) -> Outbound {
     Outbound { set, address: Some(address.ip().to_canonical()), port: address.port(), protected }
 }
 

@@ -39,6 +39,15 @@ pub fn decide(compiled: &Compiled, route: &Route, peer: Option<&Peer>) -> Verdic
     Judge { compiled, trial: Trial::Enforced }.decide(route, peer)
 }
 
+/// The verdict where addresses are enough for one. None: the handshake will tell who calls, or is called.
+pub fn at_once(compiled: &Compiled, route: &Route) -> Option<Verdict> {
+    match route {
+        Route::Local { .. } | Route::Plain { .. } => Some(decide(compiled, route, None)),
+        Route::Refuse { reason, rule, .. } => Some(Verdict::Refuse(*reason, *rule)),
+        Route::Inbound { .. } | Route::Egress { .. } => None,
+    }
+}
+
 /// Decides by the rules that count in `trial`.
 pub(super) struct Judge<'c> {
     pub compiled: &'c Compiled,

@@ -10,7 +10,7 @@ use ::snapshot::{
 };
 
 use super::rules::Ends;
-use super::{Proof, Route, Verdict, decide, miss, why_not};
+use super::{Proof, Route, Verdict, decide, explain_behind, miss, why_not};
 use crate::snapshot::{Compiled, Whose};
 use crate::tls::{Peer, Root, SpiffeId};
 
@@ -21,6 +21,10 @@ pub(super) const SHOWN: usize = 8;
 pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -> Explanation {
     let mut story = Story::new(compiled);
     match place_of(compiled, caller, to, &mut story) {
+        Some(position) if compiled.virtuals.find(to).is_some_and(|_| position.side == Side::Inside) => {
+            let of = compiled.virtuals.find(to).expect("asked above");
+            return explain_behind::explain(compiled, of, &position, story, now);
+        }
         Some(Position { side, interface, address, id, proof }) => {
             let route = compiled.route_of(proof, side, &interface, SocketAddr::new(address, 0), to, now);
             story.tell_route(&route, to, id.as_deref());
@@ -31,13 +35,13 @@ pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -
 }
 
 /// Where the call would enter, and with which identity, as far as the question tells.
-struct Position {
-    side: Side,
-    interface: String,
-    address: IpAddr,
+pub(super) struct Position {
+    pub side: Side,
+    pub interface: String,
+    pub address: IpAddr,
     id: Option<String>,
     /// Of an address of several workloads: the one that was named.
-    proof: Proof<'static>,
+    pub proof: Proof<'static>,
 }
 
 fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut Story<'_>) -> Option<Position> {
@@ -110,7 +114,7 @@ pub(super) struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn new(compiled: &'a Compiled) -> Self {
+    pub fn new(compiled: &'a Compiled) -> Self {
         let told = Explanation {
             direction: None,
             allowed: false,
@@ -164,7 +168,7 @@ impl<'a> Story<'a> {
         self.tell_shadow(route, peer, verdict);
     }
 
-    fn tell_route(&mut self, route: &Route, to: SocketAddr, id: Option<&str>) {
+    pub fn tell_route(&mut self, route: &Route, to: SocketAddr, id: Option<&str>) {
         match route {
             Route::Inbound { workload, mode, ends, .. } => {
                 self.tell_inbound(route, (*workload, *mode, *ends), to, id);

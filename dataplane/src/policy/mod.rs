@@ -8,9 +8,11 @@
 
 pub mod allow;
 pub mod attest;
+mod behind;
 pub mod captures;
 pub mod decide;
 pub mod explain;
+mod explain_behind;
 pub mod lost;
 pub mod miss;
 pub mod replay;
@@ -26,7 +28,7 @@ mod tests;
 pub use allow::AllowList;
 pub use attest::{Proof, not_attested};
 pub use captures::Captures;
-pub use decide::{Standing, Verdict, Wire, decide};
+pub use decide::{Standing, Verdict, Wire, at_once, decide};
 pub use explain::explain;
 pub use lost::{Lost, What, living};
 pub use miss::why_not;

@@ -113,7 +113,7 @@ impl Session {
             return;
         }
         let port = &cx.ports[usize::from(self.down.port.0)];
-        let (client, server) = (self.down.remote, self.down.local);
+        let (client, server) = (self.down.remote, self.destination());
         let proof = Proof::of(self.owner.as_deref());
         let decided = match &self.standing {
             Some(standing) => standing.decide_again(cx.compiled, proof, port.side, &port.interface, client, server),

@@ -8,6 +8,7 @@
 //!   caller ◀──TCP──▶ [down leg]  relay · TLS · verdict  [up leg] ◀──TCP──▶ service
 //! ```
 
+mod balanced;
 mod close;
 mod leg;
 mod life;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use snapshot::{CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
+pub use balanced::{Balanced, Left, choose};
 pub use leg::{Leg, Reply, send_frame};
 pub use plan::{Order, Plan, Speech};
 pub use report::{AtOnce, local_id, refused_at_once};
@@ -36,6 +38,7 @@ pub use syn::Syn;
 pub use tried::count;
 pub use which::Which;
 
+use crate::balance::Balancer;
 use crate::flow;
 use crate::io::{PacketIo, PortId};
 use crate::neigh::Paths;
@@ -68,6 +71,7 @@ pub struct Context<'a, P: PacketIo> {
     pub flows: &'a mut flow::FlowTable,
     pub index: u32,
     pub core: u32,
+    pub balancer: &'a mut Balancer,
 }
 
 impl<P: PacketIo> Context<'_, P> {
@@ -145,6 +149,8 @@ pub struct Session {
     opened_at: u64,
     ending: Option<Ending>,
     life: life::Life,
+    /// Where a virtual address was called.
+    pub balanced: Option<Balanced>,
 }
 
 /// What the worker does next with a session.
@@ -206,6 +212,7 @@ impl Session {
             opened_at: now.unix_ms,
             ending: None,
             life: life::Life::default(),
+            balanced: None,
         }
     }
 

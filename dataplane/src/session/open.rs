@@ -35,15 +35,19 @@ impl Session {
             return Progress::Moved;
         }
         match dialed(self.up.as_ref()) {
+            Dialed::Waiting if self.has_waited(cx) => Progress::Moved,
             Dialed::Waiting => Progress::Stuck,
-            Dialed::Failed(reason) => {
-                self.refuse(reason, None, cx);
-                Progress::Moved
-            }
+            Dialed::Failed(reason) => self.fail_connect(reason, None, cx),
             Dialed::Stands => match (self.plan.order, self.plan.up) {
-                (Order::DownFirst, _) => self.begin_relay(cx),
+                (Order::DownFirst, _) => {
+                    self.has_connected(cx);
+                    self.begin_relay(cx)
+                }
                 (Order::UpFirst, Speech::Tls) => self.originate_tls(cx),
-                (Order::UpFirst, Speech::Plain | Speech::Detect) => self.answer(cx),
+                (Order::UpFirst, Speech::Plain | Speech::Detect) => {
+                    self.has_connected(cx);
+                    self.answer(cx)
+                }
             },
         }
     }
@@ -53,6 +57,7 @@ impl Session {
         match self.connect(cx) {
             Ok(Connected::Begun) => None,
             Ok(Connected::Later) => Some(Progress::Queue),
+            Err(RefuseReason::Unreachable) => Some(self.fail_connect(RefuseReason::Unreachable, None, cx)),
             Err(reason) => {
                 self.refuse(reason, None, cx);
                 Some(Progress::Moved)
@@ -62,7 +67,7 @@ impl Session {
 
     /// Makes the up leg and puts its flow into steering before the SYN can leave.
     fn connect<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Result<Connected, RefuseReason> {
-        let server = self.down.local;
+        let server = self.destination();
         let hop = cx.paths.to(server.ip()).ok_or(RefuseReason::Unreachable)?;
         if !self.leads_to_callee(&cx.ports[usize::from(hop.port.0)].interface) {
             return Err(RefuseReason::Unreachable);
@@ -83,6 +88,7 @@ impl Session {
         }
         cx.flows.insert(key, FlowRef::Live { session: cx.index, leg: flow::Leg::Up });
         self.up = Some(up);
+        self.begin_patience(cx);
         Ok(Connected::Begun)
     }
 
@@ -98,7 +104,7 @@ impl Session {
     }
 
     fn originate_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        match TlsLeg::originate(&self.compiled, &self.route, self.down.local, cx.now.unix()) {
+        match TlsLeg::originate(&self.compiled, &self.route, self.destination(), cx.now.unix()) {
             Ok(tls) => {
                 cx.counters().add(Total::Handshakes, 1);
                 self.tls_version = self.compiled.version;
@@ -117,8 +123,7 @@ impl Session {
         // Of one that is gone only its last word matters, an alert, which costs nothing.
         let over = up.conn.ended().is_some();
         if over && up.conn.received() > ALERT {
-            self.refuse(RefuseReason::RefusedByPeer, Some("the far side hung up"), cx);
-            return Progress::Moved;
+            return self.fail_connect(RefuseReason::RefusedByPeer, Some("the far side hung up"), cx);
         }
         let mut free = 1;
         let result = match shake_hands(up, if over { &mut free } else { cx.handshakes }) {
@@ -130,9 +135,12 @@ impl Session {
         let handshaking = up.tls.as_ref().is_some_and(|tls| tls.handshaking());
         match result {
             Err(failure) => self.fail_handshake(failure, cx),
-            Ok(()) if handshaking && gone => self.refuse(RefuseReason::RefusedByPeer, Some("the far side hung up"), cx),
+            Ok(()) if handshaking && gone => {
+                return self.fail_connect(RefuseReason::RefusedByPeer, Some("the far side hung up"), cx);
+            }
             Ok(()) if handshaking => return Progress::Stuck,
             Ok(()) => {
+                self.has_connected(cx);
                 if self.authorised(flow::Leg::Up, cx) {
                     return self.answer(cx);
                 }

@@ -14,6 +14,7 @@ use snapshot::{PortRange, RefuseReason, SourceAddress};
 use super::{Context, Session};
 use crate::flow::{FlowKey, FlowTable};
 use crate::io::{PacketIo, PortId};
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::worker::handoff::Handoff;
 
@@ -38,9 +39,10 @@ impl Session {
         match self.plan.source {
             // The far side's TIME-WAIT takes a reused port back only for a higher sequence number,
             // which the caller's own kernel has chosen.
+            SourceAddress::Preserve if self.balanced.is_some() => self.beside_callers(port, cx),
             SourceAddress::Preserve => Ok(Some(Origin { local: self.down.remote, isn: self.syn.sequence })),
             SourceAddress::Node => {
-                let server = self.down.local;
+                let server = self.destination();
                 let address = cx.paths.own_address(server.ip()).ok_or(RefuseReason::NoNodeAddress)?;
                 let Some(local) = self.free_port(port, address, cx)? else { return Ok(None) };
                 // The caller's number is of another 4-tuple, and may be below the last one of this.
@@ -49,13 +51,40 @@ impl Session {
         }
     }
 
+    /// Behind a virtual address the 4-tuple is none that the caller's kernel knows of: its number is not for it,
+    /// its port may be in use towards the endpoint, and the packets that come back may be another core's. Then
+    /// another port of the caller's address is taken, of those that no kernel gives out. A caller that is given
+    /// itself takes no packet from its own address, so that one is from the node's.
+    fn beside_callers<P: PacketIo>(
+        &self,
+        port: PortId,
+        cx: &mut Context<'_, P>,
+    ) -> Result<Option<Origin>, RefuseReason> {
+        let (caller, server) = (self.down.remote, self.destination());
+        let itself = caller.ip().to_canonical() == server.ip();
+        let search = Search { port, server, address: caller.ip(), handoff: cx.handoff, flows: cx.flows };
+        let local = if !itself && search.is_free(caller) {
+            caller
+        } else {
+            let node = || cx.paths.own_address(server.ip()).ok_or(RefuseReason::NoNodeAddress);
+            let address = if itself { node()? } else { caller.ip() };
+            let Some(local) = self.free_port(port, address, cx)? else { return Ok(None) };
+            local
+        };
+        let isn = match planted::is(Bug::CallersNumberKept) {
+            true => self.syn.sequence,
+            false => cx.stack.isn(local, server, cx.now.mono),
+        };
+        Ok(Some(Origin { local, isn }))
+    }
+
     fn free_port<P: PacketIo>(
         &self,
         port: PortId,
         address: IpAddr,
         cx: &mut Context<'_, P>,
     ) -> Result<Option<SocketAddr>, RefuseReason> {
-        let (server, range) = (self.down.local, cx.source_ports);
+        let (server, range) = (self.destination(), cx.source_ports);
         // RFC 6056 §3.3.3: from a place that the worker's secret gives for this destination, one on with
         // each session: not to be guessed, and what was used last is used again last.
         let start = u64::from(cx.stack.isn(SocketAddr::new(address, 0), server, Instant::ZERO)) + self.id;

@@ -17,7 +17,7 @@ impl Session {
     /// Whether the service waits for a header before it does anything.
     pub(super) fn is_announced(&self) -> bool {
         let Some(callee) = self.callee_here() else { return false };
-        match self.compiled.workloads[callee].proxy.of(self.down.local.port()) {
+        match self.compiled.workloads[callee].proxy.of(self.destination().port()) {
             ProxyProtocol::None => false,
             ProxyProtocol::V2 => true,
         }
@@ -48,7 +48,7 @@ impl Session {
     fn header(&self) -> Header<'_> {
         Header {
             source: self.down.remote,
-            destination: self.down.local,
+            destination: self.destination(),
             tls: self.down.tls.as_deref().map(TlsLeg::negotiated),
             spiffe_id: match self.route {
                 // Between workloads of this node nobody shows a certificate: the caller is attested.

@@ -48,6 +48,7 @@ impl Session {
             received: self.response.moved,
             allowed_by: self.life.allowed_by(),
             attested: self.attested(ports),
+            endpoint: self.balanced.as_ref().map(|balanced| balanced.endpoint),
         }
     }
 
@@ -101,6 +102,7 @@ pub struct AtOnce<'a> {
     pub detail: Option<String>,
     pub shadow: Option<String>,
     pub attested: Option<String>,
+    pub endpoint: Option<SocketAddr>,
 }
 
 /// Of a call that never became a session. `known` is None before the first snapshot.
@@ -122,6 +124,7 @@ pub fn refused_at_once(
     let workload = compiled.and_then(|(compiled, route)| workload_name(compiled, route)).map(|name| name.to_string());
     let local_id = compiled.and_then(|(compiled, route)| local_id(compiled, route)).map(|id| id.to_string());
     let peer_id = compiled.and_then(|(compiled, route)| callee(compiled, route)).map(|id| id.to_string());
+    let endpoint = known.as_ref().and_then(|known| known.endpoint);
     let (detail, shadow, attested) =
         known.map_or((None, None, None), |known| (known.detail, known.shadow, known.attested));
     ConnectionReport {
@@ -149,5 +152,6 @@ pub fn refused_at_once(
         received: 0,
         allowed_by: None,
         attested,
+        endpoint,
     }
 }

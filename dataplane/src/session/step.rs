@@ -6,7 +6,7 @@ use tcp_stack::End;
 
 use super::leg::{Leg, Sent};
 use super::relay::{self, Broken, Flow, Moved};
-use super::{Context, Next, Session, State};
+use super::{Balanced, Context, Next, Session, State};
 use crate::io::PacketIo;
 use crate::stats::{Report, Total};
 use crate::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Session {
         if self.caller_gone && !self.has_ended() {
             self.refuse(RefuseReason::CallerGone, None, cx);
         } else if self.unreachable && !self.has_ended() {
-            self.refuse(RefuseReason::Unreachable, None, cx);
+            return self.fail_connect(RefuseReason::Unreachable, None, cx);
         }
         if self.state == State::Relaying && self.check_life(cx) {
             return Progress::Moved;
@@ -96,6 +96,9 @@ impl Session {
             return false;
         }
         match limit {
+            Some((_, reason)) if matches!(self.state, State::Dialing | State::HandshakeUp) => {
+                self.fail_connect(reason, None, cx);
+            }
             Some((_, reason)) => self.refuse(reason, None, cx),
             None if self.state == State::Relaying => self.close(CloseReason::HalfCloseTimeout, None, cx),
             None => return false,
@@ -200,7 +203,8 @@ impl Session {
         // Detection only waits for its deadline once.
         let deadline = self.deadline.filter(|&at| self.state != State::Detecting || at > cx.now.mono);
         let life = self.life.next().filter(|_| self.state == State::Relaying);
-        [down, up, deadline, life].into_iter().flatten().min()
+        let patience = self.balanced.as_ref().and_then(Balanced::wakes_at).filter(|_| self.state == State::Dialing);
+        [down, up, deadline, life, patience].into_iter().flatten().min()
     }
 }
 

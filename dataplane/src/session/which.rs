@@ -19,10 +19,9 @@ impl Session {
     pub fn is(&self, which: Which) -> bool {
         let Which::With { peer, local } = which else { return true };
         let local = |own| local.is_none_or(|local| local == own);
-        let server = self.down.local;
         // The service sees what its leg calls from; one that was not called yet sees nobody.
-        let as_service = self.up.as_ref().is_some_and(|up| up.local == peer) && local(server);
-        let as_caller = server == peer && local(self.down.remote);
+        let as_service = self.up.as_ref().is_some_and(|up| up.local == peer) && local(self.destination());
+        let as_caller = self.down.local == peer && local(self.down.remote);
         match self.plan.direction {
             snapshot::Direction::Inbound => as_service,
             snapshot::Direction::Egress => as_caller,

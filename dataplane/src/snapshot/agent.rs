@@ -7,6 +7,7 @@
 mod answers;
 mod attest;
 mod callers;
+mod endpoints;
 mod trial;
 
 use std::os::fd::OwnedFd;
@@ -89,6 +90,7 @@ pub struct Agent<C: Clock> {
     /// Of the workers' decisions, when it was last looked.
     lost: u64,
     listings: Vec<Listing>,
+    endpoints: Vec<endpoints::Listing>,
     /// Messages that the socket had no room for.
     outbox: Vec<ToCtrl>,
     started_at: u64,
@@ -133,6 +135,7 @@ impl<C: Clock> Agent<C> {
             acked: None,
             last_nack: None,
             listings: Vec::new(),
+            endpoints: Vec::new(),
             outbox: Vec::new(),
             restart: false,
         }
@@ -215,6 +218,7 @@ impl<C: Clock> Agent<C> {
                 self.channel = None;
                 self.outbox.clear();
                 self.listings.clear();
+                self.endpoints.clear();
             }
         }
     }

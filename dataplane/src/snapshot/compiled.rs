@@ -14,6 +14,7 @@ use ::snapshot::{
 
 use super::addresses::Map;
 use super::shared::Places;
+use super::virtuals::Virtuals;
 use crate::policy::{AllowList, Revoked, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
@@ -97,6 +98,7 @@ pub struct Compiled {
     pub unusable: Vec<String>,
     /// Of connections that are no workload's of this node.
     pub living: Living,
+    pub virtuals: Virtuals,
 }
 
 impl Compiled {
@@ -139,6 +141,7 @@ impl Compiled {
             provider: provider.clone(),
             unusable,
             living: snapshot.living,
+            virtuals: Virtuals::new(&snapshot.services),
         })
     }
 

@@ -8,7 +8,9 @@ pub mod agent;
 pub mod compiled;
 pub mod receive;
 pub mod shared;
+pub mod virtuals;
 
 pub use addresses::Map;
 pub use compiled::{Compiled, EndpointId, Error, Keys, Workload};
 pub use shared::{Places, Shared, Whose};
+pub use virtuals::{Virtual, Virtuals};

@@ -30,6 +30,14 @@ pub enum Total {
     /// Of these, how calls were decided.
     DecisionsLost,
     HandedOver,
+    /// Calls to virtual addresses; endpoints that could not be connected, those that were ejected by it, and
+    /// calls that were given to another one then.
+    Balanced,
+    EndpointsFailed,
+    EndpointEjections,
+    ConnectsRetried,
+    /// Calls that are not counted with their endpoint's, for want of room.
+    EndpointsForgotten,
     Turns,
     /// Gauges: set, not counted.
     Sessions,
@@ -37,6 +45,7 @@ pub enum Total {
     Flows,
     FramesFree,
     Frames,
+    EndpointsEjected,
     SnapshotVersion,
 }
 
@@ -60,12 +69,18 @@ impl Total {
         (Self::ReportsLost, "reports_lost"),
         (Self::DecisionsLost, "decisions_lost"),
         (Self::HandedOver, "handed_over"),
+        (Self::Balanced, "balanced"),
+        (Self::EndpointsFailed, "endpoints_failed"),
+        (Self::EndpointEjections, "endpoint_ejections"),
+        (Self::ConnectsRetried, "connects_retried"),
+        (Self::EndpointsForgotten, "endpoints_forgotten"),
         (Self::Turns, "turns"),
         (Self::Sessions, "sessions"),
         (Self::Handshaking, "handshaking"),
         (Self::Flows, "flows"),
         (Self::FramesFree, "frames_free"),
         (Self::Frames, "frames"),
+        (Self::EndpointsEjected, "endpoints_ejected"),
         (Self::SnapshotVersion, "snapshot_version"),
     ];
 }

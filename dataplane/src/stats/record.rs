@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use snapshot::{CloseReason, ConnectionReport};
+use snapshot::{CloseReason, ConnectionReport, EndpointLoad};
 
 use crate::io::PortId;
 
@@ -27,6 +27,14 @@ pub enum Report {
     LiveEnd {
         query: u64,
     },
+    /// One endpoint, for a [`crate::worker::Command::ListEndpoints`].
+    Endpoint {
+        query: u64,
+        endpoint: Box<EndpointLoad>,
+    },
+    EndpointsEnd {
+        query: u64,
+    },
     /// A next hop without a neighbour entry.
     Resolve {
         port: PortId,
@@ -40,9 +48,13 @@ impl Report {
         match self {
             Self::Stood { .. } => true,
             Self::Ended(ended) => ended.refused.is_some() || ended.closed == Some(CloseReason::PolicyChanged),
-            Self::Shadow(_) | Self::Outlived(_) | Self::Live { .. } | Self::LiveEnd { .. } | Self::Resolve { .. } => {
-                false
-            }
+            Self::Shadow(_)
+            | Self::Outlived(_)
+            | Self::Live { .. }
+            | Self::LiveEnd { .. }
+            | Self::Endpoint { .. }
+            | Self::EndpointsEnd { .. }
+            | Self::Resolve { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that can be known from addresses alone is decided here, before memory for the
 //! connection or any crypto is spent.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use snapshot::{DropReason, Owner, RefuseReason, RuleId, Side};
@@ -12,20 +12,12 @@ use super::Worker;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
-use crate::policy::{Proof, Route, Standing, Verdict, Why, decide, shadow, why_not};
-use crate::session::{AtOnce, Leg, Plan, Session, Syn, count, refused_at_once};
+use crate::planted::{self, Bug};
+use crate::policy::{Proof, Route, Standing, Verdict, Why, at_once, shadow, why_not};
+use crate::session::{AtOnce, Balanced, Leg, Plan, Session, Syn, choose, count, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
 use crate::time::Clock;
-
-/// The verdict where addresses are enough for one. None: the handshake will tell who calls, or is called.
-fn at_once(compiled: &Compiled, route: &Route) -> Option<Verdict> {
-    match route {
-        Route::Local { .. } | Route::Plain { .. } => Some(decide(compiled, route, None)),
-        Route::Refuse { reason, rule, .. } => Some(Verdict::Refuse(*reason, *rule)),
-        Route::Inbound { .. } | Route::Egress { .. } => None,
-    }
-}
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
@@ -57,7 +49,18 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             return self.hold(port, segment, syn, mac);
         }
         let (client, server, now) = (segment.source, segment.destination, self.now.unix());
-        let route = compiled.route_of(Proof::of(owner.as_deref()), side, &spec.interface, client, server, now);
+        let proof = Proof::of(owner.as_deref());
+        let of = compiled.virtuals.find(server).filter(|_| side == Side::Inside);
+        let endpoint = of.and_then(|of| choose(&mut self.balancer, of, client.ip(), None, self.now.mono));
+        let interface = &self.settings.ports[usize::from(port.0)].interface;
+        let route = match of.filter(|_| endpoint.is_none()) {
+            Some(nowhere) => compiled.leads_nowhere(nowhere, interface, client, proof),
+            None => {
+                let decides = of.filter(|_| planted::is(Bug::FirstEndpointDecides)).map(|of| of.endpoints[0]);
+                let server = decides.or(endpoint).unwrap_or(server);
+                compiled.route_of(proof, side, interface, client, server, now)
+            }
+        };
         // Steering knows of a workload that we do not (yet): its SYN comes again, and we will.
         if side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
             return self.mailbox.counters.drop(DropReason::NotOurs);
@@ -66,11 +69,16 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         if let Some(Verdict::Refuse(reason, rule)) = verdict {
             let mut known = self.refused_by_policy(&compiled, &route, reason, rule);
             known.attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
+            known.endpoint = endpoint;
             return self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
         }
         match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone(), verdict) {
             Ok(index) => {
-                self.sessions.find(index).into_iter().for_each(|session| session.owner.clone_from(&owner));
+                let balanced = endpoint.map(|endpoint| self.give(endpoint));
+                if let Some(session) = self.sessions.find(index) {
+                    session.owner.clone_from(&owner);
+                    session.balanced = balanced;
+                }
                 if let Some(verdict) = verdict {
                     self.with_session(index, &mut 0, |session, cx| session.note_verdict(verdict, cx));
                 }
@@ -79,10 +87,18 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             Err(reason) => {
                 let attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
                 let (rule, detail, shadow) = (None, None, None);
-                let known = AtOnce { compiled: &compiled, route: &route, rule, detail, shadow, attested };
+                let known = AtOnce { compiled: &compiled, route: &route, rule, detail, shadow, attested, endpoint };
                 self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
             }
         }
+    }
+
+    /// Counts a call that begins with those of its endpoint.
+    fn give(&mut self, endpoint: SocketAddr) -> Balanced {
+        let balanced = Balanced::new(endpoint, &mut self.balancer, self.now.mono);
+        self.mailbox.counters.add(Total::Balanced, 1);
+        self.mailbox.counters.add(Total::EndpointsForgotten, u64::from(!balanced.is_counted()));
+        balanced
     }
 
     fn evidence(&self, compiled: &Compiled, port: PortId, client: IpAddr, owner: Option<&Owner>) -> Option<String> {
@@ -110,7 +126,15 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 why_not(compiled, route, (reason, rule), None)
             }
         };
-        AtOnce { compiled, route, rule, detail, shadow: found.map(|found| found.told(compiled)), attested: None }
+        AtOnce {
+            compiled,
+            route,
+            rule,
+            detail,
+            shadow: found.map(|found| found.told(compiled)),
+            attested: None,
+            endpoint: None,
+        }
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -18,6 +18,8 @@ const REPORTS: usize = 8_192;
 pub enum Command {
     /// Report every live connection that is meant, some a turn, then [`Report::LiveEnd`].
     ListLive { query: u64, which: Which },
+    /// Report every endpoint that is known, some a turn, then [`Report::EndpointsEnd`].
+    ListEndpoints { query: u64 },
     /// Take no new connections; reset what is left when `timeouts.drain` is over, and end the loop.
     Drain,
     /// Reset every connection and end the loop.

@@ -10,6 +10,7 @@
 
 mod admit;
 mod attest;
+mod endpoints;
 pub mod handoff;
 mod held;
 mod mailbox;
@@ -31,6 +32,7 @@ pub use held::HELD;
 pub use mailbox::{Command, Mailbox};
 pub use pool::Pool;
 
+use crate::balance::Balancer;
 use crate::flow::{FlowTable, Spent};
 use crate::io::{PacketIo, PortId};
 use crate::neigh::Paths;
@@ -102,6 +104,7 @@ pub struct Worker<P: PacketIo, C: Clock> {
     sessions: Sessions,
     timers: Timers,
     held: held::Held,
+    balancer: Balancer,
     compiled: Option<Arc<Compiled>>,
     paths: Arc<Paths>,
     upkeep: upkeep::Upkeep,
@@ -144,6 +147,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             sessions: Sessions::new(sessions),
             timers: Timers::new(sessions, now.mono),
             held: held::Held::new(),
+            balancer: Balancer::new(&settings.secret, settings.core),
             compiled: None,
             paths: Arc::new(Paths::default()),
             upkeep: upkeep::Upkeep::default(),
@@ -248,6 +252,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         counters.set(Total::Sessions, self.sessions.len() as u64);
         counters.set(Total::Handshaking, self.sessions.opening() as u64);
         counters.set(Total::Flows, self.flows.len() as u64);
+        counters.set(Total::EndpointsEjected, self.balancer.ejected(self.now.mono) as u64);
         let (free, all) = self.io.frames();
         counters.set(Total::FramesFree, free as u64);
         counters.set(Total::Frames, all as u64);

@@ -35,6 +35,8 @@ pub struct Upkeep {
     /// Queries for a list, what they ask for, and the session from which on theirs goes on; the first one is
     /// served.
     listings: VecDeque<(u64, Which, u32)>,
+    /// The same for lists of endpoints.
+    pub(super) endpoints: VecDeque<(u64, usize)>,
     /// Ports that are to be opened anew, and when to try.
     reopen: Vec<(PortId, Instant)>,
     /// Marked sessions of this turn; kept for its capacity.
@@ -45,7 +47,7 @@ pub struct Upkeep {
 
 impl Upkeep {
     pub fn is_busy(&self) -> bool {
-        self.review.is_some() || !self.listings.is_empty()
+        self.review.is_some() || !self.listings.is_empty() || !self.endpoints.is_empty()
     }
 
     pub fn next(&self) -> Option<Instant> {
@@ -76,6 +78,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::ListLive { query, which } => self.upkeep.listings.push_back((query, which, 0)),
+                Command::ListEndpoints { query } => self.upkeep.endpoints.push_back((query, 0)),
                 Command::Drain => {
                     let until = self.now.mono + self.settings.timeouts.drain.into();
                     self.stopping.get_or_insert(until);
@@ -122,6 +125,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         if self.stopping.is_some_and(|until| self.now.mono >= until) {
             self.reset_all();
         }
+        self.list_endpoints();
         let end = self.sessions.capacity() as u32;
         if let Some(from) = self.upkeep.review {
             let until = (from + SLICE).min(end);
@@ -241,6 +245,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             flows: &mut self.flows,
             index,
             core: self.settings.core,
+            balancer: &mut self.balancer,
         };
         self.sessions.update(index, |session| act(session, &mut cx))
     }
@@ -263,6 +268,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
         if let Some(oldest) = self.spent.keep(until, [down, up]) {
             self.forget(oldest);
+        }
+        if let Some(left) = session.balanced.as_ref().and_then(|balanced| balanced.over(&mut self.balancer)) {
+            self.rest(left, until);
         }
         self.pool.give(session.down.conn);
         if let Some(up) = session.up {

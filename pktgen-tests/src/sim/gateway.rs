@@ -11,7 +11,8 @@ use dataplane::tls::CryptoProvider;
 use dataplane::worker::{Mailbox, Settings, Worker};
 use snapshot::gateway::Checksum;
 use snapshot::{
-    Boot, ConnectionReport, Cores, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version, Waiting, XdpMode,
+    Boot, ConnectionReport, Cores, EndpointLoad, Limits, Network, OnAbsent, Port, Side, Snapshot, Timeouts, Version,
+    Waiting, XdpMode,
 };
 
 use super::attestor::Attestor;
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub ended: Vec<ConnectionReport>,
     /// Live ones, of all lists that it was asked for.
     pub listed: Vec<ConnectionReport>,
+    /// Endpoints behind virtual addresses, of all lists that it was asked for.
+    pub endpoints: Vec<EndpointLoad>,
     /// What rules in shadow would have refused.
     pub shadowed: Vec<ConnectionReport>,
     pub outlived: Vec<ConnectionReport>,
@@ -122,6 +125,7 @@ impl Gateway {
             compiled,
             ended: Vec::new(),
             listed: Vec::new(),
+            endpoints: Vec::new(),
             shadowed: Vec::new(),
             outlived: Vec::new(),
             adopted: None,
@@ -214,7 +218,8 @@ impl Gateway {
             Report::Outlived(connection) => self.outlived.push(*connection),
             Report::Resolve { .. } => self.unresolved += 1,
             Report::Live { connection, .. } => self.listed.push(*connection),
-            Report::LiveEnd { .. } => {}
+            Report::Endpoint { endpoint, .. } => self.endpoints.push(*endpoint),
+            Report::LiveEnd { .. } | Report::EndpointsEnd { .. } => {}
         }
     }
 

@@ -85,6 +85,8 @@ pub struct Host {
     /// Nodes that call on behalf of their workloads (`source: node`): whose call it is shows in its
     /// first bytes, or else it is the first that still waits for its service.
     pub nodes: Vec<IpAddr>,
+    /// Virtual addresses that its services are endpoints of.
+    pub stands_for: Vec<SocketAddr>,
     /// Calls of `nodes` that have said nothing yet, by listener.
     unnamed: Vec<(usize, SocketHandle)>,
     /// Callers that reached a service and are in no list of calls.
@@ -130,6 +132,7 @@ impl Host {
             ends: Vec::new(),
             payload,
             nodes: Vec::new(),
+            stands_for: Vec::new(),
             unnamed: Vec::new(),
             strangers: Vec::new(),
             unplugged: false,
@@ -250,6 +253,8 @@ impl Host {
         };
         let (client, server) = (address(remote), address(local));
         let exactly = calls.iter().rposition(|call| call.client == client && call.server == server);
+        let behind = |call: &Call| call.client == client && self.stands_for.contains(&call.server);
+        let exactly = exactly.or_else(|| calls.iter().rposition(behind));
         let call = match exactly {
             None if self.nodes.contains(&client.ip()) => match self.call_behind(listener, handle, server, calls) {
                 Some(call) => Some(call),
@@ -283,8 +288,9 @@ impl Host {
         calls: &[Call],
     ) -> Option<usize> {
         const ENOUGH: usize = 64;
+        let is = |call: &Call| call.server == server || self.stands_for.contains(&call.server);
         let served = |call: usize| self.ends.iter().any(|end| end.call.0 == call && end.side == Side::Server);
-        let mut waiting = (0..calls.len()).filter(|&call| calls[call].server == server && !served(call));
+        let mut waiting = (0..calls.len()).filter(|&call| is(&calls[call]) && !served(call));
         match self.listeners[listener].service {
             Service::Plain => {
                 let first = self.sockets.get_mut::<tcp::Socket<'_>>(handle).peek(ENOUGH).unwrap_or_default();

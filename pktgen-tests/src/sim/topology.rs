@@ -303,7 +303,7 @@ fn services() -> Vec<Service> {
             host: Some(format!("{name}.default.svc")),
         };
         let endpoints = ports.iter().flat_map(|&port| [endpoint(false, port), endpoint(true, port)]).collect();
-        Service { name: format!("default/{name}-{}", ports[0]), endpoints }
+        Service { name: format!("default/{name}-{}", ports[0]), endpoints, virtual_addresses: vec![] }
     })
     .collect()
 }

@@ -21,6 +21,8 @@ struct Line<'a> {
     server: SocketAddr,
     /// Where the far side sees the call come from, if not from `client`.
     seen_as: Option<SocketAddr>,
+    /// Who got the call, where `server` is a virtual address.
+    endpoint: Option<SocketAddr>,
     /// Of this node.
     workload: Option<&'a str>,
     mode: Option<&'static str>,
@@ -67,6 +69,7 @@ pub fn line(node: &str, topic: Topic, report: &ConnectionReport, at_ms: u64) -> 
         client: report.client,
         server: report.server,
         seen_as: report.source,
+        endpoint: report.endpoint,
         workload: report.workload.as_deref(),
         mode: report.mode.map(|mode| mode.name()),
         tls: tls.map(|tls| &*tls.version),

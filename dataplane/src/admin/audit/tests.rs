@@ -64,7 +64,7 @@ fn a_line_is_one_json_object_whatever_a_peer_calls_itself() {
         "time": "2023-11-14T22:13:20.250Z", "node": "node-b", "decision": "refused", "reason": "DeniedByRule",
         "direction": "inbound", "caller_id": "spiffe://example.com/shop/frontend",
         "server_id": "spiffe://example.com/shop/backend", "client": "198.18.1.2:41326", "server": "198.18.2.2:3000",
-        "seen_as": null, "workload": "shop/backend", "mode": "PERMISSIVE", "tls": "TLSv1.3", "serial": "0b",
+        "seen_as": null, "endpoint": null, "workload": "shop/backend", "mode": "PERMISSIVE", "tls": "TLSv1.3", "serial": "0b",
         "not_after": "2027-01-15T08:00:00.000Z", "local_serial": "0a",
         "rule": "shop/backend spec.allowedSPIFFEIDs.inbound (policy.yaml:34)", "shadow": null, "detail": hostile,
         "revision": 3, "core": 1, "id": 7,

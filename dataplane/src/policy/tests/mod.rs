@@ -18,7 +18,7 @@
 //! | … an `inbound` list is an error | ctrl `config_faults`: each_fault_of_an_identity_… |
 //! | SIMPLE egress: no client certificate | `sim_modes`: simple_serves_…; `netns_modes`: simple_egress_checks_… |
 //! | DISABLE per port: untouched | `netns_modes`: a_disabled_port_is_…; [`views`]: steering_captures_… |
-//! | Replaced addresses stay captured for twice their TTL | ctrl `assemble`: a_name_that_stops_… (a fixed 60 s: the system's resolver tells no TTL) |
+//! | Replaced addresses stay captured for twice their TTL | ctrl `resolve`: a_ttl_says_when_…, what_an_answer_replaces_… |
 //!
 //! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`].
 
@@ -29,6 +29,7 @@ mod policies;
 mod processes;
 mod replays;
 mod views;
+mod virtuals;
 mod words;
 
 use ::snapshot::Side;

@@ -52,6 +52,8 @@ impl<C: Clock> Agent<C> {
                     self.reply_connections(query, listing.found);
                 }
             }
+            Report::Endpoint { query, endpoint } => self.on_endpoint(query, *endpoint),
+            Report::EndpointsEnd { query } => self.on_endpoints_end(query),
             Report::Resolve { port, address } => {
                 let interface = self.boot.ports[usize::from(port.0)].interface.clone();
                 let same = |m: &ToCtrl| matches!(m, ToCtrl::Resolve { interface: i, address: a } if *i == interface && *a == address);
@@ -81,6 +83,7 @@ impl<C: Clock> Agent<C> {
                 Some(compiled) => Reply::Explanation(policy::explain(compiled, &from, to, now.unix())),
                 None => Reply::Failed("no snapshot is in force yet".into()),
             },
+            Query::Endpoints => return self.list_endpoints(id),
             Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
             Query::Replay { since } => return self.reply_replayed(id, since, descriptor),

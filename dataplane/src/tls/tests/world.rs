@@ -121,7 +121,11 @@ pub fn inbound(workload: usize, port: u16, mode: TlsMode) -> Route {
 }
 
 pub fn service(name: &str, address: &str, host: Option<&str>) -> Service {
-    Service { name: name.into(), endpoints: vec![Endpoint { address: at(address), host: host.map(Into::into) }] }
+    Service {
+        name: name.into(),
+        endpoints: vec![Endpoint { address: at(address), host: host.map(Into::into) }],
+        virtual_addresses: vec![],
+    }
 }
 
 pub fn rule(id: u32, service: u32, mode: Option<TlsMode>, allowed: Option<Vec<IdPattern>>) -> EgressRule {

@@ -1,0 +1,171 @@
+//! Services: as the snapshot has them, and as `sluice services` shows them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use snapshot::balance::MOST_ENDPOINTS;
+use snapshot::policy::Endpoint;
+use snapshot::{EndpointLoad, VirtualAddress};
+
+use crate::config::{Address, Diagnostic, Loaded, Service, Target};
+use crate::resolve::Resolved;
+
+/// In the order of their names, so that an index means the same in every assembly.
+pub fn assemble(loaded: &Loaded, resolved: &Resolved) -> Vec<snapshot::Service> {
+    loaded.services.iter().map(|service| of(service, resolved)).collect()
+}
+
+fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
+    let mut endpoints: Vec<_> = service
+        .addresses
+        .iter()
+        .flat_map(|address| addresses(address, resolved).map(move |(at, host)| (at, host, address)))
+        .collect();
+    endpoints.sort_by(|(a, host, _), (b, other, _)| (a, host).cmp(&(b, other)));
+    endpoints.dedup_by(|(b, other, _), (a, host, _)| (a, host) == (b, other));
+    let virtual_address = |v: &crate::config::VirtualAddress| {
+        let behind = |(at, _, from): &(SocketAddr, Option<String>, &Address)| {
+            from.ready && v.leads_to(from) && at.is_ipv4() == v.ip.is_ipv4() && is_current(from, at.ip(), resolved)
+        };
+        let mut behind: Vec<_> = (0..).zip(&endpoints).filter(|(_, endpoint)| behind(endpoint)).collect();
+        // One address by two names is one endpoint.
+        behind.dedup_by_key(|(_, (at, ..))| *at);
+        // `full` warns: the first of a fixed order serve, and a refused snapshot would not.
+        behind.truncate(MOST_ENDPOINTS);
+        VirtualAddress {
+            address: SocketAddr::new(v.ip, v.port),
+            endpoints: behind.into_iter().map(|(index, _)| index).collect(),
+        }
+    };
+    snapshot::Service {
+        name: service.name.clone(),
+        virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
+        endpoints: endpoints.into_iter().map(|(address, host, _)| Endpoint { address, host }).collect(),
+    }
+}
+
+/// Virtual addresses that have as many endpoints as may be, and may lack some.
+pub fn full(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Diagnostic> {
+    let pairs = loaded.services.iter().zip(services);
+    let all = pairs.flat_map(|(of, service)| of.virtual_addresses.iter().zip(&service.virtual_addresses));
+    let warning = |(of, it): (&crate::config::VirtualAddress, &VirtualAddress)| {
+        let message = format!("{} has {MOST_ENDPOINTS} endpoints: any more are given no calls", it.address);
+        Diagnostic::warning(&of.place, "spec.virtualAddresses", message)
+    };
+    all.filter(|(_, it)| it.endpoints.len() == MOST_ENDPOINTS).map(warning).collect()
+}
+
+/// What DNS has replaced is captured for a while, and given no new calls.
+fn is_current(address: &Address, ip: IpAddr, resolved: &Resolved) -> bool {
+    match &address.target {
+        Target::Ip(_) => true,
+        Target::Name(name) => resolved.is_current(name, ip),
+    }
+}
+
+/// What an entry leads to, with the name that it is by.
+fn addresses<'a>(
+    address: &'a Address,
+    resolved: &'a Resolved,
+) -> Box<dyn Iterator<Item = (SocketAddr, Option<String>)> + 'a> {
+    let at = |ip: IpAddr| SocketAddr::new(ip, address.port);
+    match &address.target {
+        Target::Ip(ip) => Box::new(std::iter::once((at(*ip), None))),
+        Target::Name(name) => Box::new(resolved.addresses(name).map(move |ip| (at(ip), Some(name.clone())))),
+    }
+}
+
+/// `GET /v1/services`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Row {
+    pub name: String,
+    pub place: String,
+    pub labels: Vec<String>,
+    pub virtual_addresses: Vec<VirtualRow>,
+    pub endpoints: Vec<EndpointRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VirtualRow {
+    pub address: SocketAddr,
+    /// Those that calls are given to, by their addresses.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointRow {
+    pub address: SocketAddr,
+    /// The name that it was resolved from.
+    pub host: Option<String>,
+    pub ready: bool,
+    /// Calls that virtual addresses have given to it, over all cores: now, ever connected, and not connected.
+    pub active: u64,
+    pub connected: u64,
+    pub failed: u64,
+    pub ejections: u64,
+    /// Cores that give it none at present, and until when the last of them does, in seconds since the epoch.
+    pub ejected_on: Vec<u32>,
+    pub ejected_until: Option<u64>,
+}
+
+/// What is in force, without what only the dataplane knows.
+pub fn shown(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Row> {
+    let row = |(of, service): (&Service, &snapshot::Service)| {
+        let ready = |endpoint: &Endpoint| {
+            let is = |address: &&Address| {
+                address.port == endpoint.address.port()
+                    && match &address.target {
+                        Target::Ip(ip) => endpoint.host.is_none() && *ip == endpoint.address.ip(),
+                        Target::Name(name) => endpoint.host.as_ref() == Some(name),
+                    }
+            };
+            of.addresses.iter().find(is).is_none_or(|address| address.ready)
+        };
+        let endpoint = |endpoint: &Endpoint| EndpointRow {
+            address: endpoint.address,
+            host: endpoint.host.clone(),
+            ready: ready(endpoint),
+            active: 0,
+            connected: 0,
+            failed: 0,
+            ejections: 0,
+            ejected_on: vec![],
+            ejected_until: None,
+        };
+        let virtual_address = |v: &VirtualAddress| VirtualRow {
+            address: v.address,
+            endpoints: v.endpoints.iter().map(|&index| service.endpoints[index as usize].address).collect(),
+        };
+        Row {
+            name: service.name.clone(),
+            place: of.place.to_string(),
+            labels: of.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
+            endpoints: service.endpoints.iter().map(endpoint).collect(),
+        }
+    };
+    loaded.services.iter().zip(services).map(row).collect()
+}
+
+/// The same with it.
+pub fn rows(shown: &[Row], loads: &[EndpointLoad]) -> Vec<Row> {
+    let mut by_address: HashMap<SocketAddr, Vec<&EndpointLoad>> = HashMap::new();
+    loads.iter().for_each(|load| by_address.entry(load.address).or_default().push(load));
+    let mut rows = shown.to_vec();
+    for endpoint in rows.iter_mut().flat_map(|row| &mut row.endpoints) {
+        let at = SocketAddr::new(endpoint.address.ip().to_canonical(), endpoint.address.port());
+        for load in by_address.get(&at).into_iter().flatten() {
+            endpoint.active += u64::from(load.active);
+            endpoint.connected += load.connected;
+            endpoint.failed += load.failed;
+            endpoint.ejections += load.ejections;
+            if let Some(until) = load.ejected_until {
+                endpoint.ejected_on.push(load.core);
+                endpoint.ejected_until = endpoint.ejected_until.max(Some(until.div_ceil(1000)));
+            }
+        }
+        endpoint.ejected_on.sort_unstable();
+    }
+    rows
+}
