@@ -10,6 +10,7 @@
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
+mod cluster;
 mod publishing;
 mod show;
 
@@ -28,11 +29,13 @@ use tracing::{error, info, warn};
 use crate::clock::Jumps;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::publish::{Publisher, socket};
+use crate::remembered::{Memory, Remembered};
 use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, services, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, view};
+use cluster::Cluster;
 use publishing::{Inputs, Pace};
 
 /// How long the first snapshot waits for names that are new. Those that are late come when they come.
@@ -50,6 +53,7 @@ pub struct View {
     pub status: view::Status,
     pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
+    pub kubernetes: kubernetes::Live,
     pub services: Arc<Vec<services::Row>>,
 }
 
@@ -70,11 +74,14 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let (destinations, destinations_out) = watch::channel(BTreeSet::new());
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
-    let identities = open_sources(&loaded, &news)?;
+    let mut identities = open_sources(&loaded, &news)?;
+    let (remembered, Memory { trusted, crls }) = Remembered::open(&admin.socket);
+    identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
+        cluster: Cluster::of(&loaded.gateway, &news),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
@@ -87,7 +94,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         resolved: Resolved::default(),
         held: attest::held::Held::default(),
         identities,
-        crls: crls::Held::default(),
+        crls: crls.into(),
+        remembered,
         versions: Versions::open(&admin.socket),
         last: None,
         started_at: clock::now(),
@@ -96,13 +104,13 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         destinations,
         view,
     };
-    let (reload, reloads) = mpsc::channel(8);
+    let (wishes, wished) = mpsc::channel(8);
     let mut lookups = Lookups::new(Dns::new(&core.loaded.gateway.dns_servers));
     let app = admin::App {
         publisher: publisher.clone(),
         view: view_out.clone(),
         known: core.known.clone(),
-        reload,
+        wishes,
         lookups: lookups.counts().clone(),
     };
     admin::serve(&admin.socket, &lock, app.clone())?;
@@ -114,10 +122,11 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.learn(&lookups);
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
+    core.await_kubernetes(&now, &news).await;
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, lookups, &mut changes.count, reloads, network, news) => done,
+        done = turns(&mut core, lookups, &mut changes.count, wished, network, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -129,7 +138,7 @@ async fn turns(
     core: &mut Core,
     mut lookups: Lookups,
     changes: &mut watch::Receiver<u64>,
-    mut reloads: mpsc::Receiver<Reload>,
+    mut wished: mpsc::Receiver<Wish>,
     mut network: watch::Receiver<Arc<Network>>,
     news: News,
 ) -> anyhow::Result<()> {
@@ -142,8 +151,15 @@ async fn turns(
                 let now = core.attested_by(&network.borrow().clone());
                 core.reload(&now, &mut lookups).await;
             }
-            Some(Reload(answer)) = reloads.recv() => {
+            Some(wish) = wished.recv() => {
                 let now = core.attested_by(&network.borrow().clone());
+                let answer = match wish {
+                    Wish::Reload(answer) => answer,
+                    Wish::Assemble(loaded, answer) => {
+                        let _ = answer.send(core.would_be(&loaded, &now, &lookups));
+                        continue;
+                    }
+                };
                 core.reload(&now, &mut lookups).await;
                 core.renew_and_publish(&now);
                 // Who asked may have gone.
@@ -171,6 +187,7 @@ async fn turns(
             core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
+        core.hear_kubernetes(&now);
         core.renew_and_publish(&now);
     }
 }
@@ -209,6 +226,7 @@ struct Core {
     held: attest::held::Held,
     identities: Identities,
     crls: crls::Held,
+    remembered: Remembered,
     versions: Versions,
     last: Option<Snapshot>,
     started_at: u64,
@@ -216,6 +234,7 @@ struct Core {
     ports: watch::Sender<Vec<String>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
     view: watch::Sender<Arc<View>>,
+    cluster: Cluster,
 }
 
 impl Core {
@@ -242,7 +261,8 @@ impl Core {
     }
 
     async fn candidate(&self, network: &Network, lookups: &mut Lookups) -> Result<Candidate, Vec<Diagnostic>> {
-        let loaded = self.load().await?;
+        let mut loaded = self.load().await?;
+        attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
         let sources = self
             .identities
@@ -257,6 +277,17 @@ impl Core {
         Ok(Candidate { loaded, sources })
     }
 
+    /// Names that only the change has are not looked up for it.
+    fn would_be(&self, loaded: &Loaded, network: &Network, lookups: &Lookups) -> Result<Snapshot, Vec<String>> {
+        let mut loaded = loaded.clone();
+        attest::pods::fill(&mut loaded, self.cluster.pods());
+        let (resolved, now) = (lookups.of(&loaded), clock::now());
+        let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
+        let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
+        snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
+        Ok(snapshot)
+    }
+
     /// Takes what names stand for now.
     fn learn(&mut self, lookups: &Lookups) {
         self.resolved = lookups.of(&self.loaded);
@@ -264,6 +295,7 @@ impl Core {
 
     fn take(&mut self, Candidate { loaded, sources }: Candidate) {
         self.faults.clear();
+        self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
         self.identities.replace_sources(&loaded.gateway, sources);
         if loaded == self.loaded {
             return;
@@ -329,9 +361,14 @@ impl Core {
     }
 }
 
-/// Asks for the directory to be read now, and is answered when it has been.
+/// What somebody asks for, and where the answer goes.
 #[derive(Debug)]
-pub struct Reload(pub oneshot::Sender<Outcome>);
+pub enum Wish {
+    /// That the directory is read now.
+    Reload(oneshot::Sender<Outcome>),
+    /// The snapshot that this would be, without SVIDs, or why it would be none.
+    Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+}
 
 /// The version of the snapshot that the files came to, or why they were refused.
 pub type Outcome = Result<Version, Vec<String>>;

@@ -27,6 +27,7 @@ pub mod policy;
 pub mod process;
 pub mod proxy;
 pub mod reason;
+pub mod replay;
 pub mod report;
 pub mod revoked;
 pub mod rules;
@@ -44,6 +45,7 @@ pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddre
 pub use process::{Cgroup, Found, Owner, Process, ProcessSelector, Question};
 pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
+pub use replay::{Flow, Outcome, Recorded, Turned};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
 pub use revoked::{Crl, Revoked, normal_serial};
 pub use rules::{Action, Block, Enforcement, Policy, PolicyRule, RuleDirection, RuleHits};

@@ -6,15 +6,19 @@ mod ca;
 mod check;
 mod completion;
 mod connections;
+mod crds;
 mod describe;
 mod detach;
+mod diff;
 mod explain;
+mod file;
 mod get;
 mod identities;
 mod migrate;
 mod output;
 mod place;
 mod policies;
+mod policy;
 mod services;
 mod status;
 mod up;
@@ -47,6 +51,7 @@ enum Command {
     Ca(ca::Ca),
     Validate(validate::Validate),
     Apply(apply::Apply),
+    Diff(diff::Diff),
     Get(get::Get),
     Status(status::Status),
     Check(check::Check),
@@ -54,6 +59,8 @@ enum Command {
     Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Services(services::Services),
     Explain(explain::Explain),
     Whois(whois::Whois),
@@ -62,6 +69,7 @@ enum Command {
     #[command(subcommand)]
     Migrate(migrate::Migrate),
     Detach(detach::Detach),
+    Crds(crds::Crds),
     Completion(completion::Completion),
 }
 
@@ -99,7 +107,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What would not be right is told with its details, and is no answer to the question.
+fn as_usage(failure: crate::view::Failure) -> Failure {
+    failure.details.iter().for_each(|detail| eprintln!("{detail}"));
+    Failure::Usage(failure.error)
+}
+
 impl Failure {
+    /// For commands whose 1 is an answer.
+    fn refused_is_usage(error: client::Error) -> Self {
+        match error {
+            client::Error::Refused(refused) => as_usage(refused),
+            other => Self::Client(other),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -117,6 +139,7 @@ impl Cli {
             Command::Ca(command) => command.run(),
             Command::Validate(command) => command.run(),
             Command::Apply(command) => command.run().await,
+            Command::Diff(command) => command.run().await,
             Command::Get(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Check(command) => command.run().await,
@@ -124,12 +147,14 @@ impl Cli {
             Command::Bundle(command) => command.run().await,
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
+            Command::Policy(command) => command.run().await,
             Command::Services(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
             Command::Describe(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Detach(command) => command.run(),
+            Command::Crds(command) => command.run(),
             Command::Completion(command) => command.run(),
         }
     }

@@ -6,7 +6,9 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy, lint_service, proxy, trust};
+use super::{
+    Diagnostic, Gateway, Place, Resources, WorkloadIdentity, kubernetes, lint_policy, lint_service, proxy, trust,
+};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -17,6 +19,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     twice(resources.bundles.iter().map(|b| ("TrustBundle", &b.name, &b.place)), &mut found);
     let admitted = lint_policy::lint(resources, &mut found);
     trust::lint(resources, &mut found);
+    kubernetes::lint(resources, &mut found);
     lint_service::lint(resources, &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, admitted.contains(identity.name.as_str()), &mut found);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
 use snapshot::{
-    Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version,
+    Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Turned,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -29,6 +30,8 @@ const TOLD: usize = 1_024;
 const CONNECTIONS: usize = 1 << 20;
 /// The same of rules.
 const RULES: usize = 1 << 20;
+/// The same of flows: the dataplane records fewer.
+const TURNED: usize = 1 << 20;
 /// The same of workloads that were called.
 const CALLED: usize = 1 << 20;
 /// The same of endpoints, which every core lists.
@@ -37,6 +40,8 @@ const ENDPOINTS: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Request {
     pub query: Query,
+    /// What goes with it in a memfd.
+    pub state: Option<Vec<u8>>,
     pub answer: oneshot::Sender<Whole>,
 }
 
@@ -112,6 +117,7 @@ struct Pending {
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
+    turned: Vec<Turned>,
     endpoints: Vec<EndpointLoad>,
 }
 
@@ -201,6 +207,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Callers { since, lost, part: std::mem::take(&mut waiting.callers) }
         }
+        Reply::Replayed { recorded, part, more } => {
+            waiting.turned.extend(part);
+            if more && waiting.turned.len() < TURNED {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Replayed { recorded, part: std::mem::take(&mut waiting.turned) }
+        }
         Reply::Endpoints { part, more } => {
             waiting.endpoints.extend(part);
             if more && waiting.endpoints.len() < ENDPOINTS {
@@ -252,13 +266,12 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(
-            id,
-            Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![], endpoints: vec![] },
-        );
+        let (answer, parts, rules) = (request.answer, vec![], vec![]);
+        pending.insert(id, Pending { answer, parts, rules, callers: vec![], turned: vec![], endpoints: vec![] });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
-    Ok(link.packets.send(&message, None).await?)
+    let memfd = request.state.map(|bytes| sealed("sluice-trial", &bytes)).transpose()?;
+    Ok(link.packets.send(&message, memfd.as_ref().map(AsFd::as_fd)).await?)
 }
 
 /// What this connection has carried.

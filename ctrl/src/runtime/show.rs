@@ -69,8 +69,9 @@ impl Core {
         };
         let now = clock::now();
         let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
+        let kubernetes = self.cluster.live();
         let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
         let (resources, services) = (self.resources.clone(), Arc::new(services));
-        self.view.send_replace(Arc::new(View { status, resources, bundles, services }));
+        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services }));
     }
 }

@@ -8,6 +8,7 @@ mod answers;
 mod attest;
 mod callers;
 mod endpoints;
+mod trial;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use snapshot::{Boot, ConnectionReport, KeyId, Network, SCHEMA, Side, Snapshot, T
 use super::addresses::Map;
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
-use crate::admin::{Audit, CallerLimits, Callers, History, RefusalLog};
+use crate::admin::{Audit, CallerLimits, Callers, Flows, History, RefusalLog};
 use crate::io::PortId;
 use crate::io::wait::Waker;
 use crate::neigh::Paths;
@@ -40,6 +41,9 @@ const TICK_ASKED_MS: i64 = 1;
 
 /// Turns that the workers are waited for once they are to end: half a second.
 const LAST_TURNS: u32 = 25;
+
+/// Of a list that grows with the workloads, how many lines are shown.
+const LINES: usize = 16;
 
 /// Turns without ctrl before it is looked for again.
 const RECONNECT_TICKS: u32 = 10;
@@ -82,6 +86,7 @@ pub struct Agent<C: Clock> {
     log: RefusalLog,
     audit: Audit,
     callers: Callers,
+    flows: Flows,
     /// Of the workers' decisions, when it was last looked.
     lost: u64,
     listings: Vec<Listing>,
@@ -110,6 +115,7 @@ impl<C: Clock> Agent<C> {
             log: RefusalLog::new(now.mono),
             audit: Audit::new(boot.node.clone(), now),
             callers: Callers::new(CallerLimits::default()),
+            flows: Flows::default(),
             lost: 0,
             started_at: now.unix(),
             admin,
@@ -252,7 +258,7 @@ impl<C: Clock> Agent<C> {
                 Ok(network) => self.take_network(network),
                 Err(error) => tracing::error!(revision, "the network state is refused: {error}"),
             },
-            ToDataplane::Query { id, query } => self.answer(id, query, now),
+            ToDataplane::Query { id, query } => self.answer(id, query, descriptor, now),
             ToDataplane::Attested { id, found } => self.told(id, found),
         }
     }
@@ -262,7 +268,7 @@ impl<C: Clock> Agent<C> {
         ::snapshot::check::check(&snapshot).map_err(|e| e.to_string())?;
         let compiled = Compiled::compile(&snapshot, &self.keys, &self.provider, self.compiled.as_deref());
         let compiled = Arc::new(compiled.map_err(|e| e.to_string())?);
-        compiled.unusable.iter().for_each(|what| tracing::error!("{what}"));
+        shortened(&compiled.unusable).iter().for_each(|what| tracing::error!("{what}"));
         // Keys that no workload uses any more have no business in memory.
         let used: Map<KeyId, ()> = snapshot.workloads.iter().filter_map(|w| Some((w.svid.as_ref()?.key, ()))).collect();
         self.keys.retain(|id, _| used.contains_key(id));
@@ -360,6 +366,15 @@ impl<C: Clock> Agent<C> {
         }
         self.outbox.drain(..sent);
     }
+}
+
+/// The first of `lines`, and how many more there are: thousands would go into no message, and be read by nobody.
+fn shortened(lines: &[String]) -> Vec<String> {
+    let mut shown: Vec<_> = lines.iter().take(LINES).cloned().collect();
+    if lines.len() > LINES {
+        shown.push(format!("and of {} more workloads", lines.len() - LINES));
+    }
+    shown
 }
 
 /// The first message on every connection.

@@ -27,6 +27,7 @@ mod living;
 mod modes;
 mod policies;
 mod processes;
+mod replays;
 mod views;
 mod virtuals;
 mod words;

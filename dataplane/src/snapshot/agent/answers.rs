@@ -1,10 +1,12 @@
 //! What the agent tells ctrl: the workers' reports as they come, and answers to its queries.
 
+use std::os::fd::OwnedFd;
+
 use snapshot::channel::{CONNECTIONS_PER_REPLY, RULES_PER_REPLY};
 use snapshot::report::PortReport;
 use snapshot::{ConnectionReport, Query, Reply, RuleHits, ToCtrl, Version};
 
-use super::{Agent, Listing};
+use super::{Agent, Listing, shortened};
 use crate::admin;
 use crate::io::PortId;
 use crate::policy;
@@ -63,7 +65,7 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    pub(super) fn answer(&mut self, id: u64, query: Query, now: Now) {
+    pub(super) fn answer(&mut self, id: u64, query: Query, descriptor: Option<OwnedFd>, now: Now) {
         let counters = self.workers.iter().map(|worker| &worker.mailbox.counters);
         let audit = self.audit.status();
         let reply = match query {
@@ -74,7 +76,7 @@ impl<C: Clock> Agent<C> {
                 self.port_reports(),
                 self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
                 self.last_nack.clone(),
-                self.compiled.as_ref().map(|compiled| compiled.unusable.clone()).unwrap_or_default(),
+                self.compiled.as_ref().map(|compiled| shortened(&compiled.unusable)).unwrap_or_default(),
                 audit,
             )),
             Query::Explain { from, to } => match &self.compiled {
@@ -84,6 +86,7 @@ impl<C: Clock> Agent<C> {
             Query::Endpoints => return self.list_endpoints(id),
             Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
+            Query::Replay { since } => return self.reply_replayed(id, since, descriptor),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),
             Query::Live => return self.list_live(id, Which::All),
