@@ -56,7 +56,8 @@ impl Flows {
             direction: report.direction,
             workload: report.workload.clone(),
             client: report.client.ip().to_canonical(),
-            server: report.server,
+            // Who is really called is what policy is asked about.
+            server: report.endpoint.unwrap_or(report.server),
             peer_id: report.peer_id.clone(),
             tls: report.tls.is_some(),
         };
@@ -113,6 +114,16 @@ mod tests {
         assert_eq!(told(0), [(1, 30), (2, 20), (1, 40)]);
         assert_eq!(told(30), [(1, 30), (1, 40)]);
         assert_eq!(flows.since(40)[0].client, from(2).client.ip());
+    }
+
+    #[test]
+    fn a_call_to_a_virtual_address_is_one_to_the_endpoint_that_got_it() {
+        let mut flows = Flows::default();
+        let endpoint = "198.18.2.9:3100".parse().unwrap();
+        flows.note(&ConnectionReport { endpoint: Some(endpoint), ..from(1) }, 10);
+        flows.note(&ConnectionReport { server: endpoint, ..from(1) }, 20);
+        let all: Vec<_> = flows.since(0).iter().map(|flow| (flow.server, flow.connections)).collect();
+        assert_eq!(all, [(endpoint, 2)]);
     }
 
     #[test]
