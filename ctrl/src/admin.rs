@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
-//!   GET  /v1/policies
+//!   GET  /v1/policies  /v1/bypasses
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/callers[?of=NAME]
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
@@ -56,6 +56,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/config", get(config))
         .route("/v1/counters", get(counters))
         .route("/v1/policies", get(policies))
+        .route("/v1/bypasses", get(bypasses))
         .route("/v1/connections", get(connections))
         .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))
@@ -82,6 +83,7 @@ impl App {
                 | Reply::Connections { .. }
                 | Reply::Rules { .. }
                 | Reply::Callers { .. }
+                | Reply::Bypasses { .. }
                 | Reply::Explanation(_)
                 | Reply::Failed(_),
             ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
@@ -111,6 +113,7 @@ impl App {
             | Reply::Counters(_)
             | Reply::Connections { .. }
             | Reply::Rules { .. }
+            | Reply::Bypasses { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -151,6 +154,7 @@ async fn counters(State(app): State<App>) -> Answer<Counters> {
         | Reply::Connections { .. }
         | Reply::Rules { .. }
         | Reply::Callers { .. }
+        | Reply::Bypasses { .. }
         | Reply::Explanation(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
@@ -166,6 +170,18 @@ async fn policies(State(app): State<App>) -> Answer<Vec<view::PolicyRow>> {
         ..row.clone()
     };
     Ok(Json(view.resources.policies.iter().map(counted).collect()))
+}
+
+/// The plain callers that MUTUAL ports let in, each with what it was let in for.
+async fn bypasses(State(app): State<App>) -> Answer<Vec<view::BypassRow>> {
+    let hits = app.publisher.bypasses(PATIENCE).await.map_err(unavailable)?;
+    let hits: HashMap<_, _> = hits.into_iter().map(|hit| (hit.rule, (hit.connections, hit.from_node))).collect();
+    let view = app.view.borrow().clone();
+    let counted = |row: &view::BypassRow| {
+        let (connections, from_node) = hits.get(&row.rule).copied().unwrap_or_default();
+        view::BypassRow { connections: Some(connections), from_node: Some(from_node), ..row.clone() }
+    };
+    Ok(Json(view.resources.bypasses.iter().map(counted).collect()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -207,6 +223,7 @@ async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) 
         | Reply::Connections { .. }
         | Reply::Rules { .. }
         | Reply::Callers { .. }
+        | Reply::Bypasses { .. }
         | Reply::Counters(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }

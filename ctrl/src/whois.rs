@@ -155,6 +155,7 @@ mod tests {
             received: 2,
             allowed_by: None,
             attested: None,
+            admitted: None,
         }
     }
 

@@ -43,6 +43,7 @@ fn refusal() -> ConnectionReport {
         received: 0,
         allowed_by: None,
         attested: None,
+        admitted: None,
     }
 }
 
@@ -104,6 +105,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             connections([live()].into_iter().filter(ends).collect())
         }
         Query::Rules => Reply::Rules { part: vec![], more: false },
+        Query::Bypasses => Reply::Bypasses { part: vec![], more: false },
         Query::Callers { .. } => Reply::Callers { since: 0, lost: 0, part: vec![], more: false },
         Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),

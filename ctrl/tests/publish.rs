@@ -132,6 +132,7 @@ fn report(id: u64) -> ConnectionReport {
         received: 0,
         allowed_by: None,
         attested: None,
+        admitted: None,
     }
 }
 

@@ -54,6 +54,12 @@ pub enum Bug {
     HeldTooLong,
     /// A socket that no process holds matches everybody.
     NobodyIsEverybody,
+    /// A bypass of one port is one of all ports.
+    BypassAnyPort,
+    /// A bypass holds for whoever sends from its address, on an inside port too.
+    BypassInside,
+    /// What a bypass let in lives on when it is gone.
+    BypassOutlived,
 }
 
 impl Bug {
@@ -84,6 +90,9 @@ impl Bug {
     /// What the tests of attestation by process have to catch.
     pub const OF_PROCESSES: [Self; 5] =
         [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
+
+    /// What the tests of bypasses have to catch.
+    pub const OF_BYPASSES: [Self; 3] = [Self::BypassAnyPort, Self::BypassInside, Self::BypassOutlived];
 }
 
 #[cfg(feature = "planted")]

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::process::{Found, Question};
 use crate::report::Caller;
-use crate::{Boot, Called, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
+use crate::{Boot, BypassHits, Called, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -119,6 +119,8 @@ pub enum Query {
     Callers {
         of: Option<String>,
     },
+    /// What each entry of `connection.bypass` has let through.
+    Bypasses,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +145,11 @@ pub enum Reply {
         /// Connections since then that nothing is known of: their reports found no room.
         lost: u64,
         part: Vec<Called>,
+        more: bool,
+    },
+    /// At most [`RULES_PER_REPLY`]; `more` until the last part.
+    Bypasses {
+        part: Vec<BypassHits>,
         more: bool,
     },
     /// The query cannot be answered now, and why.

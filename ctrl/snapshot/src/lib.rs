@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod bypass;
 pub mod callers;
 pub mod channel;
 pub mod check;
@@ -32,6 +33,7 @@ pub mod rules;
 pub mod state;
 
 pub use audit::{Audit, AuditStatus};
+pub use bypass::{Admitted, Bypass, BypassHits};
 pub use callers::{Called, CallerName};
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
 pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AuditStatus, CloseReason, RefuseReason, Side, TlsMode, Version};
+use crate::{Admitted, AuditStatus, CloseReason, RefuseReason, Side, TlsMode, Version};
 
 /// Which way a connection crosses this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub struct ConnectionReport {
     /// Which selector matched the process that called, and what was found of it. None: the address alone
     /// says who calls.
     pub attested: Option<String>,
+    /// Of one that was let in by this node: why. None: a call to elsewhere, or one that was refused.
+    pub admitted: Option<Admitted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

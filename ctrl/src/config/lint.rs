@@ -6,7 +6,7 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, lint_policy, proxy, trust};
+use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, lint_policy, proxy, trust};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -25,6 +25,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
         }
         egress(identity, resources, &mut found);
         proxy::lint(identity, &mut found);
+        bypass::lint(identity, resources, &mut found);
         if let Some(gateway) = &resources.gateway {
             let length = identity.spiffe_id(&gateway.trust_domain).as_str().len();
             if length > MAX_ID {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
-use snapshot::{Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version};
+use snapshot::{
+    BypassHits, Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
@@ -108,6 +110,7 @@ struct Pending {
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
+    bypasses: Vec<BypassHits>,
 }
 
 /// A workload with many callers comes in parts, one after the other.
@@ -188,6 +191,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Rules(std::mem::take(&mut waiting.rules))
         }
+        Reply::Bypasses { part, more } => {
+            waiting.bypasses.extend(part);
+            if more && waiting.bypasses.len() < RULES {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Bypasses(std::mem::take(&mut waiting.bypasses))
+        }
         Reply::Callers { since, lost, part, more } => {
             part.into_iter().for_each(|called| join(&mut waiting.callers, called));
             if more && waiting.callers.len() < CALLED {
@@ -239,7 +250,10 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(id, Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![] });
+        pending.insert(
+            id,
+            Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![], bypasses: vec![] },
+        );
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     Ok(link.packets.send(&message, None).await?)

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
-use snapshot::{Boot, Called, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
+use snapshot::{Boot, BypassHits, Called, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -154,6 +154,7 @@ impl Publisher {
             Ok(Ok(Answer::Connections(part))) => Ok(Reply::Connections { part, more: false }),
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
+            Ok(Ok(Answer::Bypasses(part))) => Ok(Reply::Bypasses { part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -167,6 +168,7 @@ impl Publisher {
             | Reply::Counters(_)
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -179,6 +181,21 @@ impl Publisher {
             Reply::Status(_)
             | Reply::Counters(_)
             | Reply::Connections { .. }
+            | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
+    }
+
+    /// All entries of `connection.bypass`, and what each has let through.
+    pub async fn bypasses(&self, patience: Duration) -> Result<Vec<BypassHits>, QueryError> {
+        match self.query(Query::Bypasses, patience).await? {
+            Reply::Bypasses { part, .. } => Ok(part),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
@@ -203,6 +220,7 @@ pub(crate) enum Answer {
     Connections(Vec<ConnectionReport>),
     Rules(Vec<RuleHits>),
     Callers { since: u64, lost: u64, part: Vec<Called> },
+    Bypasses(Vec<BypassHits>),
 }
 
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 
 pub mod allow;
 pub mod attest;
+pub mod bypass;
 pub mod captures;
 pub mod decide;
 pub mod explain;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use allow::AllowList;
 pub use attest::{Proof, not_attested};
+pub use bypass::{Bypasses, admitted};
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, decide};
 pub use explain::explain;

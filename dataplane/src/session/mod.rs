@@ -8,6 +8,7 @@
 //!   caller ◀──TCP──▶ [down leg]  relay · TLS · verdict  [up leg] ◀──TCP──▶ service
 //! ```
 
+mod bypass;
 mod close;
 mod leg;
 mod life;
@@ -25,7 +26,7 @@ mod which;
 
 use std::sync::Arc;
 
-use snapshot::{CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
+use snapshot::{Admitted, CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
 pub use leg::{Leg, Reply, send_frame};
@@ -145,6 +146,8 @@ pub struct Session {
     opened_at: u64,
     ending: Option<Ending>,
     life: life::Life,
+    /// Why it was let in, once it was.
+    admitted: Option<Admitted>,
 }
 
 /// What the worker does next with a session.
@@ -206,6 +209,7 @@ impl Session {
             opened_at: now.unix_ms,
             ending: None,
             life: life::Life::default(),
+            admitted: None,
         }
     }
 

@@ -48,6 +48,7 @@ impl Session {
             received: self.response.moved,
             allowed_by: self.life.allowed_by(),
             attested: self.attested(ports),
+            admitted: self.admitted,
         }
     }
 
@@ -149,5 +150,6 @@ pub fn refused_at_once(
         received: 0,
         allowed_by: None,
         attested,
+        admitted: None,
     }
 }

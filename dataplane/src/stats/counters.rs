@@ -14,6 +14,8 @@ pub enum Total {
     SessionsRelayed,
     RelayedPlain,
     RelayedLocal,
+    /// Of the plain ones: by a bypass, under MUTUAL.
+    RelayedBypass,
     /// Rules in shadow would have refused it; would have admitted it.
     ShadowRefused,
     ShadowAdmitted,
@@ -48,6 +50,7 @@ impl Total {
         (Self::SessionsRelayed, "sessions_relayed"),
         (Self::RelayedPlain, "relayed_plain"),
         (Self::RelayedLocal, "relayed_local"),
+        (Self::RelayedBypass, "relayed_bypass"),
         (Self::ShadowRefused, "shadow_refused"),
         (Self::ShadowAdmitted, "shadow_admitted"),
         (Self::LeftToDrain, "left_to_drain"),

@@ -20,9 +20,11 @@
 //! | DISABLE per port: untouched | `netns_modes`: a_disabled_port_is_…; [`views`]: steering_captures_… |
 //! | Replaced addresses stay captured for twice their TTL | ctrl `assemble`: a_name_that_stops_… (a fixed 60 s: the system's resolver tells no TTL) |
 //!
-//! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`].
+//! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`]; plain callers of
+//! MUTUAL ports: [`bypass`].
 
 mod agreement;
+mod bypass;
 mod living;
 mod modes;
 mod policies;

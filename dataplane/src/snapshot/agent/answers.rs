@@ -81,6 +81,7 @@ impl<C: Clock> Agent<C> {
             },
             Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
+            Query::Bypasses => return self.reply_bypasses(id),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),
             Query::Live => return self.list_live(id, Which::All),
