@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::crls::Crl;
 use crate::config::{Diagnostic, Loaded, TrustBundle};
 use crate::rotate::Identities;
@@ -13,11 +15,21 @@ use crate::rotate::Identities;
 #[derive(Debug, Default)]
 pub struct Held(HashMap<(String, [u8; 32]), One>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct One {
     sha256: [u8; 32],
     number: String,
     issued: u64,
+}
+
+/// The same for the next process, in a fixed order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known(Vec<(String, [u8; 32], One)>);
+
+impl From<Known> for Held {
+    fn from(known: Known) -> Self {
+        Self(known.0.into_iter().map(|(domain, issuer, one)| ((domain, issuer), one)).collect())
+    }
 }
 
 impl Held {
@@ -59,6 +71,14 @@ impl Held {
             || format!("its issuer {} is no root of {domain}, nor an intermediate that is known of it", list.issuer);
         let help = format!("a CRL that a CA of {domain} has signed, whose certificate has the key usage cRLSign");
         Err((refusal.unwrap_or_else(nobody), help))
+    }
+
+    /// What [`Held::from`] makes the same of.
+    pub fn known(&self) -> Known {
+        let mut all: Vec<_> =
+            self.0.iter().map(|((domain, issuer), one)| (domain.clone(), *issuer, one.clone())).collect();
+        all.sort_unstable_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+        Known(all)
     }
 
     /// They are in force from now on. What is configured no longer is forgotten.

@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod netlink;
 pub mod preflight;
 pub mod publish;
+pub mod remembered;
 pub mod resolve;
 pub mod rotate;
 pub mod runtime;

@@ -15,7 +15,7 @@ use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
 use crate::config::{Gateway, SpiffeId};
-use crate::source::{IssuedSvid, Renewal, Reopened, Sources};
+use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources};
 
 pub use crate::source::Wanted;
 
@@ -224,6 +224,16 @@ impl Identities {
                 self.rotation.hurry(&wanted.id);
             }
         }
+    }
+
+    /// What peers are verified by, source by source.
+    pub fn trusted(&self) -> Vec<OfSource> {
+        self.sources.by_source()
+    }
+
+    /// The same as it was in the process before this one, for sources that have yet to answer.
+    pub fn remember(&mut self, before: Vec<OfSource>) {
+        self.sources.remember(before);
     }
 
     /// Time has jumped: what was planned by it is void, so everything is asked for now.

@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 use crate::clock::Jumps;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::publish::{Publisher, socket};
+use crate::remembered::{Memory, Remembered};
 use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
@@ -71,7 +72,9 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let (destinations, destinations_out) = watch::channel(BTreeSet::new());
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
-    let identities = open_sources(&loaded, &news)?;
+    let mut identities = open_sources(&loaded, &news)?;
+    let (remembered, Memory { trusted, crls }) = Remembered::open(&admin.socket);
+    identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
@@ -88,7 +91,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         resolved: Resolved::default(),
         held: attest::held::Held::default(),
         identities,
-        crls: crls::Held::default(),
+        crls: crls.into(),
+        remembered,
         versions: Versions::open(&admin.socket),
         last: None,
         started_at: clock::now(),
@@ -218,6 +222,7 @@ struct Core {
     held: attest::held::Held,
     identities: Identities,
     crls: crls::Held,
+    remembered: Remembered,
     versions: Versions,
     last: Option<Snapshot>,
     started_at: u64,

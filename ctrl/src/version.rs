@@ -32,13 +32,20 @@ impl Versions {
     /// The number after the last, once it is on disk.
     pub fn advance(&mut self) -> io::Result<Version> {
         let next = self.last + 1;
-        let fresh = self.path.with_extension("version.new");
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        writeln!(file, "{next}")?;
-        std::fs::rename(&fresh, &self.path)?;
+        replace(&self.path, format!("{next}\n").as_bytes())?;
         self.last = next;
         Ok(Version(next))
     }
+}
+
+/// Puts these bytes at `path`, for this user alone: all of them or, on failure, none.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    std::fs::rename(&fresh, path)
 }
 
 #[cfg(test)]

@@ -246,11 +246,13 @@ fn a_crl_never_goes_back_and_one_that_was_taken_outlasts_its_issuer() {
         ),
         ("another issuer's first", next.crl(1, &[], FRESH), &next, None),
     ] {
+        let again = Held::from(held.known()).check(&with(by, crl.clone()), &identities(), NOW);
         let said = held.check(&with(by, crl), &identities(), NOW).map_err(|faults| words(&faults));
         match want {
             None => assert_eq!(said, Ok(()), "{name}"),
             Some(want) => assert!(said.as_ref().is_err_and(|said| said[0].contains(want)), "{name}: {said:?}"),
         }
+        assert_eq!(again.map_err(|faults| words(&faults)), said, "{name}, after a restart");
     }
     // Who takes the entry out has said that it may go back.
     held.take(&with(&next, next.crl(1, &[], FRESH)));

@@ -161,6 +161,47 @@ fn svids_that_an_agent_pushes_wait_for_their_entries_and_rotate_under_calls() {
     assert_eq!(server.failures(), Vec::<String>::new());
 }
 
+#[test]
+fn a_control_process_that_restarts_while_the_agent_is_away_costs_nobody_their_identity() {
+    let (mut pair, mut agent, ca) = configure(&Setup::default());
+    let [_, backend] = issue(&agent, &ca, Duration::from_secs(3_600));
+    pair.node_a.launch().unwrap();
+    pair.node_b.launch_apart().unwrap();
+    pair.node_a.wait_ready().unwrap();
+    pair.node_b.wait_ready().unwrap();
+    in_force(&pair.node_b, &backend);
+    let address = SocketAddr::new(Host::Backend.v4(), 3000);
+    let server = Server::start(&pair.site.backend, address).unwrap();
+    let calls = |numbers: std::ops::Range<u64>| {
+        pair.site
+            .frontend
+            .enter(|| numbers.map(|number| call(address, number, 1000)).collect::<anyhow::Result<()>>())
+            .unwrap()
+    };
+    wait_until("node-a has its SVID", PATIENCE, || calls(1..2).ok()).unwrap();
+    let held = pair.site.frontend.enter(|| open(address, 1)).unwrap().unwrap();
+    let before = pair.node_b.status().unwrap();
+    agent.stop();
+    pair.node_b.kill_control().unwrap();
+    pair.node_b.launch_control().unwrap();
+    pair.node_b.wait_ready().unwrap();
+    let said = wait_until("the restarted control process is in force and says what it lacks", PATIENCE, || {
+        let after = pair.node_b.status().ok()?;
+        let said = pair.node_b.sluice(&["status"]).ok()?.stdout;
+        (after.in_force > before.in_force && said.contains("the one before serves until it ends")).then_some(said)
+    });
+    assert!(said.unwrap().contains("admin.sock"), "the agent is named");
+    // The caller is verified by a bundle that nobody could be asked for.
+    calls(2..12).unwrap();
+    complete(&held, 1, 100_000).expect("the connection from before");
+    agent.serve();
+    let [_, next] = issue(&agent, &ca, Duration::from_secs(3_600));
+    in_force(&pair.node_b, &next);
+    calls(12..22).unwrap();
+    assert_eq!(server.failures(), Vec::<String>::new());
+    pair.ensure_nothing_refused().unwrap();
+}
+
 /// A call of the backend by the partner, whose certificate nobody but its own trust domain has signed.
 fn partner(pair: &Pair, path: &str) -> std::process::Command {
     let directory = pair.site.rig.directory();

@@ -49,17 +49,23 @@ fn workload<'a>(snapshot: &'a mut Snapshot, name: &str) -> &'a mut snapshot::Wor
     snapshot.workloads.iter_mut().find(|workload| workload.name == name).expect("a workload of that name")
 }
 
+/// By the ID that it has from now on.
+fn never_had_one(workload: &mut snapshot::Workload) {
+    workload.spiffe_id.push_str("-anew");
+    workload.svid = None;
+}
+
 /// Name, the node that refuses, the reason, the alert that a TLS caller hears, and what to do for it.
 type Case = (&'static str, usize, RefuseReason, Option<&'static str>, fn(&mut World) -> CallId);
 
 const CASES: &[Case] = &[
     ("a caller without an identity", A, NoIdentity, None, |world| plain(world, "nobody", backend())),
     ("a caller whose SVID never came", A, NoSvid, None, |world| {
-        world.push(A, &[], |snapshot| workload(snapshot, "frontend").svid = None);
+        world.push(A, &[], |snapshot| never_had_one(workload(snapshot, "frontend")));
         plain(world, "frontend", backend())
     }),
     ("a service whose SVID never came", B, NoSvid, Some(""), |world| {
-        world.push(B, &[], |snapshot| workload(snapshot, "backend").svid = None);
+        world.push(B, &[], |snapshot| never_had_one(workload(snapshot, "backend")));
         tls(world, Shown::Own)
     }),
     ("a destination that no egress rule selects", A, UnmatchedEgress, None, |world| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ctrl::clock::now;
 use ctrl::config::SpiffeId;
 use ctrl::rotate::Identities;
+use ctrl::source::OfSource;
 use ctrl::source::embedded_ca::{init, issue_node};
 use rcgen::{BasicConstraints, IsCa};
 use snapshot::Bundle;
@@ -258,6 +259,50 @@ async fn a_root_that_is_dropped_leaves_an_svid_below_it_without_successor_and_sa
     rig.backend(one(&second));
     rig.until_serial(BACKEND, &second).await;
     assert_eq!(rig.identities.bundle(now()).roots, [next.root()]);
+}
+
+#[tokio::test]
+async fn what_an_agent_had_said_before_a_restart_holds_until_it_says_it_itself() {
+    let mut rig = Rig::new(&[BACKEND]);
+    let backend = rig.ca.issue(BACKEND, HOUR);
+    rig.backend(one(&backend));
+    let partner = Ca::of("partner.org");
+    rig.agent.tell(|world| {
+        world.federates_with = vec!["partner.org".into()];
+        world.bundles.insert("partner.org".into(), partner.root());
+    });
+    rig.until_serial(BACKEND, &backend).await;
+    rig.until("it federates", |identities| !identities.federated(now()).is_empty()).await;
+    let (trusted, before) = (rig.identities.trusted(), (rig.identities.bundle(now()), rig.identities.federated(now())));
+    rig.agent.stop();
+    rig.restart();
+    rig.until_fault(BACKEND, "admin.sock").await;
+    assert_eq!(rig.identities.bundle(now()).roots, [] as [Vec<u8>; 0], "without a memory nobody is trusted");
+    rig.restart();
+    rig.identities.remember(trusted.clone());
+    rig.until_fault(BACKEND, "admin.sock").await;
+    assert_eq!((rig.identities.bundle(now()), rig.identities.federated(now())), before);
+    assert_eq!(rig.identities.trusted(), trusted, "the restart after that knows it too");
+    // What is not of this source is not believed.
+    rig.restart();
+    let other = |of: &OfSource| {
+        [OfSource { source: "other".into(), ..of.clone() }, OfSource { trust_domain: "other.org".into(), ..of.clone() }]
+    };
+    rig.identities.remember(trusted.iter().flat_map(other).collect());
+    assert_eq!(rig.identities.trusted(), []);
+    rig.restart();
+    rig.identities.remember(trusted);
+    let next = Ca::of("example.com");
+    let second = next.issue(BACKEND, HOUR);
+    rig.backend(one(&second));
+    rig.agent.tell(|world| {
+        world.federates_with.clear();
+        world.bundles.insert("example.com".into(), next.root());
+    });
+    rig.agent.serve();
+    rig.until_serial(BACKEND, &second).await;
+    assert_eq!(rig.identities.bundle(now()).roots, [next.root()], "its own word");
+    rig.until("its own federation", |identities| identities.federated(now()).is_empty()).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ pub struct Workload {
     pub spiffe_id: String,
     /// Where its packets come from and go to. None: it is known, but not on this node.
     pub places: Vec<Place>,
-    /// None while no identity could be had: what needs one is refused (`NoSvid`).
+    /// None while no identity could be had: the one that the snapshot before had for this SPIFFE ID stays
+    /// until it ends, and then what needs one is refused (`NoSvid`).
     pub svid: Option<Svid>,
     /// `spec.connection.tls.mode`.
     pub mode: TlsMode,

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{Core, text};
 use crate::publish::Published;
+use crate::remembered::Memory;
 use crate::resolve::Resolved;
 use crate::rotate::{Refreshed, Wanted};
 use crate::{assemble, clock, config};
@@ -176,6 +177,7 @@ impl Core {
             assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
                 .map_err(in_words)?;
         self.crls.take(&self.loaded);
+        self.remembered.keep(Memory { trusted: self.identities.trusted(), crls: self.crls.known() });
         self.warnings = warnings;
         self.publisher.set(|desired| {
             desired.namespaces = self.loaded.gateway.namespaces.clone();

@@ -22,7 +22,7 @@ use snapshot::{Bundle, Svid};
 use crate::config::{SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
-pub use set::{News, Opened, Reopened, Sources, open};
+pub use set::{News, OfSource, Opened, Reopened, Sources, Trusted, open};
 
 /// What an identity is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use snapshot::Bundle;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -37,10 +38,18 @@ struct Entry {
 }
 
 /// What a source has peers verified by.
-#[derive(Debug, Clone, Default)]
-struct Trusted {
-    roots: Vec<Vec<u8>>,
-    federated: Vec<Bundle>,
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trusted {
+    pub roots: Vec<Vec<u8>>,
+    pub federated: Vec<Bundle>,
+}
+
+/// The same of a source by its name, so that it can be known again after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfSource {
+    pub source: String,
+    pub trust_domain: String,
+    pub trusted: Trusted,
 }
 
 enum State {
@@ -113,7 +122,8 @@ impl Sources {
                     };
                     before.iter().find(name).and_then(Entry::trusted)
                 }
-                (Reopened::Anew(_) | Reopened::Kept(_), _) => None,
+                (Reopened::Kept(_), Some(kept)) => kept.before.clone(),
+                (Reopened::Anew(_), Some(_)) | (Reopened::Kept(_), None) => None,
             };
             let (state, stale) = match (reopened, kept) {
                 (Reopened::Anew(source), _) => (State::Open(source), None),
@@ -128,6 +138,33 @@ impl Sources {
             self.entries.push(Entry { named, state, stale, before: trusted });
         }
         self.trust_domain = gateway.trust_domain.to_string();
+    }
+
+    /// Whom each source has peers verified by, for [`Sources::remember`] of another process.
+    pub fn by_source(&self) -> Vec<OfSource> {
+        let of = |entry: &Entry| {
+            let (named, trust_domain) = entry.named.as_ref()?;
+            let trusted = entry.trusted().filter(|trusted| !trusted.roots.is_empty())?;
+            Some(OfSource { source: named.name.clone(), trust_domain: trust_domain.to_string(), trusted })
+        };
+        self.entries.iter().filter_map(of).collect()
+    }
+
+    /// What the sources said to the process before this one holds until they say it themselves: one that is
+    /// told things, or is away, knows nothing at first, and nobody is to be cut for that.
+    pub fn remember(&mut self, before: Vec<OfSource>) {
+        for OfSource { source, trust_domain, trusted } in before {
+            let is = |entry: &&mut Entry| {
+                entry
+                    .named
+                    .as_ref()
+                    .is_some_and(|(named, domain)| named.name == source && domain.as_str() == trust_domain)
+            };
+            if let Some(entry) = self.entries.iter_mut().find(is) {
+                entry.before = Some(trusted);
+                entry.forget();
+            }
+        }
     }
 
     /// The name of the source that this workload's SVID comes from.

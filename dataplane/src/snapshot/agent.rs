@@ -41,6 +41,9 @@ const TICK_ASKED_MS: i64 = 1;
 /// Turns that the workers are waited for once they are to end: half a second.
 const LAST_TURNS: u32 = 25;
 
+/// Of a list that grows with the workloads, how many lines are shown.
+const LINES: usize = 16;
+
 /// Turns without ctrl before it is looked for again.
 const RECONNECT_TICKS: u32 = 10;
 
@@ -259,7 +262,7 @@ impl<C: Clock> Agent<C> {
         ::snapshot::check::check(&snapshot).map_err(|e| e.to_string())?;
         let compiled = Compiled::compile(&snapshot, &self.keys, &self.provider, self.compiled.as_deref());
         let compiled = Arc::new(compiled.map_err(|e| e.to_string())?);
-        compiled.unusable.iter().for_each(|what| tracing::error!("{what}"));
+        shortened(&compiled.unusable).iter().for_each(|what| tracing::error!("{what}"));
         // Keys that no workload uses any more have no business in memory.
         let used: Map<KeyId, ()> = snapshot.workloads.iter().filter_map(|w| Some((w.svid.as_ref()?.key, ()))).collect();
         self.keys.retain(|id, _| used.contains_key(id));
@@ -357,6 +360,15 @@ impl<C: Clock> Agent<C> {
         }
         self.outbox.drain(..sent);
     }
+}
+
+/// The first of `lines`, and how many more there are: thousands would go into no message, and be read by nobody.
+fn shortened(lines: &[String]) -> Vec<String> {
+    let mut shown: Vec<_> = lines.iter().take(LINES).cloned().collect();
+    if lines.len() > LINES {
+        shown.push(format!("and of {} more workloads", lines.len() - LINES));
+    }
+    shown
 }
 
 /// The first message on every connection.

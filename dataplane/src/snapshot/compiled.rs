@@ -96,7 +96,7 @@ pub struct Compiled {
     roots: Map<Arc<str>, Arc<Roots>>,
     by_name: Map<Arc<str>, usize>,
     pub(crate) provider: Arc<CryptoProvider>,
-    /// SVIDs that cannot be used, and why: each costs its own workload, and nobody else.
+    /// SVIDs that cannot be used or did not come, and why: each costs its own workload, and nobody else.
     pub unusable: Vec<String>,
     /// Of connections that are no workload's of this node.
     pub living: Living,
@@ -117,7 +117,7 @@ impl Compiled {
             let before = previous.and_then(|p| p.workload(&workload.name));
             let credentials = match &workload.svid {
                 Some(svid) => credentials(workload, svid, keys, before, &mut unusable)?,
-                None => None,
+                None => kept(workload, before, snapshot.assembled_at, &mut unusable),
             };
             workloads.push(compile_workload(workload, credentials, &policies, before));
         }
@@ -232,6 +232,22 @@ fn credentials(
             Ok(before.cloned())
         }
     }
+}
+
+/// A control process that has none to give, since it has just begun and its sources have yet to answer,
+/// takes none away. It has no key for it either: those are in no file.
+fn kept(
+    workload: &::snapshot::Workload,
+    before: Option<&Workload>,
+    now: u64,
+    unusable: &mut Vec<String>,
+) -> Option<Arc<Credentials>> {
+    let before = before?.credentials.as_ref().filter(|c| c.is_for(&workload.spiffe_id) && c.not_after() > now)?;
+    unusable.push(format!(
+        "workload {}: sluice-ctrl has no SVID for it; the one before serves until it ends",
+        workload.name
+    ));
+    Some(before.clone())
 }
 
 fn compile_workload(

@@ -4,7 +4,7 @@ use snapshot::channel::{CONNECTIONS_PER_REPLY, RULES_PER_REPLY};
 use snapshot::report::PortReport;
 use snapshot::{ConnectionReport, Query, Reply, RuleHits, ToCtrl, Version};
 
-use super::{Agent, Listing};
+use super::{Agent, Listing, shortened};
 use crate::admin;
 use crate::io::PortId;
 use crate::policy;
@@ -72,7 +72,7 @@ impl<C: Clock> Agent<C> {
                 self.port_reports(),
                 self.workers.iter().map(|worker| (worker.core, worker.adopted, &worker.mailbox.counters)),
                 self.last_nack.clone(),
-                self.compiled.as_ref().map(|compiled| compiled.unusable.clone()).unwrap_or_default(),
+                self.compiled.as_ref().map(|compiled| shortened(&compiled.unusable)).unwrap_or_default(),
                 audit,
             )),
             Query::Explain { from, to } => match &self.compiled {

@@ -280,6 +280,33 @@ fn plain_text_on_a_tls_leg_is_a_broken_protocol() {
 }
 
 #[test]
+fn an_svid_that_does_not_come_leaves_the_one_before_until_it_ends_and_to_nobody_else() {
+    let mut world = World::new();
+    let good = world.compile();
+    let before = good.workload("apps/database").unwrap().credentials.clone().unwrap();
+    world.database().svid = None;
+    let of_database = |compiled: &Compiled| compiled.workload("apps/database").unwrap().credentials.clone();
+    let compiled = world.try_compile(Some(&good)).unwrap();
+    assert!(Arc::ptr_eq(&of_database(&compiled).unwrap(), &before));
+    assert!(
+        matches!(compiled.unusable.as_slice(), [one] if one.contains("has no SVID for it")),
+        "{:?}",
+        compiled.unusable
+    );
+    // It is the one of before of the next one too.
+    let compiled = world.try_compile(Some(&compiled)).unwrap();
+    assert!(Arc::ptr_eq(&of_database(&compiled).unwrap(), &before));
+    assert!(of_database(&world.try_compile(None).unwrap()).is_none());
+    world.snapshot.assembled_at = before.not_after();
+    let ended = world.try_compile(Some(&compiled)).unwrap();
+    assert!(of_database(&ended).is_none());
+    assert_eq!(ended.unusable, Vec::<String>::new());
+    world.snapshot.assembled_at = 0;
+    world.database().spiffe_id = API.into();
+    assert!(of_database(&world.try_compile(Some(&good)).unwrap()).is_none(), "another identity's");
+}
+
+#[test]
 fn an_svid_that_cannot_be_used_costs_its_own_workload_only() {
     let mut world = World::new();
     let good = world.compile();
