@@ -165,6 +165,7 @@ fn workload(
         proxy: identity.proxy.clone(),
         bypass: bypasses(identity, rules),
         mode_rules: mode_rules(identity, rules),
+        resumption: identity.resumption,
         living: identity.lifetimes.on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         spiffe_id: id.as_str().to_owned(),
     }

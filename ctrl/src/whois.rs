@@ -141,6 +141,7 @@ mod tests {
                 peer_serial: Some("0a".into()),
                 peer_not_after: Some(2_000),
                 peer_root: None,
+                resumed: false,
             }),
             state: "relaying".into(),
             refused: None,

@@ -67,6 +67,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         living: Living::default(),
         bypass: vec![],
         mode_rules: vec![],
+        resumption: Default::default(),
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC), processes: vec![] };
     let frontend = Workload {
@@ -94,6 +95,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         living: Living::default(),
         bypass: vec![],
         mode_rules: vec![(0, RuleId(5))],
+        resumption: Default::default(),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };

@@ -55,6 +55,7 @@ fn live() -> ConnectionReport {
         local_serial: None,
         peer_serial: None,
         peer_root: None,
+        resumed: false,
         peer_not_after: None,
     };
     let peer_id = Some("spiffe://example.com/myapp/app/backend-api".into());

@@ -60,6 +60,8 @@ pub enum Bug {
     BypassInside,
     /// What a bypass let in lives on when it is gone.
     BypassOutlived,
+    /// A ticket is believed without asking the snapshot in force.
+    ResumedUnjudged,
 }
 
 impl Bug {

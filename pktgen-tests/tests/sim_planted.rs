@@ -29,6 +29,7 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
             unreachable!("sim_process plants it")
         }
+        Bug::ResumedUnjudged => unreachable!("sim_resumption plants it"),
         Bug::BypassAnyPort | Bug::BypassInside | Bug::BypassOutlived => unreachable!("sim_bypass plants it"),
     }
 }

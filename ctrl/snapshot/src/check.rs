@@ -246,6 +246,7 @@ mod tests {
             living: Living::default(),
             bypass: vec![],
             mode_rules: vec![],
+            resumption: Default::default(),
         }
     }
 

@@ -80,6 +80,8 @@ pub struct TlsReport {
     pub peer_not_after: Option<u64>,
     /// Which root its chain led to, by the name that `sluice bundle -o json` has for it.
     pub peer_root: Option<String>,
+    /// By a ticket, so that no certificate was shown on this connection.
+    pub resumed: bool,
 }
 
 /// Counters since the dataplane started, by name, with zeros left out of nothing.

@@ -82,7 +82,13 @@ pub fn direction(direction: Direction) -> &'static str {
 
 fn tls(connection: &ConnectionReport) -> String {
     let plain = if connection.admitted == Some(Admitted::Bypass) { "plain (bypass)" } else { "plain" };
-    connection.tls.as_ref().map_or_else(|| plain.into(), |t| format!("{} {} {}", t.version, t.group, t.cipher))
+    connection.tls.as_ref().map_or_else(
+        || plain.into(),
+        |t| {
+            let resumed = if t.resumed { " resumed" } else { "" };
+            format!("{} {} {}{resumed}", t.version, t.group, t.cipher)
+        },
+    )
 }
 
 fn start(c: &ConnectionReport) -> Vec<String> {

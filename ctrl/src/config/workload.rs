@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, SourceAddress, TlsMode, Unmatched};
+use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, Resumption, SourceAddress, TlsMode, Unmatched};
 
 use super::bypass::{self, Bypass};
 use super::decode::{Chosen, Faults, Field, allowed};
@@ -37,6 +37,8 @@ pub struct WorkloadIdentity {
     /// Where the workload's mode is said, and its ports' are. None: nobody has said it.
     pub mode_place: Option<Place>,
     pub ports_place: Option<Place>,
+    /// `spec.connection.resumption`.
+    pub resumption: Resumption,
 }
 
 impl WorkloadIdentity {
@@ -86,7 +88,7 @@ impl WorkloadIdentity {
             selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
         let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
         let connection = fields.optional("connection").map(|connection| decode_connection(&connection, true, faults));
-        let Connection { mode, ports, proxy, lifetimes, bypass, mode_place, ports_place } =
+        let Connection { mode, ports, proxy, lifetimes, bypass, mode_place, ports_place, resumption } =
             connection.unwrap_or_default();
         let (inbound, outbound) =
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
@@ -112,6 +114,7 @@ impl WorkloadIdentity {
             bypass,
             mode_place,
             ports_place,
+            resumption,
         })
     }
 }
@@ -135,6 +138,7 @@ struct Connection {
     bypass: Vec<Bypass>,
     mode_place: Option<Place>,
     ports_place: Option<Place>,
+    resumption: Resumption,
 }
 
 /// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } }, onChange: drain }`; of an egress entry
@@ -145,6 +149,9 @@ fn decode_connection(connection: &Field<'_>, of_workload: bool, faults: &mut Fau
     if of_workload {
         decoded.lifetimes = Lifetimes::decode_in(&mut fields, faults);
         decoded.proxy = fields.optional("proxyProtocol").map(|field| proxy::decode(&field, faults)).unwrap_or_default();
+    }
+    if of_workload && let Some(field) = fields.optional("resumption") {
+        decoded.resumption = field.choice(RESUMPTIONS, faults).unwrap_or_default();
     }
     if of_workload && let Some(field) = fields.optional("bypass") {
         decoded.bypass = bypass::decode(&field, faults);
@@ -289,4 +296,6 @@ pub const MODES: &[(&str, TlsMode)] = &[
 pub const UNMATCHED: &[(&str, Unmatched)] = &[("pass", Unmatched::Pass), ("refuse", Unmatched::Refuse)];
 const SOURCES: &[(&str, SourceAddress)] =
     &[(SourceAddress::Preserve.name(), SourceAddress::Preserve), (SourceAddress::Node.name(), SourceAddress::Node)];
+const RESUMPTIONS: &[(&str, Resumption)] =
+    &[(Resumption::None.name(), Resumption::None), (Resumption::Tickets.name(), Resumption::Tickets)];
 const SELECTOR_KEYS: &[&str] = &["net:interface", "net:ip", "net:cidr", "k8s:*", "process:*"];

@@ -23,6 +23,7 @@ pub fn accepted() -> ConnectionReport {
             peer_serial: Some("0b".into()),
             peer_not_after: Some(1_800_000_000),
             peer_root: None,
+            resumed: false,
         }),
         state: "relaying".into(),
         refused: None,

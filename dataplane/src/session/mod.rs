@@ -18,6 +18,7 @@ mod plan;
 mod proxy;
 mod relay;
 mod report;
+mod resumed;
 mod state;
 mod step;
 mod syn;

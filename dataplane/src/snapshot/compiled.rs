@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Living, Place, Prefix, ProxyHeaders, RuleId, RuleSource, Snapshot, SourceAddress, Svid,
-    TlsMode, Unmatched, Version, channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Living, Place, Prefix, ProxyHeaders, Resumption, RuleId, RuleSource, Snapshot,
+    SourceAddress, Svid, TlsMode, Unmatched, Version, channel::PrivateKey,
 };
 
 use super::addresses::Map;
@@ -65,6 +65,7 @@ pub struct Workload {
     /// Who may call its MUTUAL ports in plain TCP.
     pub bypass: Bypasses,
     mode_rules: Vec<(u16, RuleId)>,
+    pub resumption: Resumption,
 }
 
 #[derive(Debug)]
@@ -284,6 +285,7 @@ fn compile_workload(
         living: workload.living,
         bypass: Bypasses::compile(&workload.bypass, before.map(|before| &before.bypass)),
         mode_rules: workload.mode_rules.clone(),
+        resumption: workload.resumption,
     }
 }
 

@@ -257,6 +257,7 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         living: Living::default(),
         bypass: vec![],
         mode_rules: vec![],
+        resumption: Default::default(),
     }
 }
 

@@ -153,5 +153,6 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         living: Living::default(),
         bypass: vec![],
         mode_rules: vec![],
+        resumption: Default::default(),
     }
 }
