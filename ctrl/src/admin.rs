@@ -8,9 +8,13 @@
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
 //!   GET  /v1/whois?peer=ADDR:PORT[&local=ADDR:PORT]
 //!   POST /v1/apply   {"file", "text", "dry_run", "force"}
+//!   POST /v1/diff    {"file", "text"}
+//!   POST /v1/replay  {"file", "text", "since"}
 //!   POST /v1/reload  {"wait_ms"}
 //! ```
 //! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
+
+mod trial;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,7 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::{Query as Parameters, State};
+use axum::extract::{DefaultBodyLimit, Query as Parameters, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -30,18 +34,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Known;
 use crate::publish::socket::{self, Lock, SocketType};
 use crate::publish::{Publisher, QueryError};
-use crate::runtime::{Reload, View};
+use crate::runtime::{View, Wish};
 use crate::{apply, at_stake, bundles, clock, migrate, view, whois};
 
 /// How long the dataplane may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of a request: a file with 100,000 rules takes some 20 MB.
+const LARGEST_FILE: usize = 64 << 20;
 
 #[derive(Debug, Clone)]
 pub struct App {
     pub publisher: Publisher,
     pub view: watch::Receiver<Arc<View>>,
     pub known: Arc<Mutex<Known>>,
-    pub reload: mpsc::Sender<Reload>,
+    pub wishes: mpsc::Sender<Wish>,
 }
 
 type Answer<T> = Result<Json<T>, (StatusCode, Json<view::Failure>)>;
@@ -62,7 +69,10 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/explain", get(explain))
         .route("/v1/whois", get(whois))
         .route("/v1/apply", post(apply))
+        .route("/v1/diff", post(trial::diff))
+        .route("/v1/replay", post(trial::replay))
         .route("/v1/reload", post(reload))
+        .layer(DefaultBodyLimit::max(LARGEST_FILE))
         .with_state(app);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(())
@@ -74,6 +84,7 @@ impl App {
         let view = self.view.borrow().clone();
         let state = self.publisher.state().borrow().clone();
         let mut status = view.status.clone();
+        status.kubernetes = view.kubernetes.now();
         status.network_revision = self.publisher.network_revision();
         status.last_nack = state.nack.as_ref().map(|(version, reason)| format!("version {version}: {reason}"));
         match self.publisher.query(Query::Status, PATIENCE).await {
@@ -84,6 +95,7 @@ impl App {
                 | Reply::Rules { .. }
                 | Reply::Callers { .. }
                 | Reply::Bypasses { .. }
+                | Reply::Replayed { .. }
                 | Reply::Explanation(_)
                 | Reply::Failed(_),
             ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
@@ -114,6 +126,7 @@ impl App {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Bypasses { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -155,6 +168,7 @@ async fn counters(State(app): State<App>) -> Answer<Counters> {
         | Reply::Rules { .. }
         | Reply::Callers { .. }
         | Reply::Bypasses { .. }
+        | Reply::Replayed { .. }
         | Reply::Explanation(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
@@ -224,6 +238,7 @@ async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) 
         | Reply::Rules { .. }
         | Reply::Callers { .. }
         | Reply::Bypasses { .. }
+        | Reply::Replayed { .. }
         | Reply::Counters(_)
         | Reply::Failed(_) => Err(unavailable(QueryError::Unexpected)),
     }
@@ -296,7 +311,7 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
 /// Reads the directory now, and waits until what it holds is in force.
 async fn reload(State(app): State<App>, Json(asked): Json<view::Reload>) -> Answer<view::InForce> {
     let (answer, out) = oneshot::channel();
-    let _ = app.reload.send(Reload(answer)).await;
+    let _ = app.wishes.send(Wish::Reload(answer)).await;
     let ended = |_| wrong("sluice-ctrl is stopping".into());
     let refused = |details| {
         let error = "the configuration is not taken; the one before stays in force".into();

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Diagnostic, Known, Loaded};
+use crate::difference::{self, Change};
 use crate::view::{Applied, Apply, Failure};
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum Error {
     Name(String),
     #[error("{} is managed by somebody else (it has a ..data link); change it there", .0.display())]
     Managed(PathBuf),
+    #[error("{} is no YAML as it is now: {}", .0.display(), .1)]
+    Before(PathBuf, String),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
 }
@@ -26,7 +29,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let details = match &error {
             Error::Faults(faults) => faults.iter().map(ToString::to_string).collect(),
-            Error::Name(_) | Error::Managed(_) | Error::Io { .. } => vec![],
+            Error::Name(_) | Error::Managed(_) | Error::Before(..) | Error::Io { .. } => vec![],
         };
         Self { error: error.to_string(), details }
     }
@@ -38,6 +41,8 @@ pub struct Plan {
     /// The configuration with the change.
     pub loaded: Loaded,
     target: PathBuf,
+    /// None: the file is new.
+    before: Option<String>,
     text: String,
     changes: bool,
 }
@@ -56,16 +61,25 @@ pub fn plan(directory: &Path, change: &Apply, known: &mut Known) -> Result<Plan,
     let mut files = read(directory)?;
     let before = files.iter().position(|(path, _)| path.as_os_str() == name.as_str());
     let unchanged = before.is_some_and(|at| files[at].1 == change.text);
-    match before {
-        Some(at) => files[at].1.clone_from(&change.text),
-        None => files.push((name.into(), change.text.clone())),
-    }
+    let before = match before {
+        Some(at) => Some(std::mem::replace(&mut files[at].1, change.text.clone())),
+        None => {
+            files.push((name.into(), change.text.clone()));
+            None
+        }
+    };
     files.sort();
     let loaded = config::load_texts(directory, &files, known).map_err(Error::Faults)?;
-    Ok(Plan { loaded, target, text: change.text.clone(), changes: !unchanged && !change.dry_run })
+    Ok(Plan { loaded, target, before, text: change.text.clone(), changes: !unchanged && !change.dry_run })
 }
 
 impl Plan {
+    /// What the file would say otherwise than it does.
+    pub fn changes(&self) -> Result<Vec<Change>, Error> {
+        let before = self.before.as_deref().unwrap_or_default();
+        difference::of(before, &self.text).map_err(|error| Error::Before(self.target.clone(), error.reason))
+    }
+
     /// Does it, unless there is nothing to do or it was to be tried only.
     pub fn carry_out(self) -> Result<Applied, Error> {
         if self.changes {

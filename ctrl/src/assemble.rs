@@ -18,7 +18,7 @@ use snapshot::{
     Snapshot, TlsMode, Unmatched, Version, Workload,
 };
 
-use crate::attest::{Attestation, attest, claimed_twice};
+use crate::attest::{Attestation, attest, claimed_twice, pods};
 use crate::config::crls::OnStale;
 use crate::config::{
     AllowList, Chosen, Diagnostic, Egress, Gateway, Lifetimes, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
@@ -72,7 +72,7 @@ pub fn assemble(
     version: Version,
     now: u64,
 ) -> Result<Assembled, Vec<Diagnostic>> {
-    let attested = attest_all(loaded, network)?;
+    let (attested, disputed) = attest_all(loaded, network)?;
     let mut rules = Rules::default();
     let naming = Naming::new(&loaded.policies);
     let workloads: Vec<Workload> = attested
@@ -101,6 +101,7 @@ pub fn assemble(
         .map_err(|error| vec![Diagnostic::error(&loaded.gateway.place, "", error.to_string())])?;
     let keys = keys(&attested, loaded, identities);
     let mut warnings = warnings(&attested, &snapshot, resolved, loaded);
+    warnings.extend(disputed);
     warnings.extend(trust::expiry(&loaded.bundles, now));
     Ok((snapshot, keys, warnings))
 }
@@ -122,8 +123,8 @@ pub fn boot(gateway: &Gateway) -> Boot {
 
 type Attested<'l> = Vec<(&'l WorkloadIdentity, Attestation)>;
 
-/// All workloads with their places, or all faults of all of them.
-fn attest_all<'l>(loaded: &'l Loaded, network: &Network) -> Result<Attested<'l>, Vec<Diagnostic>> {
+/// All workloads with their places and whose pods are disputed, or all faults of all of them.
+fn attest_all<'l>(loaded: &'l Loaded, network: &Network) -> Result<(Attested<'l>, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (mut attested, mut faults) = (Vec::new(), Vec::new());
     for identity in &loaded.identities {
         match attest(identity, &loaded.gateway, network) {
@@ -131,9 +132,10 @@ fn attest_all<'l>(loaded: &'l Loaded, network: &Network) -> Result<Attested<'l>,
             Err(more) => faults.extend(more),
         }
     }
+    let disputed = pods::withdraw(&mut attested);
     let claims: Vec<_> = attested.iter().map(|(identity, attestation)| (*identity, attestation)).collect();
     faults.extend(claimed_twice(&claims));
-    if faults.is_empty() { Ok(attested) } else { Err(faults) }
+    if faults.is_empty() { Ok((attested, disputed)) } else { Err(faults) }
 }
 
 fn workload(

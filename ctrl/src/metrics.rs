@@ -65,6 +65,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Bypasses { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_),
         )
@@ -108,6 +109,7 @@ impl Collector for Scrape {
         self.snapshot(&mut encoder)?;
         self.identities(&mut encoder)?;
         self.crls(&mut encoder)?;
+        self.kubernetes(&mut encoder)?;
         self.dataplane(&mut encoder)
     }
 }
@@ -205,6 +207,21 @@ impl Scrape {
         gauges(encoder, "crl_next_update_timestamp_seconds", "When the CRL is stale unless the next one comes", next)?;
         let entries = all().map(|(row, crl)| (labels(row, crl), crl.entries as i64));
         gauges(encoder, "crl_entries", "Certificates that the CRL revokes", entries)
+    }
+
+    fn kubernetes(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let all = || self.status.kubernetes.iter();
+        let of = |watched: &view::Watched| vec![("list", watched.what.clone())];
+        let stands = all().map(|watched| (of(watched), watched.since.is_some().into()));
+        gauges(encoder, "kubernetes_watched", "1 while a list of the API is being watched", stands)?;
+        let known = all().map(|watched| (of(watched), watched.known.unwrap_or(0) as i64));
+        gauges(encoder, "kubernetes_known", "What a list of the API held when it was heard of last", known)?;
+        let heard = all().map(|watched| (of(watched), watched.heard_at.unwrap_or(0) as i64));
+        gauges(encoder, "kubernetes_heard_timestamp_seconds", "When the API last said something of a list", heard)?;
+        let lists = all().map(|watched| (of(watched), watched.lists));
+        counters(encoder, "kubernetes_lists", "How often a list was read whole", lists)?;
+        let failures = all().map(|watched| (of(watched), watched.failures));
+        counters(encoder, "kubernetes_failures", "How often a list could not be read or watched", failures)
     }
 
     fn dataplane(&self, encoder: &mut DescriptorEncoder) -> Encoded {

@@ -10,6 +10,7 @@
 //! One task owns [`Core`]. A change of the files applies whole or not at all: what does not load or
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
+mod cluster;
 mod publishing;
 mod show;
 
@@ -34,7 +35,8 @@ use crate::resolve::{self, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Reopened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, metrics, netlink, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, view};
+use cluster::Cluster;
 use publishing::{Inputs, Pace};
 
 /// Names are looked up again this often, each with so much patience.
@@ -53,6 +55,7 @@ pub struct View {
     pub status: view::Status,
     pub resources: Arc<view::Resources>,
     pub bundles: Vec<bundles::Row>,
+    pub kubernetes: kubernetes::Live,
 }
 
 /// Runs until `stop` completes.
@@ -79,6 +82,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
+        cluster: Cluster::of(&loaded.gateway, &news),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
@@ -101,8 +105,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         destinations,
         view,
     };
-    let (reload, reloads) = mpsc::channel(8);
-    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), reload };
+    let (wishes, wished) = mpsc::channel(8);
+    let app = admin::App { publisher: publisher.clone(), view: view_out.clone(), known: core.known.clone(), wishes };
     admin::serve(&admin.socket, &lock, app.clone())?;
     if let Some(address) = admin.metrics {
         metrics::serve(address, app).await?;
@@ -110,10 +114,11 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.resolved = resolve::resolve(&core.loaded, &core.resolved, RESOLVE_PATIENCE, clock::now()).await;
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
+    core.await_kubernetes(&now, &news).await;
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
-        done = turns(&mut core, &mut changes.count, reloads, network, news) => done,
+        done = turns(&mut core, &mut changes.count, wished, network, news) => done,
         () = stop => {
             info!("stopping; the dataplane goes on with what it has");
             Ok(())
@@ -124,7 +129,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
 async fn turns(
     core: &mut Core,
     changes: &mut watch::Receiver<u64>,
-    mut reloads: mpsc::Receiver<Reload>,
+    mut wished: mpsc::Receiver<Wish>,
     mut network: watch::Receiver<Arc<Network>>,
     news: News,
 ) -> anyhow::Result<()> {
@@ -142,8 +147,15 @@ async fn turns(
                 looking_up.take().inspect(JoinHandle::abort);
                 resolve_at = Instant::now();
             }
-            Some(Reload(answer)) = reloads.recv() => {
+            Some(wish) = wished.recv() => {
                 let now = core.attested_by(&network.borrow().clone());
+                let answer = match wish {
+                    Wish::Reload(answer) => answer,
+                    Wish::Assemble(loaded, answer) => {
+                        let _ = answer.send(core.would_be(&loaded, &now).await);
+                        continue;
+                    }
+                };
                 core.reload(&now).await;
                 looking_up.take().inspect(JoinHandle::abort);
                 resolve_at = Instant::now();
@@ -184,6 +196,7 @@ async fn turns(
             core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
+        core.hear_kubernetes(&now);
         core.renew_and_publish(&now);
     }
 }
@@ -230,6 +243,7 @@ struct Core {
     ports: watch::Sender<Vec<String>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
     view: watch::Sender<Arc<View>>,
+    cluster: Cluster,
 }
 
 impl Core {
@@ -249,7 +263,8 @@ impl Core {
     }
 
     async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
-        let loaded = self.load().await?;
+        let mut loaded = self.load().await?;
+        attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
         let sources = self
             .identities
@@ -262,8 +277,18 @@ impl Core {
         Ok(Candidate { loaded, sources, resolved })
     }
 
+    async fn would_be(&self, loaded: &Loaded, network: &Network) -> Result<Snapshot, Vec<String>> {
+        let now = clock::now();
+        let resolved = resolve::resolve(loaded, &self.resolved, RELOAD_PATIENCE, now).await;
+        let made = assemble::assemble(loaded, network, &resolved, &self.identities, Version(0), now);
+        let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
+        snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
+        Ok(snapshot)
+    }
+
     fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
         self.faults.clear();
+        self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
         self.identities.replace_sources(&loaded.gateway, sources);
         self.resolved = resolved;
         if loaded == self.loaded {
@@ -330,9 +355,14 @@ impl Core {
     }
 }
 
-/// Asks for the directory to be read now, and is answered when it has been.
+/// What somebody asks for, and where the answer goes.
 #[derive(Debug)]
-pub struct Reload(pub oneshot::Sender<Outcome>);
+pub enum Wish {
+    /// That the directory is read now.
+    Reload(oneshot::Sender<Outcome>),
+    /// The snapshot that this would be, without SVIDs, or why it would be none.
+    Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+}
 
 /// The version of the snapshot that the files came to, or why they were refused.
 pub type Outcome = Result<Version, Vec<String>>;

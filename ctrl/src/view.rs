@@ -37,11 +37,37 @@ pub struct Status {
     #[serde(default)]
     pub waiting: Vec<String>,
     pub last_nack: Option<String>,
+    /// What is followed of a Kubernetes API.
+    #[serde(default)]
+    pub kubernetes: Vec<Watched>,
     pub network_revision: u64,
     pub identities: Vec<Identity>,
     /// None while none is connected or it does not answer; then `dataplane_error` says which.
     pub dataplane: Option<snapshot::Status>,
     pub dataplane_error: Option<String>,
+}
+
+/// One list of the Kubernetes API. Times are seconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watched {
+    /// `https://10.96.0.1`; empty where even that is not known yet.
+    pub server: String,
+    /// `pods of node node-a`.
+    pub what: String,
+    /// How many there are; None: nothing has been listed yet.
+    pub known: Option<usize>,
+    /// The `resourceVersion` up to which the list is known.
+    pub version: Option<String>,
+    /// The watch stands since then.
+    pub since: Option<u64>,
+    /// When the API last said something, be it only that nothing is new.
+    pub heard_at: Option<u64>,
+    /// Why it is not watched, and since when. What is known stays in force.
+    pub problem: Option<String>,
+    pub failing_since: Option<u64>,
+    /// How often the whole was read, and how often something went wrong.
+    pub lists: u64,
+    pub failures: u64,
 }
 
 /// The configuration that is in force, and what is wrong with a newer one.
@@ -280,8 +306,9 @@ fn selector(selector: &Selector) -> String {
         ("process", selector.process.as_ref().map(ToString::to_string)),
     ];
     let known = known.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+    let pods = selector.pods.iter().map(ToString::to_string).filter(|keys| !keys.is_empty());
     let rest = selector.unattested.iter().map(|(key, value)| format!("{key}={value}"));
-    known.chain(rest).collect::<Vec<_>>().join(" ")
+    known.chain(pods).chain(rest).collect::<Vec<_>>().join(" ")
 }
 
 fn egress(entry: &Egress) -> String {
@@ -307,6 +334,24 @@ pub struct Apply {
     /// Also if living connections chain to a root that the change drops, or plain callers would be refused.
     #[serde(default)]
     pub force: bool,
+}
+
+/// `POST /v1/diff`, `POST /v1/replay`: the same, and only looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    pub file: String,
+    pub text: String,
+    /// Calls that were seen then or later count, in seconds since the epoch.
+    #[serde(default)]
+    pub since: u64,
+}
+
+/// What recorded calls would come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    pub recorded: snapshot::Recorded,
+    /// Only those that the change turns.
+    pub turned: Vec<snapshot::Turned>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

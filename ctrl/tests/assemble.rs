@@ -185,16 +185,12 @@ fn a_selector_binds_the_addresses_that_the_kernel_routes_to_an_inside_port() {
             "net:ip 198.18.8.1 is not in net:cidr 198.18.7.0/24, so the entry matches nothing",
         ),
         ("{ net:interface: eth9 }", &[], "eth9 is no port of this node, so the entry matches nothing"),
-        (
-            "{ net:ip: 198.18.1.2, k8s:pod:name: x }",
-            &[],
-            "k8s:pod:name: x is not attested here, so the entry matches nothing",
-        ),
+        ("{ net:ip: 198.18.1.2, k8s:pod:name: x }", &[], "no pod of this node has k8s:pod:name=x"),
         // Entries are ORed.
         (
             "{ k8s:pod:name: x }, { net:ip: 198.18.1.3 }, { net:ip: 198.18.1.3 }",
             &["198.18.1.3/32"],
-            "k8s:pod:name: x is not attested here, so the entry matches nothing",
+            "no pod of this node has k8s:pod:name=x",
         ),
         (
             "{ net:ip: 198.18.1.2, process:uid: 7, process:gid: 8 }",

@@ -33,10 +33,10 @@ fn the_example_loads_as_it_stands_beside_a_gateway() {
     assert_eq!(
         words(&loaded.warnings),
         [
-            "policy.yaml:22:7: warning: spec.selectors[0]: k8s:label:app is not attested here, matches nothing \
-             [until it is, select by net:ip, net:interface or net:cidr in an entry of its own]",
-            "policy.yaml:43:7: warning: spec.selectors[0]: k8s:label:app is not attested here, matches nothing \
-             [until it is, select by net:ip, net:interface or net:cidr in an entry of its own]",
+            "policy.yaml:22:7: warning: spec.selectors[0]: the Gateway has no `kubernetes`, so that no pod is known and this matches nothing \
+             [add `kubernetes: {}` to the Gateway's spec, or select by net:* in an entry of its own]",
+            "policy.yaml:43:7: warning: spec.selectors[0]: the Gateway has no `kubernetes`, so that no pod is known and this matches nothing \
+             [add `kubernetes: {}` to the Gateway's spec, or select by net:* in an entry of its own]",
         ]
     );
 }

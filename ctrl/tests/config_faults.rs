@@ -213,7 +213,14 @@ fn what_is_allowed_and_surprising_is_a_warning() {
             "a pod",
             HERE.replace("198.18.1.2 }", "198.18.1.2, k8s:pod:name: node }"),
             &[
-                "p.yaml:6:15: warning: spec.selectors[0]: k8s:pod:name is not attested here, matches nothing [until it is, select by net:ip, net:interface or net:cidr in an entry of its own]",
+                "p.yaml:6:15: warning: spec.selectors[0]: the Gateway has no `kubernetes`, so that no pod is known and this matches nothing [add `kubernetes: {}` to the Gateway's spec, or select by net:* in an entry of its own]",
+            ],
+        ),
+        (
+            "a pod by what nobody attests",
+            HERE.replace("198.18.1.2 }", "198.18.1.2, k8s:pod:nam: node }"),
+            &[
+                "p.yaml:6:15: warning: spec.selectors[0]: k8s:pod:nam is not attested here, so that the entry matches nothing [what is attested of pods: k8s:pod:namespace, k8s:pod:name, k8s:pod:uid, k8s:pod:serviceAccount, k8s:label:NAME]",
             ],
         ),
         (

@@ -265,6 +265,16 @@ fn one_trust_domain_has_one_bundle_and_what_surprises_is_a_warning() {
             "p.yaml:7:32: warning: spec.allowedSPIFFEIDs: spiffe://other.org/* is of a trust domain without a TrustBundle: nobody of it is admitted [add a TrustBundle with its roots, or take the entry out]",
         ]
     );
+    let rules = "apiVersion: sluice.dev/v1alpha1\nkind: Policy\nmetadata: { name: p }\nspec:\n  workloads: [default/a]\n  rules:\n    \
+                 - { action: deny, direction: inbound, peers: [spiffe://none.org/x] }\n    \
+                 - { action: allow, direction: inbound, peers: [spiffe://partner.org/x, spiffe://none.org/y] }\n";
+    let loaded = load(&[("g.yaml", GATEWAY), ("a.yaml", &partner), ("p.yaml", &identity(HERE)), ("r.yaml", rules)]);
+    assert_eq!(
+        words(&loaded.unwrap().warnings),
+        [
+            "r.yaml:8:7: warning: spec.rules.peers: spiffe://none.org/y is of a trust domain without a TrustBundle: nobody of it is admitted [add a TrustBundle with its roots, or take the peer out]",
+        ]
+    );
     // A TrustBundle on its own may be for whichever node.
     let alone = ctrl::config::parse_files(&[("o.yaml".into(), revoked)]).unwrap();
     assert_eq!(alone.bundles.len(), 1);

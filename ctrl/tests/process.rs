@@ -107,6 +107,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
         }
         Query::Rules => Reply::Rules { part: vec![], more: false },
         Query::Bypasses => Reply::Bypasses { part: vec![], more: false },
+        Query::Replay { .. } => Reply::Failed("nobody calls in this test".into()),
         Query::Callers { .. } => Reply::Callers { since: 0, lost: 0, part: vec![], more: false },
         Query::Explain { from: Caller::Id(_) | Caller::IdAt(..), .. } => Reply::Explanation(Explanation {
             direction: Some(Direction::Egress),

@@ -287,7 +287,7 @@ fn whom_a_source_is_for_is_checked_against_the_workloads_that_there_are() {
         let files = [("a.yaml", words::EXAMPLE), ("b.yaml", twin), ("g.yaml", &sources(workloads))];
         let found = load(&files).map_or_else(|faults| faults, |loaded| loaded.warnings);
         let all = words::words(&found).into_iter();
-        all.filter(|line| !line.contains("is not attested here")).collect::<Vec<_>>()
+        all.filter(|line| !line.contains("no pod is known")).collect::<Vec<_>>()
     };
     for right in ["riptides-system/*", "spiffe://example.com/myapp/app/frontend", "spiffe://example.com/myapp/*"] {
         assert_eq!(said(right), Vec::<String>::new(), "{right}");

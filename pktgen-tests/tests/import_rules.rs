@@ -28,6 +28,23 @@ fn an_import_that_no_rule_allows_is_found() {
     assert_eq!(violations(&rules, &importers), ["ctrl imports smoltcp"]);
 }
 
+#[test]
+fn one_library_does_the_cryptography() {
+    // Whom a crate is built for, `cargo metadata` does not say: it lists what some feature might bring.
+    let importers = |of: &str| {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--workspace", "--edges=normal,build,dev", "--locked", "--offline", "--invert", of])
+            .current_dir(root())
+            .output()
+            .expect("cargo runs");
+        String::from_utf8(output.stdout).expect("cargo prints text")
+    };
+    assert!(importers("aws-lc-rs").contains("dataplane"), "cargo tree prints who imports");
+    for other in ["ring", "openssl-sys"] {
+        assert_eq!(importers(other), "", "aws-lc-rs it is, and {other} is no second");
+    }
+}
+
 fn violations(rules: &Wrappers, importers: &[(String, String)]) -> Vec<String> {
     importers
         .iter()

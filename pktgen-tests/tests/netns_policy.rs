@@ -76,9 +76,11 @@ fn the_delivered_policies_allow_deny_and_try_as_they_say_and_every_view_shows_it
     let log = fs::read_to_string(pair.node_b.log()).unwrap();
     assert!(log.contains("in shadow: allowed, and a rule would refuse it") && log.contains(&would), "{log}");
 
-    // Enforced, it cuts and refuses; whom it does not name goes on.
     let enforced = POLICIES.replacen("enforcement: shadow", "enforcement: enforce", 1);
     assert_ne!(enforced, POLICIES);
+    tried(&pair, &enforced, &rule(2));
+
+    // Enforced, it cuts and refuses; whom it does not name goes on.
     pair.node_b.apply("policies.yaml", &enforced).unwrap();
     let before = service.accepted().unwrap();
     let reply = curl(&pair.site.frontend, "denied");
@@ -91,4 +93,40 @@ fn the_delivered_policies_allow_deny_and_try_as_they_say_and_every_view_shows_it
     assert_eq!((explained.refused, explained.rule), (Some(RefuseReason::DeniedByRule), Some(rule(2))));
     assert_eq!(service.accepted().unwrap(), before, "the service saw nothing of it");
     served(&pair.site.intruder, "still allowed");
+}
+
+/// What enforcing it would change, of the files and of the calls so far.
+fn tried(pair: &Pair, enforced: &str, rule: &str) {
+    let directory = pair.site.rig.directory().join("tried");
+    fs::create_dir(&directory).unwrap();
+    let (new, same) = (directory.join("policies.yaml"), directory.join("same.yaml"));
+    fs::write(&new, enforced).unwrap();
+    fs::write(&same, POLICIES).unwrap();
+    let (new, same) = (new.to_str().unwrap(), same.to_str().unwrap());
+    let ask = |arguments: &[&str], want: i32| {
+        let said = pair.node_b.sluice(arguments).unwrap();
+        assert_eq!(said.status.code(), Some(want), "{said:?}");
+        said
+    };
+    let said = ask(&["diff", "-f", new], 1);
+    assert_eq!(
+        said.stdout,
+        "~ Policy riptides-system/backend-guard\n    ~ spec.rules[2].enforcement: shadow -> enforce\n"
+    );
+    ask(&["diff", "-f", same, "--name", "policies.yaml"], 0);
+    ask(&["policy", "diff", same, "--name", "policies.yaml"], 0);
+    let said = ask(&["policy", "diff", new, "--against", "24h"], 1);
+    assert!(said.stdout.contains("newly refused: 1 kind of call, seen 1 call"), "{said:?}");
+    assert!(said.stdout.contains(rule) && !said.stdout.contains("newly allowed"), "{said:?}");
+    let said = ask(&["policy", "diff", new, "-o", "json"], 1);
+    let json: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(json["turned"].as_array().map(Vec::len), Some(1), "{json:#}");
+    assert_eq!(json["turned"][0]["flow"]["client"], Host::Frontend.v4().to_string());
+    assert_eq!(json["turned"][0]["then"]["refused"]["reason"], "DeniedByRule");
+    assert_eq!(json["recorded"]["flows"], 2, "{json:#}");
+    fs::write(new, enforced.replacen("enforcement: enforce", "enforcement: enforcing", 1)).unwrap();
+    let said = ask(&["policy", "diff", new], 2);
+    assert!(said.stderr.contains("enforcing"), "{said:?}");
+    // Nothing of it was applied.
+    assert!(pair.node_b.explain("spiffe://example.com/myapp/app/frontend", "198.18.2.2:3000").unwrap().allowed);
 }

@@ -12,7 +12,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::process::{Found, Question};
 use crate::report::Caller;
-use crate::{Boot, BypassHits, Called, ConnectionReport, Counters, Explanation, KeyId, RuleHits, Status, Version};
+use crate::{
+    Boot, BypassHits, Called, ConnectionReport, Counters, Explanation, KeyId, Recorded, RuleHits, Status, Turned,
+    Version,
+};
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -25,6 +28,9 @@ pub const RULES_PER_REPLY: usize = 128;
 
 /// Most callers in one [`Reply::Callers`]: a SPIFFE ID may have 2048 bytes.
 pub const CALLERS_PER_REPLY: usize = 32;
+
+/// Most flows in one [`Reply::Replayed`]: their names, and those of the rules of two outcomes.
+pub const TURNED_PER_REPLY: usize = 8;
 
 /// Path of the channel's socket, given the admin socket's.
 pub fn socket_path(admin: &std::path::Path) -> std::path::PathBuf {
@@ -39,27 +45,15 @@ pub enum ToDataplane {
     /// exiting: its supervisor starts it anew.
     Boot(Boot),
     /// Before the snapshot that refers to it.
-    Key {
-        id: KeyId,
-        key: PrivateKey,
-    },
+    Key { id: KeyId, key: PrivateKey },
     /// A sealed memfd with a [`crate::Snapshot`] comes with it.
-    Snapshot {
-        version: Version,
-    },
+    Snapshot { version: Version },
     /// A sealed memfd with a [`crate::Network`] comes with it.
-    Network {
-        revision: u64,
-    },
-    Query {
-        id: u64,
-        query: Query,
-    },
+    Network { revision: u64 },
+    /// With a sealed memfd if it is [`Query::Replay`].
+    Query { id: u64, query: Query },
     /// To [`ToCtrl::Attest`].
-    Attested {
-        id: u64,
-        found: Found,
-    },
+    Attested { id: u64, found: Found },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,6 +115,11 @@ pub enum Query {
     },
     /// What each entry of `connection.bypass` has let through.
     Bypasses,
+    /// What recorded calls, seen since so many seconds after the epoch, would come to under the
+    /// [`crate::Snapshot`] that comes with it. It is not taken.
+    Replay {
+        since: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,6 +149,12 @@ pub enum Reply {
     /// At most [`RULES_PER_REPLY`]; `more` until the last part.
     Bypasses {
         part: Vec<BypassHits>,
+        more: bool,
+    },
+    /// At most [`TURNED_PER_REPLY`]; `more` until the last part.
+    Replayed {
+        recorded: Recorded,
+        part: Vec<Turned>,
         more: bool,
     },
     /// The query cannot be answered now, and why.

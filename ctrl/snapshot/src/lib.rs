@@ -27,6 +27,7 @@ pub mod policy;
 pub mod process;
 pub mod proxy;
 pub mod reason;
+pub mod replay;
 pub mod report;
 pub mod resumption;
 pub mod revoked;
@@ -45,6 +46,7 @@ pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddre
 pub use process::{Cgroup, Found, Owner, Process, ProcessSelector, Question};
 pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
+pub use replay::{Flow, Outcome, Recorded, Turned};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
 pub use resumption::Resumption;
 pub use revoked::{Crl, Revoked, normal_serial};

@@ -5,13 +5,16 @@
 //! same files may lie on all nodes. What nobody routes here is attested nowhere.
 
 pub mod held;
+pub mod pods;
 pub mod process;
 pub mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use snapshot::{Network, Place, Prefix, ProcessSelector, Side};
 
+use crate::config::kubernetes::PodSelector;
 use crate::config::{Diagnostic, Gateway, Selector, WorkloadIdentity};
 use routes::Routes;
 
@@ -22,6 +25,9 @@ pub struct Attestation {
     pub places: Vec<Place>,
     /// One sentence per selector entry, in order.
     pub evidence: Vec<String>,
+    /// Of the places, those that are addresses of pods.
+    #[serde(skip)]
+    pub of_pods: BTreeSet<Prefix>,
 }
 
 /// Finds the places of one workload.
@@ -32,9 +38,11 @@ pub fn attest(
 ) -> Result<Attestation, Vec<Diagnostic>> {
     let routes = Routes::new(gateway, network);
     let (mut found, mut evidence, mut faults) = (BTreeMap::<_, Claim>::new(), Vec::new(), Vec::new());
+    let mut of_pods = BTreeSet::new();
     for (nth, selector) in identity.selectors.iter().enumerate() {
         match entry(selector, gateway, &routes) {
             Ok((places, sentence)) => {
+                of_pods.extend(places.iter().filter(|_| selector.pods.is_some()).map(|(_, prefix)| *prefix));
                 places.into_iter().for_each(|place| found.entry(place).or_default().add(selector));
                 evidence.push(match &selector.process {
                     Some(process) => format!("{sentence}; of it, processes with {process}, asked at each call"),
@@ -47,7 +55,9 @@ pub fn attest(
             }
         }
     }
-    let ports: BTreeSet<_> = found.keys().map(|(interface, _)| interface.as_str()).collect();
+    // Each pod has a port of its own.
+    let placed = found.keys().filter(|(_, prefix)| !of_pods.contains(prefix));
+    let ports: BTreeSet<_> = placed.map(|(interface, _)| interface.as_str()).collect();
     if ports.len() > 1 {
         let ports = ports.into_iter().collect::<Vec<_>>().join(" and ");
         let message = format!("{} is attested on {ports}; a workload is behind one inside port", identity.name);
@@ -61,7 +71,7 @@ pub fn attest(
         let mac = routes.mac(&interface, prefix);
         Place { interface, prefix, mac, processes: claim.processes() }
     };
-    Ok(Attestation { places: found.into_iter().map(place).collect(), evidence })
+    Ok(Attestation { places: found.into_iter().map(place).collect(), evidence, of_pods })
 }
 
 /// What selectors say of one place: an entry without process keys is enough.
@@ -94,6 +104,9 @@ fn entry(selector: &Selector, gateway: &Gateway, routes: &Routes<'_>) -> Result<
     if let Some((key, value)) = selector.unattested.first() {
         return Ok((Vec::new(), format!("{key}: {value} is not attested here, so the entry matches nothing")));
     }
+    if let Some(pods) = &selector.pods {
+        return Ok(over_pods(pods, selector, routes));
+    }
     let range = match (selector.ip, selector.cidr) {
         (Some(ip), Some(cidr)) if !cidr.contains(ip) => {
             return Ok((Vec::new(), format!("net:ip {ip} is not in net:cidr {cidr}, so the entry matches nothing")));
@@ -113,6 +126,40 @@ fn entry(selector: &Selector, gateway: &Gateway, routes: &Routes<'_>) -> Result<
         (None, None) if selector.process.is_some() => over_only_port(gateway, routes)?,
         (None, None) => (Vec::new(), "no key that is attested here".into()),
     })
+}
+
+/// The addresses of the pods that are meant, as far as the entry's other keys have them too.
+fn over_pods(pods: &PodSelector, selector: &Selector, routes: &Routes<'_>) -> (Found, String) {
+    let (mut found, mut sentences) = (Vec::new(), Vec::new());
+    for pod in &pods.pods {
+        let told = match &pod.addresses {
+            Err(why) => vec![why.clone()],
+            Ok(addresses) => addresses.iter().map(|address| over_pod(*address, selector, routes, &mut found)).collect(),
+        };
+        sentences.push(format!("{}: {}", pod.evidence, told.join(", ")));
+    }
+    match sentences[..] {
+        [] => (found, format!("no pod of this node has {pods}")),
+        [..] => (found, sentences.join("; ")),
+    }
+}
+
+fn over_pod(address: IpAddr, selector: &Selector, routes: &Routes<'_>, found: &mut Found) -> String {
+    let prefix = Prefix::host(address);
+    if let Some(ip) = selector.ip.filter(|ip| *ip != address) {
+        return format!("{prefix} is not net:ip {ip}");
+    }
+    if let Some(cidr) = selector.cidr.filter(|cidr| !cidr.contains(address)) {
+        return format!("{prefix} is not in net:cidr {cidr}");
+    }
+    let (places, sentence) = over_routes(prefix, routes);
+    match (&selector.interface, places.first()) {
+        (Some(asked), Some((interface, _))) if asked != interface => {
+            return format!("{sentence}, not {asked}");
+        }
+        (Some(_) | None, _) => found.extend(places),
+    }
+    sentence
 }
 
 /// A workload is never behind the wire.

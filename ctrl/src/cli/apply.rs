@@ -1,12 +1,12 @@
 //! `sluice apply`: changes the configuration of a gateway, if it is right with the change.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use snapshot::ConnectionReport;
 
+use super::file::File;
 use super::output::Output;
 use super::place::Place;
 use super::status::duration;
@@ -29,12 +29,8 @@ use crate::{apply, at_stake, clock, migrate, view};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Apply {
-    /// The file; `-` reads stdin and takes its name from --name.
-    #[arg(short, long = "file", value_name = "FILE")]
-    file: PathBuf,
-    /// Name in the configuration directory, if not the file's own.
-    #[arg(long, value_name = "NAME.yaml", required_if_eq("file", "-"))]
-    name: Option<String>,
+    #[command(flatten)]
+    file: File,
     /// Say what would be, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -53,7 +49,7 @@ pub struct Apply {
 
 impl Apply {
     pub async fn run(self) -> Done {
-        let (file, text) = (self.name()?, self.text()?);
+        let (file, text) = (self.file.name()?, self.file.text()?);
         let change = view::Apply { file, text, dry_run: self.dry_run, force: self.force };
         let mut applied: view::Applied = match &self.place.config {
             Some(directory) => match self.apply_here(directory, &change).await? {
@@ -114,23 +110,6 @@ impl Apply {
             return Ok(Err(failure));
         }
         Ok(plan.carry_out().map_err(Into::into))
-    }
-
-    fn name(&self) -> Result<String, Failure> {
-        let own = self.file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
-        self.name.clone().or(own).ok_or_else(|| Failure::Usage(format!("{} has no name", self.file.display())))
-    }
-
-    fn text(&self) -> Result<String, Failure> {
-        let mut text = String::new();
-        let read = match self.file.to_str() {
-            Some("-") => std::io::stdin().read_to_string(&mut text),
-            Some(_) | None => std::fs::File::open(&self.file).and_then(|mut f| f.read_to_string(&mut text)),
-        };
-        match read {
-            Ok(_) => Ok(text),
-            Err(e) => Err(Failure::Other(anyhow::anyhow!("{}: {e}", self.file.display()))),
-        }
     }
 }
 

@@ -6,15 +6,19 @@ mod ca;
 mod check;
 mod completion;
 mod connections;
+mod crds;
 mod describe;
 mod detach;
+mod diff;
 mod explain;
+mod file;
 mod get;
 mod identities;
 mod migrate;
 mod output;
 mod place;
 mod policies;
+mod policy;
 mod status;
 mod up;
 mod validate;
@@ -46,6 +50,7 @@ enum Command {
     Ca(ca::Ca),
     Validate(validate::Validate),
     Apply(apply::Apply),
+    Diff(diff::Diff),
     Get(get::Get),
     Status(status::Status),
     Check(check::Check),
@@ -53,6 +58,8 @@ enum Command {
     Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Explain(explain::Explain),
     Whois(whois::Whois),
     #[command(subcommand)]
@@ -60,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     Migrate(migrate::Migrate),
     Detach(detach::Detach),
+    Crds(crds::Crds),
     Completion(completion::Completion),
 }
 
@@ -97,7 +105,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What would not be right is told with its details, and is no answer to the question.
+fn as_usage(failure: crate::view::Failure) -> Failure {
+    failure.details.iter().for_each(|detail| eprintln!("{detail}"));
+    Failure::Usage(failure.error)
+}
+
 impl Failure {
+    /// For commands whose 1 is an answer.
+    fn refused_is_usage(error: client::Error) -> Self {
+        match error {
+            client::Error::Refused(refused) => as_usage(refused),
+            other => Self::Client(other),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -115,6 +137,7 @@ impl Cli {
             Command::Ca(command) => command.run(),
             Command::Validate(command) => command.run(),
             Command::Apply(command) => command.run().await,
+            Command::Diff(command) => command.run().await,
             Command::Get(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Check(command) => command.run().await,
@@ -122,11 +145,13 @@ impl Cli {
             Command::Bundle(command) => command.run().await,
             Command::Connections(command) => command.run().await,
             Command::Policies(command) => command.run().await,
+            Command::Policy(command) => command.run().await,
             Command::Explain(command) => command.run().await,
             Command::Whois(command) => command.run().await,
             Command::Describe(command) => command.run().await,
             Command::Migrate(command) => command.run().await,
             Command::Detach(command) => command.run(),
+            Command::Crds(command) => command.run(),
             Command::Completion(command) => command.run(),
         }
     }

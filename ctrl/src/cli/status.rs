@@ -100,6 +100,7 @@ fn show(status: &view::Status, wide: bool) -> String {
     lines.extend(config.errors.iter().map(|e| red(e)));
     lines.extend(config.warnings.iter().filter(|_| wide).map(|w| yellow(w)));
     lines.extend(status.last_nack.iter().map(|n| red(&format!("refused    {n}"))));
+    lines.extend(status.kubernetes.iter().map(kubernetes));
     lines.extend(status.waiting.iter().map(|w| yellow(&format!("waiting    for {w}"))));
     lines.extend(status.problems.iter().map(|p| yellow(&format!("problem    {p}"))));
     if let Some(dataplane) = &status.dataplane {
@@ -115,6 +116,26 @@ fn show(status: &view::Status, wide: bool) -> String {
         lines.push(super::identities::show(&status.identities, wide));
     }
     lines.join("\n")
+}
+
+/// `kubernetes https://10.96.0.1: 12 pods of node node-a, watched for 3m, heard of 4s ago`.
+fn kubernetes(watched: &view::Watched) -> String {
+    let ago = |at: Option<u64>| at.map_or("never".into(), |at| format!("{} ago", age_ms(at * 1000)));
+    let view::Watched { server, what, .. } = watched;
+    let known = watched.known.map_or("no list yet of".into(), |count| count.to_string());
+    match (&watched.problem, watched.since) {
+        (Some(problem), _) => {
+            let since = watched.failing_since.map_or(String::new(), |at| age_ms(at * 1000));
+            let kept =
+                watched.known.map_or("nothing is known".into(), |count| format!("the last {count} stay in force"));
+            yellow(&format!("kubernetes {server}: {what} not watched for {since}: {problem}; {kept}"))
+        }
+        (None, Some(since)) => {
+            let heard = ago(watched.heard_at);
+            format!("kubernetes {server}: {known} {what}, watched for {}, heard of {heard}", age_ms(since * 1000))
+        }
+        (None, None) => yellow(&format!("kubernetes {server}: {known} {what}")),
+    }
 }
 
 fn audit(audit: &snapshot::AuditStatus) -> String {
@@ -146,11 +167,12 @@ fn cores(dataplane: &snapshot::Status) -> String {
 /// `500ms`, `30s`, `2m`, or seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "use a number with ms, s or m, such as 30s".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "use a number with ms, s, m or h, such as 30s".to_owned())?;
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" | "" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        other => Err(format!("unit {other:?}: use ms, s or m")),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
+        other => Err(format!("unit {other:?}: use ms, s, m or h")),
     }
 }

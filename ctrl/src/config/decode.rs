@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use snapshot::Prefix;
 
+use super::schema::{Asked, Recorder};
 use super::suggest::nearest;
 use super::tree::{Key, Node, Span, Value};
 use super::{Diagnostic, Place};
@@ -23,11 +24,30 @@ pub struct Faults<'t> {
     text: &'t str,
     directory: &'t Path,
     pub found: Vec<Diagnostic>,
+    /// Where what is asked of [`ANY`] is noted.
+    recorder: Recorder,
 }
 
 impl<'t> Faults<'t> {
     pub fn of(file: Arc<str>, text: &'t str, directory: &'t Path) -> Self {
-        Self { file, text, directory, found: Vec::new() }
+        Self { file, text, directory, found: Vec::new(), recorder: Recorder::default() }
+    }
+
+    /// For a run over [`ANY`], whose faults mean nothing.
+    pub fn asking() -> Faults<'static> {
+        Faults::of("".into(), "", Path::new(""))
+    }
+
+    pub fn recorded(self) -> Recorder {
+        self.recorder
+    }
+
+    /// True: it stands for any value, and what is asked of it has been noted.
+    fn asks(&mut self, field: &Field<'_>, asked: impl FnOnce() -> Asked) -> bool {
+        if field.is_any() {
+            self.recorder.note(&field.path, asked());
+        }
+        field.is_any()
     }
 
     pub fn place(&self, at: Span) -> Place {
@@ -114,6 +134,9 @@ pub struct Field<'n> {
     pub path: String,
 }
 
+/// Stands for any value, where the question is what is asked of it ([`super::schema`]).
+pub static ANY: Node = Node { at: Span { line: 0, column: 0, length: 0 }, value: Value::Null };
+
 /// One mapping, while its fields are asked for.
 pub struct Fields<'n> {
     entries: &'n [(Key, Node)],
@@ -122,14 +145,34 @@ pub struct Fields<'n> {
     asked: Vec<&'static str>,
     /// Taken without a word and not offered as what might have been meant.
     tolerated: &'static [&'static str],
+    /// It has whatever is asked for.
+    any: bool,
 }
 
 impl<'n> Field<'n> {
+    /// [`ANY`] at a path.
+    pub fn any(path: &str) -> Field<'static> {
+        Field { node: &ANY, path: path.to_owned() }
+    }
+
+    /// There is nothing to compare with: the question is what else is asked.
+    pub fn is_any(&self) -> bool {
+        std::ptr::eq(self.node, &raw const ANY)
+    }
+
+    /// Said beforehand of a value whose kind decides how it is read.
+    pub fn number_or_text(&self, faults: &mut Faults<'_>) {
+        faults.asks(self, || Asked::NumberOrText);
+    }
     pub fn at(&self) -> Span {
         self.node.at
     }
 
     pub fn fields(&self, faults: &mut Faults<'_>) -> Option<Fields<'n>> {
+        if faults.asks(self, || Asked::Mapping) {
+            let path = self.path.clone();
+            return Some(Fields { entries: &[], at: self.at(), path, asked: vec![], tolerated: &[], any: true });
+        }
         let Value::Map(entries) = &self.node.value else {
             faults.wants(self, "a mapping");
             return None;
@@ -141,10 +184,20 @@ impl<'n> Field<'n> {
                 faults.error(key.at, &join(&self.path, &key.name), message, "keep one of the two");
             }
         }
-        Some(Fields { entries, at: self.node.at, path: self.path.clone(), asked: Vec::new(), tolerated: &[] })
+        Some(Fields {
+            entries,
+            at: self.node.at,
+            path: self.path.clone(),
+            asked: Vec::new(),
+            tolerated: &[],
+            any: false,
+        })
     }
 
     pub fn list(&self, faults: &mut Faults<'_>) -> Option<Vec<Field<'n>>> {
+        if faults.asks(self, || Asked::List) {
+            return Some(vec![Field { node: self.node, path: format!("{}[]", self.path) }]);
+        }
         let Value::List(nodes) = &self.node.value else {
             faults.wants(self, "a list");
             return None;
@@ -154,6 +207,9 @@ impl<'n> Field<'n> {
     }
 
     pub fn text(&self, faults: &mut Faults<'_>) -> Option<&'n str> {
+        if faults.asks(self, || Asked::Text { empty: false }) {
+            return None;
+        }
         match &self.node.value {
             Value::Text(text) if !text.is_empty() => Some(text),
             Value::Text(_) => {
@@ -169,6 +225,7 @@ impl<'n> Field<'n> {
 
     /// Text that may be empty, such as the value of a label.
     pub fn label(&self, faults: &mut Faults<'_>) -> Option<&'n str> {
+        faults.asks(self, || Asked::Text { empty: true });
         match &self.node.value {
             Value::Text(text) => Some(text),
             Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
@@ -179,6 +236,7 @@ impl<'n> Field<'n> {
     }
 
     pub fn boolean(&self, faults: &mut Faults<'_>) -> Option<bool> {
+        faults.asks(self, || Asked::Boolean);
         let Value::Bool(value) = self.node.value else {
             faults.wants(self, "true or false");
             return None;
@@ -187,6 +245,7 @@ impl<'n> Field<'n> {
     }
 
     pub fn integer<T: TryFrom<i128>>(&self, allowed: RangeInclusive<i128>, faults: &mut Faults<'_>) -> Option<T> {
+        faults.asks(self, || Asked::Integer { least: *allowed.start(), most: *allowed.end() });
         let Value::Integer(number) = self.node.value else {
             faults.wants(self, "a whole number");
             return None;
@@ -201,6 +260,7 @@ impl<'n> Field<'n> {
 
     /// One of a closed set of words.
     pub fn choice<T: Copy>(&self, words: &[(&'static str, T)], faults: &mut Faults<'_>) -> Option<T> {
+        faults.asks(self, || Asked::Choice(words.iter().map(|(word, _)| *word).collect()));
         let text = match &self.node.value {
             Value::Text(text) => text.as_str(),
             Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => "",
@@ -261,12 +321,18 @@ impl<'n> Fields<'n> {
     /// A field that may be left out.
     pub fn optional(&mut self, name: &'static str) -> Option<Field<'n>> {
         self.asked.push(name);
+        if self.any {
+            return Some(Field::any(&join(&self.path, name)));
+        }
         let (_, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
         Some(Field { node, path: join(&self.path, name) })
     }
 
     pub fn required(&mut self, name: &'static str, faults: &mut Faults<'_>) -> Option<Field<'n>> {
         let field = self.optional(name);
+        if self.any {
+            faults.recorder.field(join(&self.path, name), true);
+        }
         if field.is_none() {
             // Where it is only misspelt, the unknown field says so and no more is needed.
             let near = |(key, _): &(Key, Node)| nearest(&key.name, [name].into_iter()).is_some();
@@ -285,11 +351,16 @@ impl<'n> Fields<'n> {
     /// All entries, for mappings whose keys are data.
     pub fn all(self) -> impl Iterator<Item = (&'n Key, Field<'n>)> {
         let path = self.path;
-        self.entries.iter().map(move |(key, node)| (key, Field { node, path: join(&path, &key.name) }))
+        let any = self.any.then(|| (&*ANY_KEY, Field::any(&join(&path, &ANY_KEY.name))));
+        any.into_iter()
+            .chain(self.entries.iter().map(move |(key, node)| (key, Field { node, path: join(&path, &key.name) })))
     }
 
     /// Notes every field that was not asked for.
     pub fn finish(self, faults: &mut Faults<'_>) {
+        for name in self.asked.iter().filter(|_| self.any) {
+            faults.recorder.field(join(&self.path, name), false);
+        }
         let known = |name: &str| self.asked.contains(&name) || self.tolerated.contains(&name);
         for (key, _) in self.entries.iter().filter(|(key, _)| !known(&key.name)) {
             let mut known = self.asked.clone();
@@ -299,6 +370,8 @@ impl<'n> Fields<'n> {
         }
     }
 }
+
+static ANY_KEY: LazyLock<Key> = LazyLock::new(|| Key { at: Span::default(), name: "*".into() });
 
 /// `did you mean MUTUAL? allowed: MUTUAL, PERMISSIVE`.
 pub fn allowed<'a>(wrong: &str, what: &str, words: impl Iterator<Item = &'a str> + Clone) -> String {

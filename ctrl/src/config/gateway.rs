@@ -12,7 +12,7 @@ use super::decode::{Chosen, Faults, Field, Fields};
 use super::resource::Meta;
 use super::service::host_name;
 use super::workload::UNMATCHED;
-use super::{Lifetimes, NamedSource, Place, TrustDomain, audit, identity, process};
+use super::{Kubernetes, Lifetimes, NamedSource, Place, TrustDomain, audit, identity, kubernetes, process};
 use crate::attest::process::{Netns, Overrides};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct Gateway {
     pub namespaces: Overrides,
     /// None: no audit log.
     pub audit: Option<snapshot::Audit>,
+    /// None: no API server is asked, and `k8s:*` selectors match nothing.
+    pub kubernetes: Option<Kubernetes>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl Gateway {
             None => Some(format!("/sys/fs/bpf/sluice/{}", meta.name)),
         };
         let audit = fields.optional("audit").map(|field| audit::decode(&field, faults));
+        let kubernetes = fields.optional("kubernetes").and_then(|field| kubernetes::decode(&field, faults));
         fields.finish(faults);
         Some(Self {
             name: meta.name,
@@ -110,6 +113,7 @@ impl Gateway {
                 Some(decoded) => Some(decoded?),
                 None => None,
             },
+            kubernetes,
         })
     }
 

@@ -6,7 +6,7 @@ use snapshot::{SourceAddress, TlsMode};
 
 use super::spiffe::MAX_ID;
 use super::workload::selects;
-use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, lint_policy, proxy, trust};
+use super::{Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, kubernetes, lint_policy, proxy, trust};
 
 /// Errors and warnings that no single field shows.
 pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
@@ -17,6 +17,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     twice(resources.bundles.iter().map(|b| ("TrustBundle", &b.name, &b.place)), &mut found);
     let admitted = lint_policy::lint(resources, &mut found);
     trust::lint(resources, &mut found);
+    kubernetes::lint(resources, &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, admitted.contains(identity.name.as_str()), &mut found);
         if identity.selectors.is_empty() {

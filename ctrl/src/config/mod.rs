@@ -16,6 +16,7 @@ pub mod decode;
 pub mod diagnostic;
 pub mod gateway;
 pub mod identity;
+pub mod kubernetes;
 pub mod lint;
 pub mod lint_policy;
 pub mod living;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod proxy;
 pub mod resource;
 pub mod roots;
+pub mod schema;
 pub mod service;
 pub mod spiffe;
 pub mod spire;
@@ -37,6 +39,7 @@ pub use decode::Chosen;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use gateway::{Admin, Gateway};
 pub use identity::{IdentitySource, NamedSource};
+pub use kubernetes::Kubernetes;
 pub use living::Lifetimes;
 pub use load::{
     Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,

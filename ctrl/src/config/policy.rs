@@ -199,6 +199,7 @@ fn in_ipv6_clothes(prefix: &Prefix, entry: &Field<'_>, faults: &mut Faults<'_>) 
 
 /// `5432`, or `8000-8100`.
 fn ports(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<PortRange> {
+    entry.number_or_text(faults);
     match &entry.node.value {
         Value::Integer(_) => entry.integer(1..=65_535, faults).and_then(|port| PortRange::new(port, port)),
         Value::Text(_) | Value::Null | Value::Bool(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {

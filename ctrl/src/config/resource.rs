@@ -117,8 +117,8 @@ pub fn resource_name(text: &str) -> Result<String, &'static str> {
     fits.then(|| text.to_owned()).ok_or("not a resource name")
 }
 
-const SLUICE: &str = "sluice.dev/v1alpha1";
-const RIPTIDES: &str = "core.riptides.io/v1alpha1";
+pub const SLUICE: &str = "sluice.dev/v1alpha1";
+pub const RIPTIDES: &str = "core.riptides.io/v1alpha1";
 const KINDS: &[(&str, &str)] = &[
     ("Gateway", SLUICE),
     ("Policy", SLUICE),

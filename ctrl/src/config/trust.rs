@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use snapshot::check::MOST_REVOKED;
-use snapshot::{IdPattern, normal_serial};
+use snapshot::{Action, IdPattern, normal_serial};
 
 use super::crls::{self, Crl};
 use super::decode::{Faults, Field};
@@ -63,7 +63,7 @@ impl TrustBundle {
         }
         fields.finish(faults);
         // What the roots and IDs are compared with.
-        let trust_domain = trust_domain?;
+        let trust_domain = trust_domain.or_else(|| TrustDomain::parse("example.com").ok().filter(|_| spec.is_any()))?;
         let roots = listed.map(|list| decode_roots(&list, &trust_domain, faults));
         let (revoked_ids, revoked_serials) =
             revoked.and_then(|map| decode_revoked(&map, &trust_domain, faults)).unwrap_or_default();
@@ -276,7 +276,7 @@ fn revoked_here(own: &TrustBundle, resources: &Resources, found: &mut Vec<Diagno
     }
 }
 
-/// Lists that name somebody who cannot be verified.
+/// Lists, and allows of policies, that name somebody who cannot be verified.
 fn without_bundle(resources: &Resources, known: impl Fn(&str) -> bool, found: &mut Vec<Diagnostic>) {
     for identity in &resources.identities {
         let egress = identity.egress.iter().filter_map(|entry| entry.allowed.as_ref());
@@ -286,6 +286,15 @@ fn without_bundle(resources: &Resources, known: impl Fn(&str) -> bool, found: &m
                 let help = "add a TrustBundle with its roots, or take the entry out";
                 found.push(Diagnostic::warning(&list.place, "spec.allowedSPIFFEIDs", message).help(help));
             }
+        }
+    }
+    // Who cannot be verified is refused in any case, so a deny does no harm.
+    let rules = resources.policies.iter().flat_map(|policy| &policy.rules);
+    for rule in rules.filter(|rule| rule.rule.action == Action::Allow) {
+        if let Some(foreign) = rule.rule.peers.iter().find(|pattern| !known(domain_of(pattern))) {
+            let message = format!("{foreign} is of a trust domain without a TrustBundle: nobody of it is admitted");
+            let help = "add a TrustBundle with its roots, or take the peer out";
+            found.push(Diagnostic::warning(&rule.place, "spec.rules.peers", message).help(help));
         }
     }
 }

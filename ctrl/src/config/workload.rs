@@ -7,9 +7,10 @@ use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, Resumption, Sou
 
 use super::bypass::{self, Bypass};
 use super::decode::{Chosen, Faults, Field, allowed};
+use super::kubernetes::PodSelector;
 use super::resource::{Meta, labels};
 use super::spiffe::{check_path, parse_pattern};
-use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain, process, proxy};
+use super::{Lifetimes, Place, Service, SpiffeId, TrustDomain, kubernetes, process, proxy};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkloadIdentity {
@@ -56,7 +57,9 @@ pub struct Selector {
     pub cidr: Option<Prefix>,
     /// The `process:*` keys, if there are any.
     pub process: Option<ProcessSelector>,
-    /// Keys that parse and that nothing here attests (`k8s:*`), with their values.
+    /// The `k8s:*` keys, if there are any.
+    pub pods: Option<PodSelector>,
+    /// Other keys of `k8s:` that nothing here attests, with their values.
     pub unattested: Vec<(String, String)>,
 }
 
@@ -244,11 +247,19 @@ impl Selector {
         let fields = entry.fields(faults)?;
         let place = faults.place(fields.at);
         let nothing = || ProcessSelector::of(place.to_string());
-        let mut selector =
-            Self { interface: None, ip: None, cidr: None, process: None, unattested: Vec::new(), place: place.clone() };
+        let mut selector = Self {
+            interface: None,
+            ip: None,
+            cidr: None,
+            process: None,
+            pods: None,
+            unattested: Vec::new(),
+            place: place.clone(),
+        };
         let mut keys = 0;
         for (key, field) in fields.all() {
             keys += 1;
+            field.number_or_text(faults);
             match key.name.as_str() {
                 "net:interface" => selector.interface = field.text(faults).map(str::to_owned),
                 "net:ip" => selector.ip = field.ip(faults),
@@ -256,7 +267,10 @@ impl Selector {
                 other if other.starts_with("process:") => {
                     process::decode(selector.process.get_or_insert_with(nothing), key, &field, faults);
                 }
-                other if is_unattested(other) => {
+                other if other.starts_with("k8s:") => {
+                    if kubernetes::decode_key(&mut selector.pods, key, &field, faults) {
+                        continue;
+                    }
                     let value = field.text(faults).unwrap_or_default().to_owned();
                     selector.unattested.push((other.to_owned(), value));
                 }
@@ -270,21 +284,18 @@ impl Selector {
             faults.error(entry.at(), &entry.path, "an empty selector", "give at least one key, such as net:ip");
         }
         if let Some((key, _)) = selector.unattested.first() {
-            let message = format!("{key} is not attested here, matches nothing");
-            let help = "until it is, select by net:ip, net:interface or net:cidr in an entry of its own";
+            let message = format!("{key} is not attested here, so that the entry matches nothing");
+            let help = format!("what is attested of pods: {}", kubernetes::KEYS);
             faults.warning(entry.at(), &entry.path, message, help);
         }
         // A pod's own processes it may well tell apart by what they call themselves.
-        if let Some(asked) = selector.process.as_ref().filter(|_| selector.unattested.is_empty()) {
+        if let Some(asked) =
+            selector.process.as_ref().filter(|_| selector.pods.is_none() && selector.unattested.is_empty())
+        {
             process::lint(asked, entry, faults);
         }
         Some(selector)
     }
-}
-
-/// Keys that other attestors know: `k8s:pod:namespace`, `k8s:label:<name>`.
-fn is_unattested(key: &str) -> bool {
-    key.len() > "k8s:".len() && key.starts_with("k8s:")
 }
 
 pub const MODES: &[(&str, TlsMode)] = &[

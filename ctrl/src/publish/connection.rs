@@ -9,7 +9,8 @@ use std::time::Duration;
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
 use snapshot::{
-    BypassHits, Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Version,
+    BypassHits, Called, ConnectionReport, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Turned,
+    Version,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -29,12 +30,16 @@ const TOLD: usize = 1_024;
 const CONNECTIONS: usize = 1 << 20;
 /// The same of rules.
 const RULES: usize = 1 << 20;
+/// The same of flows: the dataplane records fewer.
+const TURNED: usize = 1 << 20;
 /// The same of workloads that were called.
 const CALLED: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Request {
     pub query: Query,
+    /// What goes with it in a memfd.
+    pub state: Option<Vec<u8>>,
     pub answer: oneshot::Sender<Whole>,
 }
 
@@ -111,6 +116,7 @@ struct Pending {
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
     bypasses: Vec<BypassHits>,
+    turned: Vec<Turned>,
 }
 
 /// A workload with many callers comes in parts, one after the other.
@@ -207,6 +213,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Callers { since, lost, part: std::mem::take(&mut waiting.callers) }
         }
+        Reply::Replayed { recorded, part, more } => {
+            waiting.turned.extend(part);
+            if more && waiting.turned.len() < TURNED {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Replayed { recorded, part: std::mem::take(&mut waiting.turned) }
+        }
         one @ (Reply::Status(_) | Reply::Counters(_) | Reply::Explanation(_) | Reply::Failed(_)) => Whole::One(one),
     };
     // An error means the same: nobody waits any more.
@@ -250,13 +264,12 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        pending.insert(
-            id,
-            Pending { answer: request.answer, parts: vec![], rules: vec![], callers: vec![], bypasses: vec![] },
-        );
+        let (answer, parts, rules) = (request.answer, vec![], vec![]);
+        pending.insert(id, Pending { answer, parts, rules, callers: vec![], bypasses: vec![], turned: vec![] });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
-    Ok(link.packets.send(&message, None).await?)
+    let memfd = request.state.map(|bytes| sealed("sluice-trial", &bytes)).transpose()?;
+    Ok(link.packets.send(&message, memfd.as_ref().map(AsFd::as_fd)).await?)
 }
 
 /// What this connection has carried.

@@ -21,7 +21,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
-use snapshot::{Boot, BypassHits, Called, ConnectionReport, KeyId, Network, Query, Reply, RuleHits, Snapshot, Version};
+use snapshot::{
+    Boot, BypassHits, Called, ConnectionReport, KeyId, Network, Query, Recorded, Reply, RuleHits, Snapshot, Turned,
+    Version,
+};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -147,7 +150,33 @@ impl Publisher {
     }
 
     pub async fn query(&self, query: Query, patience: Duration) -> Result<Reply, QueryError> {
-        let answer = self.ask(query)?;
+        self.query_with(query, None, patience).await
+    }
+
+    /// What recorded calls that were seen since then would come to under `other`, which has no SVIDs: their
+    /// keys stay here.
+    pub async fn replay(
+        &self,
+        other: &Snapshot,
+        since: u64,
+        patience: Duration,
+    ) -> Result<(Recorded, Vec<Turned>), QueryError> {
+        let state = snapshot::codec::to_state(other).map_err(|error| QueryError::Failed(error.to_string()))?;
+        match self.query_with(Query::Replay { since }, Some(state), patience).await? {
+            Reply::Replayed { recorded, part, more: _ } => Ok((recorded, part)),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
+            | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
+    }
+
+    async fn query_with(&self, query: Query, state: Option<Vec<u8>>, patience: Duration) -> Result<Reply, QueryError> {
+        let answer = self.ask(query, state)?;
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(Answer::One(Reply::Failed(reason)))) => Err(QueryError::Failed(reason)),
             Ok(Ok(Answer::One(reply))) => Ok(reply),
@@ -155,6 +184,7 @@ impl Publisher {
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
             Ok(Ok(Answer::Bypasses(part))) => Ok(Reply::Bypasses { part, more: false }),
+            Ok(Ok(Answer::Replayed { recorded, part })) => Ok(Reply::Replayed { recorded, part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
             Err(_) => Err(QueryError::Timeout(patience)),
         }
@@ -169,6 +199,7 @@ impl Publisher {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Bypasses { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -183,6 +214,7 @@ impl Publisher {
             | Reply::Connections { .. }
             | Reply::Callers { .. }
             | Reply::Bypasses { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -197,15 +229,16 @@ impl Publisher {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Replayed { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
     }
 
-    fn ask(&self, query: Query) -> Result<oneshot::Receiver<Answer>, QueryError> {
+    fn ask(&self, query: Query, state: Option<Vec<u8>>) -> Result<oneshot::Receiver<Answer>, QueryError> {
         let (answer, out) = oneshot::channel();
         let requests = self.requests.lock().expect("no holder panics").clone().ok_or(QueryError::NoDataplane)?;
-        match requests.try_send(Request { query, answer }) {
+        match requests.try_send(Request { query, state, answer }) {
             Ok(()) => Ok(out),
             Err(mpsc::error::TrySendError::Full(_)) => Err(QueryError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(QueryError::NoDataplane),
@@ -221,6 +254,7 @@ pub(crate) enum Answer {
     Rules(Vec<RuleHits>),
     Callers { since: u64, lost: u64, part: Vec<Called> },
     Bypasses(Vec<BypassHits>),
+    Replayed { recorded: Recorded, part: Vec<Turned> },
 }
 
 #[derive(Debug)]

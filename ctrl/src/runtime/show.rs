@@ -64,6 +64,7 @@ impl Core {
         };
         let now = clock::now();
         let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
-        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles }));
+        let kubernetes = self.cluster.live();
+        self.view.send_replace(Arc::new(View { status, resources: self.resources.clone(), bundles, kubernetes }));
     }
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod callers;
+mod flows;
 mod history;
 mod log;
 mod queries;
@@ -11,6 +12,7 @@ pub mod example;
 
 pub use audit::{Audit, Topic};
 pub use callers::{Callers, Limits as CallerLimits};
+pub use flows::Flows;
 pub use history::History;
 pub use log::RefusalLog;
 pub use queries::{counters, status};

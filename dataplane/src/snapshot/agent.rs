@@ -8,6 +8,7 @@ mod answers;
 mod attest;
 mod bypasses;
 mod callers;
+mod trial;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use snapshot::{Boot, ConnectionReport, KeyId, Network, SCHEMA, Side, Snapshot, T
 use super::addresses::Map;
 use super::compiled::{Compiled, Keys};
 use super::receive::{Channel, Error, read_state};
-use crate::admin::{Audit, CallerLimits, Callers, History, RefusalLog};
+use crate::admin::{Audit, CallerLimits, Callers, Flows, History, RefusalLog};
 use crate::io::PortId;
 use crate::io::wait::Waker;
 use crate::neigh::Paths;
@@ -85,6 +86,7 @@ pub struct Agent<C: Clock> {
     log: RefusalLog,
     audit: Audit,
     callers: Callers,
+    flows: Flows,
     /// Of the workers' decisions, when it was last looked.
     lost: u64,
     listings: Vec<Listing>,
@@ -112,6 +114,7 @@ impl<C: Clock> Agent<C> {
             log: RefusalLog::new(now.mono),
             audit: Audit::new(boot.node.clone(), now),
             callers: Callers::new(CallerLimits::default()),
+            flows: Flows::default(),
             lost: 0,
             started_at: now.unix(),
             admin,
@@ -252,7 +255,7 @@ impl<C: Clock> Agent<C> {
                 Ok(network) => self.take_network(network),
                 Err(error) => tracing::error!(revision, "the network state is refused: {error}"),
             },
-            ToDataplane::Query { id, query } => self.answer(id, query, now),
+            ToDataplane::Query { id, query } => self.answer(id, query, descriptor, now),
             ToDataplane::Attested { id, found } => self.told(id, found),
         }
     }

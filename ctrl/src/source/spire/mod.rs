@@ -37,6 +37,7 @@ use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 
 pub use fault::Fault;
+pub(crate) use stream::back_off;
 
 use feed::{Feed, Of, Shared, lock};
 use link::Link;

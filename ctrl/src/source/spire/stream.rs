@@ -130,7 +130,7 @@ fn silent(socket: PathBuf) -> Fault {
 }
 
 /// Doubles, and differs by up to a quarter: all streams of an agent that went away come back together.
-fn back_off(failures: u32, longest: Duration) -> Duration {
+pub fn back_off(failures: u32, longest: Duration) -> Duration {
     let plain = SHORTEST_BACK_OFF.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(longest);
     let chance = RandomState::new().hash_one(failures) % 501;
     plain.mul_f64((750 + chance) as f64 / 1000.0)

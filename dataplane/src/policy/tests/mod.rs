@@ -29,6 +29,7 @@ mod living;
 mod modes;
 mod policies;
 mod processes;
+mod replays;
 mod views;
 mod words;
 

@@ -1,5 +1,7 @@
 //! What the agent tells ctrl: the workers' reports as they come, and answers to its queries.
 
+use std::os::fd::OwnedFd;
+
 use snapshot::channel::{CONNECTIONS_PER_REPLY, RULES_PER_REPLY};
 use snapshot::report::PortReport;
 use snapshot::{ConnectionReport, Query, Reply, RuleHits, ToCtrl, Version};
@@ -61,7 +63,7 @@ impl<C: Clock> Agent<C> {
         }
     }
 
-    pub(super) fn answer(&mut self, id: u64, query: Query, now: Now) {
+    pub(super) fn answer(&mut self, id: u64, query: Query, descriptor: Option<OwnedFd>, now: Now) {
         let counters = self.workers.iter().map(|worker| &worker.mailbox.counters);
         let audit = self.audit.status();
         let reply = match query {
@@ -82,6 +84,7 @@ impl<C: Clock> Agent<C> {
             Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
             Query::Bypasses => return self.reply_bypasses(id),
+            Query::Replay { since } => return self.reply_replayed(id, since, descriptor),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),
             Query::Live => return self.list_live(id, Which::All),

@@ -16,12 +16,16 @@ impl<C: Clock> Agent<C> {
         if let Some(topic) = Topic::of(&report) {
             self.audit.write(topic, &report, report.ended_at.unwrap_or(now.unix_ms), now);
         }
+        if report.refused.is_some() {
+            self.flows.note(&report, report.ended_at.unwrap_or(now.unix_ms) / 1000);
+        }
         self.history.add(report);
     }
 
     pub(super) fn on_stood(&mut self, report: &ConnectionReport, at_ms: u64, now: Now) {
         self.audit.write(Topic::Accepted, report, at_ms, now);
         self.callers.note(report, at_ms / 1000);
+        self.flows.note(report, at_ms / 1000);
     }
 
     /// After the reports, so that what was decided before is written before.

@@ -1,0 +1,134 @@
+//! Both gateways, of which one knows its workloads by the pods that a Kubernetes API tells of: replicas behind
+//! two ports are one identity, a label that changes cuts, and an API or a ctrl that goes away cuts nothing.
+//!
+//! The API is played by the tests: no registry ships the real one.
+
+mod kube_api;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use kube_api::{Api, PODS, pod};
+use pktgen_tests::load::{Server, call, complete, open};
+use pktgen_tests::netns::pair::{Pair, Setup};
+use pktgen_tests::netns::{Host, Namespace, wait_until};
+use snapshot::{CloseReason, RefuseReason};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const BYTES: u64 = 3_000;
+
+fn server() -> SocketAddr {
+    SocketAddr::new(Host::Backend.v4(), 3000)
+}
+
+fn frontend(number: u8, host: Host, app: &str) -> serde_json::Value {
+    pod(&format!("myapp/frontend-{number}"), "node-a", &host.v4().to_string(), &[("app", app)])
+}
+
+/// node-a asks the API, which is in its own namespace, and finds the frontend by its label.
+fn configure() -> (Pair, Api) {
+    let pair = Pair::configure(&Setup::default()).unwrap();
+    let namespace = pair.site.node_a.clone();
+    let api = Api::start_in(move |address| namespace.enter(|| TcpListener::bind(address).unwrap()).unwrap());
+    let kubeconfig = api.kubeconfig(pair.node_a.directory());
+    let gateway = pair.node_a.directory().join("gateway.yaml");
+    let text = std::fs::read_to_string(&gateway).unwrap();
+    let asks = format!("spec:\n  kubernetes: {{ kubeconfig: {} }}\n", kubeconfig.display());
+    std::fs::write(&gateway, text.replacen("spec:\n", &asks, 1)).unwrap();
+    // The delivered example, as it stands.
+    let policy = include_str!("../../deploy/examples/kubernetes/policy.yaml");
+    std::fs::write(pair.node_a.directory().join("policy.yaml"), policy).unwrap();
+    (pair, api)
+}
+
+fn hold(from: &Namespace, number: u64) -> TcpStream {
+    from.enter(|| open(server(), number)).unwrap().unwrap()
+}
+
+/// Until a call from there succeeds, or is refused, as it should be.
+fn until(from: &Namespace, what: &str, served: bool) {
+    let called = || (from.enter(|| call(server(), 9_000, BYTES)).unwrap().is_ok() == served).then_some(());
+    wait_until(what, PATIENCE, called).unwrap();
+}
+
+fn until_said(pair: &Pair, command: &[&str], words: &str) -> String {
+    let said = || Some(pair.node_a.sluice(command).ok()?.stdout).filter(|said| said.contains(words));
+    wait_until(&format!("{command:?} says {words:?}"), PATIENCE, said).unwrap()
+}
+
+#[test]
+fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
+    let (mut pair, mut api) = configure();
+    api.put(PODS, frontend(1, Host::Frontend, "something-else"));
+    pair.node_a.launch().unwrap();
+    pair.node_b.launch().unwrap();
+    pair.node_a.wait_ready().unwrap();
+    pair.node_b.wait_ready().unwrap();
+    let service = Server::start(&pair.site.backend, server()).unwrap();
+    let (one, two) = (pair.site.frontend.clone(), pair.site.intruder.clone());
+    until(&one, "another pod's address is nobody's", false);
+    let refused = wait_until("that is told", PATIENCE, || pair.node_a.refused().ok()?.pop()).unwrap();
+    assert_eq!(refused.refused, Some(RefuseReason::NoIdentity));
+
+    // Two replicas, behind a port each.
+    api.tell(|world| {
+        world.put(PODS, frontend(1, Host::Frontend, "frontend"));
+        world.put(PODS, frontend(2, Host::Intruder, "frontend"));
+    });
+    until(&one, "the first is the frontend", true);
+    until(&two, "so is the second", true);
+    let said = until_said(&pair, &["describe", "workload", "riptides-system/frontend"], "frontend-2");
+    for words in [
+        "place      198.18.1.2/32 on in0",
+        "place      198.18.3.2/32 on in1",
+        "pod myapp/frontend-1 (uid uid-of-frontend-1, resourceVersion 3): 198.18.1.2/32 behind in0",
+        "pod myapp/frontend-2 (uid uid-of-frontend-2, resourceVersion 4): 198.18.3.2/32 behind in1",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let said = until_said(&pair, &["status"], "2 pods of node node-a, watched for");
+    assert!(said.contains(&format!("kubernetes {}: ", api.url())), "{said}");
+    assert_eq!(pair.node_a.metric("sluice_kubernetes_known", "pods of node node-a").unwrap(), 2.0);
+
+    // The API goes away, then the control process is killed and comes back: nobody notices.
+    let (held, other) = (hold(&one, 1), hold(&two, 2));
+    api.stop();
+    until_said(&pair, &["status"], "the last 2 stay in force");
+    until(&one, "who was who still is", true);
+    api.serve();
+    until_said(&pair, &["status"], "2 pods of node node-a, watched for");
+    let before = pair.node_a.report().unwrap().pid;
+    pair.node_a.kill_control().unwrap();
+    wait_until("ctrl is back", PATIENCE, || pair.node_a.report().ok().filter(|now| now.pid != before)).unwrap();
+    pair.node_a.wait_ready().unwrap();
+    until_said(&pair, &["status"], "2 pods of node node-a, watched for");
+    for stream in [hold(&one, 3), hold(&two, 4)] {
+        complete(&stream, if stream.local_addr().unwrap().ip() == Host::Frontend.v4() { 3 } else { 4 }, BYTES).unwrap();
+    }
+
+    // A label changes: that pod's connection is cut, and the other's is not touched.
+    api.put(PODS, frontend(1, Host::Frontend, "something-else"));
+    wait_until("it is cut", PATIENCE, || {
+        let ended = pair.node_a.connections().ok()?;
+        let cut = |c: &snapshot::ConnectionReport| {
+            c.client == held.local_addr().unwrap() && c.closed == Some(CloseReason::PolicyChanged)
+        };
+        ended.iter().any(cut).then_some(())
+    })
+    .unwrap();
+    assert!(complete(&held, 1, BYTES).is_err());
+    until(&one, "nor may it call again", false);
+    complete(&other, 2, BYTES).expect("the other replica's connection, from before all of it");
+    until(&two, "it still may call", true);
+
+    // A pod that went while nobody was told is gone.
+    api.stop();
+    api.tell(|world| {
+        world.remove(PODS, "myapp/frontend-2");
+        world.compact();
+    });
+    api.serve();
+    until(&two, "its address is nobody's", false);
+    until_said(&pair, &["status"], "1 pods of node node-a, watched for");
+    assert_eq!(service.failures().len(), 1, "the one that was cut: {:?}", service.failures());
+}
