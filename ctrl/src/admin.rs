@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
-//!   GET  /v1/policies  /v1/services
+//!   GET  /v1/policies  /v1/services  /v1/bypasses
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/callers[?of=NAME]
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
@@ -66,6 +66,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/counters", get(counters))
         .route("/v1/policies", get(policies))
         .route("/v1/services", get(services))
+        .route("/v1/bypasses", get(bypasses))
         .route("/v1/connections", get(connections))
         .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))
@@ -96,6 +97,7 @@ impl App {
                 | Reply::Connections { .. }
                 | Reply::Rules { .. }
                 | Reply::Callers { .. }
+                | Reply::Bypasses { .. }
                 | Reply::Replayed { .. }
                 | Reply::Endpoints { .. }
                 | Reply::Explanation(_)
@@ -127,6 +129,7 @@ impl App {
             | Reply::Counters(_)
             | Reply::Connections { .. }
             | Reply::Rules { .. }
+            | Reply::Bypasses { .. }
             | Reply::Replayed { .. }
             | Reply::Endpoints { .. }
             | Reply::Explanation(_)
@@ -169,6 +172,7 @@ async fn counters(State(app): State<App>) -> Answer<Counters> {
         | Reply::Connections { .. }
         | Reply::Rules { .. }
         | Reply::Callers { .. }
+        | Reply::Bypasses { .. }
         | Reply::Replayed { .. }
         | Reply::Endpoints { .. }
         | Reply::Explanation(_)
@@ -196,6 +200,18 @@ async fn services(State(app): State<App>) -> Answer<Vec<services::Row>> {
     };
     let view = app.view.borrow().clone();
     Ok(Json(services::rows(&view.services, &loads)))
+}
+
+/// The plain callers that MUTUAL ports let in, each with what it was let in for.
+async fn bypasses(State(app): State<App>) -> Answer<Vec<view::BypassRow>> {
+    let hits = app.publisher.bypasses(PATIENCE).await.map_err(unavailable)?;
+    let hits: HashMap<_, _> = hits.into_iter().map(|hit| (hit.rule, (hit.connections, hit.from_node))).collect();
+    let view = app.view.borrow().clone();
+    let counted = |row: &view::BypassRow| {
+        let (connections, from_node) = hits.get(&row.rule).copied().unwrap_or_default();
+        view::BypassRow { connections: Some(connections), from_node: Some(from_node), ..row.clone() }
+    };
+    Ok(Json(view.resources.bypasses.iter().map(counted).collect()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -237,6 +253,7 @@ async fn explain(State(app): State<App>, Parameters(asked): Parameters<FromTo>) 
         | Reply::Connections { .. }
         | Reply::Rules { .. }
         | Reply::Callers { .. }
+        | Reply::Bypasses { .. }
         | Reply::Replayed { .. }
         | Reply::Endpoints { .. }
         | Reply::Counters(_)

@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use snapshot::channel::PrivateKey;
 use snapshot::{
-    Boot, Bundle, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA, Snapshot,
-    Unmatched, Version, Workload,
+    Boot, Bundle, Bypass, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA,
+    Snapshot, TlsMode, Unmatched, Version, Workload,
 };
 
 use crate::attest::{Attestation, attest, claimed_twice, pods};
 use crate::config::crls::OnStale;
 use crate::config::{
     AllowList, Chosen, Diagnostic, Egress, Gateway, Lifetimes, Loaded, Naming, Place, SpiffeId, Target, TrustBundle,
-    WorkloadIdentity, crls, trust,
+    WorkloadIdentity, bypass, crls, trust,
 };
 use crate::resolve::Resolved;
 use crate::rotate::{Identities, Wanted};
@@ -165,9 +165,33 @@ fn workload(
         unmatched_egress,
         unmatched_rule,
         proxy: identity.proxy.clone(),
+        bypass: bypasses(identity, rules),
+        mode_rules: mode_rules(identity, rules),
+        resumption: identity.resumption,
         living: identity.lifetimes.on(loaded.gateway.lifetimes, &loaded.gateway.timeouts),
         spiffe_id: id.as_str().to_owned(),
     }
+}
+
+fn bypasses(identity: &WorkloadIdentity, rules: &mut Rules) -> Vec<Bypass> {
+    let of = |(nth, entry): (usize, &bypass::Bypass)| Bypass {
+        rule: rules.add(format!("{} spec.connection.bypass[{nth}]", identity.name), &entry.place),
+        sources: entry.sources.clone(),
+        ports: entry.ports.clone(),
+    };
+    identity.bypass.iter().enumerate().map(of).collect()
+}
+
+/// Of the modes that let in who shows no identity: the list is not what does.
+fn mode_rules(identity: &WorkloadIdentity, rules: &mut Rules) -> Vec<(u16, RuleId)> {
+    let mut add = |name: &str, place: &Option<Place>, mode: TlsMode| {
+        let name = format!("{} spec.connection.tls.{name} ({})", identity.name, mode.name());
+        rules.add(name, place.as_ref().unwrap_or(&identity.place))
+    };
+    let whole = (identity.mode != TlsMode::Mutual).then(|| (0, add("mode", &identity.mode_place, identity.mode)));
+    let ports = identity.ports.iter().filter(|(_, mode)| **mode != TlsMode::Mutual);
+    let ports = ports.map(|(port, mode)| (*port, add(&format!("ports.{port}"), &identity.ports_place, *mode)));
+    whole.into_iter().chain(ports.collect::<Vec<_>>()).collect()
 }
 
 /// All of them, in the order of their names, so that an index means the same in every assembly.

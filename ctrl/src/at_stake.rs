@@ -71,7 +71,7 @@ mod tests {
         };
         let live = |peer: &str, root: &str| {
             let tls = serde_json::json!({ "version": "", "group": "", "cipher": "", "local_serial": null,
-                "peer_serial": null, "peer_not_after": null, "peer_root": root });
+                "peer_serial": null, "peer_not_after": null, "peer_root": root, "resumed": false });
             let report = serde_json::json!({ "id": 1, "core": 0, "direction": "inbound", "client": "198.18.9.9:1",
                 "server": "198.18.1.2:2", "source": null, "workload": null, "local_id": null, "peer_id": peer,
                 "mode": "MUTUAL", "tls": tls, "state": "relaying", "refused": null, "closed": null, "detail": null,

@@ -22,7 +22,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use snapshot::{CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
+use snapshot::{BypassHits, CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
 
 use crate::{admin::App, bundles, view};
 
@@ -66,6 +66,7 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             | Reply::Connections { .. }
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
             | Reply::Replayed { .. }
             | Reply::Endpoints { .. }
             | Reply::Explanation(_)
@@ -78,7 +79,9 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     rules.truncate(MOST_RULES);
     let bundles = app.view.borrow().bundles.clone();
     let looked_up = [&app.lookups.done, &app.lookups.failed].map(|count| count.load(Relaxed));
-    let scrape = Scrape { status: app.status().await, counters, rules, bundles, looked_up };
+    let mut bypasses = app.publisher.bypasses(PATIENCE).await.unwrap_or_default();
+    bypasses.truncate(MOST_RULES);
+    let scrape = Scrape { status: app.status().await, counters, rules, bundles, looked_up, bypasses };
     ([(header::CONTENT_TYPE, OPENMETRICS)], encode(scrape))
 }
 
@@ -100,6 +103,8 @@ pub struct Scrape {
     pub bundles: Vec<bundles::Row>,
     /// Names, and those of them that failed.
     pub looked_up: [u64; 2],
+    /// In the order of the configuration, at most [`MOST_RULES`].
+    pub bypasses: Vec<BypassHits>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -158,6 +163,13 @@ impl Scrape {
         let rules = self.rules.iter().map(|rule| (vec![("rule", rule.rule.clone())], rule.hits));
         let help = "Calls that a rule of a Policy decided, or in shadow would have";
         counters(encoder, "policy_rule_hits", help, rules)?;
+        let rows = |of: fn(&BypassHits) -> u64| {
+            self.bypasses.iter().map(move |entry| (vec![("rule", entry.rule.clone())], of(entry)))
+        };
+        let help = "Plain connections to a MUTUAL port that an entry of connection.bypass let in";
+        counters(encoder, "bypass_connections", help, rows(|entry| entry.connections))?;
+        let help = "SYNs of the node itself to a MUTUAL port that an entry of connection.bypass let by the guard";
+        counters(encoder, "bypass_node_syns", help, rows(|entry| entry.from_node))?;
         for (name, count) in counted.totals.iter().filter(|(name, _)| !GAUGES.contains(&name.as_str())) {
             counters(encoder, name, "Counted by the dataplane, all cores", [(vec![], *count)])?;
         }

@@ -111,7 +111,9 @@ fn shut_out<'c>(now: impl Iterator<Item = &'c Called>, then: &Loaded, at: u64) -
         };
         let identity = &then.identities[index];
         let plain = called.callers.iter().filter(|caller| caller.would_be_refused(at));
-        let shut = plain.filter(|caller| caller.mode == TlsMode::Permissive && refuses_plain(identity, caller.port));
+        let shut = plain.filter(|caller| {
+            caller.mode == TlsMode::Permissive && refuses_plain(identity, caller.port) && !lets_by(identity, caller)
+        });
         found.extend(shut.map(|caller| (&*called.workload, caller)));
     }
     found
@@ -122,6 +124,16 @@ fn refuses_plain(identity: &WorkloadIdentity, port: Option<u16>) -> bool {
     match port.and_then(|port| identity.ports.get(&port)).unwrap_or(&identity.mode) {
         TlsMode::Mutual | TlsMode::Simple => true,
         TlsMode::Permissive | TlsMode::Disable => false,
+    }
+}
+
+/// Whether its configuration lets this one in plain all the same.
+fn lets_by(identity: &WorkloadIdentity, caller: &Caller) -> bool {
+    match (&caller.name, caller.port) {
+        (CallerName::Address(address), Some(port)) => {
+            identity.bypass.iter().any(|entry| entry.sources.contains(address) && entry.ports.contains(&port))
+        }
+        (CallerName::Address(_) | CallerName::Id(_) | CallerName::Others, _) => false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Secrets cannot get in here: nothing in this file has a field for one.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,8 @@ pub struct Resources {
     pub identities: Vec<IdentityRow>,
     pub services: Vec<ServiceRow>,
     pub policies: Vec<PolicyRow>,
+    #[serde(default)]
+    pub bypasses: Vec<BypassRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,6 +210,33 @@ impl PolicyRow {
     }
 }
 
+/// One entry of a workload's `connection.bypass`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BypassRow {
+    /// `namespace/name`.
+    pub workload: String,
+    /// `shop/backend spec.connection.bypass[0] (policy.yaml:12)`, as every view names it.
+    pub rule: String,
+    pub sources: Vec<IpAddr>,
+    pub ports: Vec<u16>,
+    /// That the gateway relayed, and SYNs of the node itself. None: no dataplane was asked.
+    pub connections: Option<u64>,
+    pub from_node: Option<u64>,
+}
+
+impl BypassRow {
+    fn all(identity: &WorkloadIdentity) -> impl Iterator<Item = Self> {
+        identity.bypass.iter().enumerate().map(|(nth, entry)| Self {
+            workload: identity.name.clone(),
+            rule: format!("{} spec.connection.bypass[{nth}] ({})", identity.name, entry.place),
+            sources: entry.sources.clone(),
+            ports: entry.ports.clone(),
+            connections: None,
+            from_node: None,
+        })
+    }
+}
+
 impl Resources {
     pub fn of(loaded: &Loaded) -> Self {
         let gateway = &loaded.gateway;
@@ -223,6 +253,7 @@ impl Resources {
             identities: loaded.identities.iter().map(|i| IdentityRow::of(i, loaded)).collect(),
             services: loaded.services.iter().map(ServiceRow::of).collect(),
             policies: loaded.policies.iter().flat_map(PolicyRow::all).collect(),
+            bypasses: loaded.identities.iter().flat_map(BypassRow::all).collect(),
         }
     }
 }

@@ -142,6 +142,7 @@ mod tests {
                 peer_serial: Some("0a".into()),
                 peer_not_after: Some(2_000),
                 peer_root: None,
+                resumed: false,
             }),
             state: "relaying".into(),
             refused: None,
@@ -157,6 +158,7 @@ mod tests {
             allowed_by: None,
             attested: None,
             endpoint: None,
+            admitted: None,
         }
     }
 

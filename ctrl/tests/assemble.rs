@@ -65,6 +65,9 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         unmatched_rule: None,
         proxy: ProxyHeaders::default(),
         living: Living::default(),
+        bypass: vec![],
+        mode_rules: vec![],
+        resumption: Default::default(),
     };
     let place = Place { interface: "in0".into(), prefix: prefix("198.18.1.2/32"), mac: Some(MAC), processes: vec![] };
     let frontend = Workload {
@@ -90,6 +93,9 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
         unmatched_rule: Some(RuleId(3)),
         proxy: ProxyHeaders::default(),
         living: Living::default(),
+        bypass: vec![],
+        mode_rules: vec![(0, RuleId(5))],
+        resumption: Default::default(),
     };
     let host = "backend-api.myapp.svc.cluster.local";
     let endpoint = Endpoint { address: "198.18.2.2:3000".parse().unwrap(), host: Some(host.into()) };
@@ -115,6 +121,7 @@ async fn the_example_by_address_gives_exactly_this_snapshot_on_the_callers_node(
                 rule("frontend spec.allowedSPIFFEIDs.inbound (none)", 33),
                 rule("frontend spec.allowedSPIFFEIDs.outbound", 50),
                 rule("frontend spec.egress[0]", 52),
+                rule("frontend spec.connection.tls.mode (PERMISSIVE)", 47),
             ],
             unmatched_egress: Unmatched::Pass,
             assembled_at: NOW,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ctrl::config::{
     Diagnostic, Gateway, IdentitySource, Known, Lifetimes, load_dir, load_files, load_texts, parse_files, reload_dir,
 };
-use snapshot::{IdPattern, ProxyProtocol, SourceAddress, TlsMode};
+use snapshot::{IdPattern, ProxyProtocol, Resumption, SourceAddress, TlsMode};
 use words::{EXAMPLE, GATEWAY, HERE, gateway, identity, load, words};
 
 #[test]
@@ -168,6 +168,7 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(process.cgroup, Some(snapshot::Cgroup::Below("/system.slice".into())));
     let netns = ctrl::attest::process::Netns::Path("/run/netns/workloads".into());
     assert_eq!(*loaded.gateway.namespaces, [("in0".to_owned(), netns)].into());
+    assert_eq!((modes.resumption, modes.bypass.len()), (Resumption::Tickets, 1));
     assert_eq!([8080, 9090].map(|port| modes.proxy.of(port)), [ProxyProtocol::None, ProxyProtocol::V2]);
 }
 
@@ -303,4 +304,20 @@ fn a_directory_that_is_read_again_comes_to_what_reading_it_first_does() {
     let tried = vec![("gateway.yaml".into(), GATEWAY.into()), ("service.yaml".into(), service(90))];
     assert_eq!(load_texts(dir.path(), &tried, &mut known).unwrap().services[0].addresses[0].port, 90);
     assert_eq!(reload_dir(dir.path(), &mut known), load_dir(dir.path()));
+}
+
+#[test]
+fn resumption_is_off_unless_it_is_asked_for_in_words_that_no_yaml_makes_a_switch_of() {
+    let spec = |connection: &str| identity(&format!("{HERE}connection: {{ {connection} }}"));
+    for (connection, want) in [
+        ("tls: { mode: MUTUAL }", Resumption::None),
+        ("resumption: none", Resumption::None),
+        ("resumption: tickets", Resumption::Tickets),
+    ] {
+        let loaded = load(&[("p.yaml", &spec(connection)), ("g.yaml", GATEWAY)]).unwrap();
+        assert_eq!(loaded.identities[0].resumption, want, "{connection}");
+    }
+    let faults = load(&[("p.yaml", &spec("resumption: on")), ("g.yaml", GATEWAY)]).unwrap_err();
+    let said = words(&faults);
+    assert!(said[0].contains("spec.connection.resumption") && said[0].contains("allowed: none, tickets"), "{said:?}");
 }

@@ -18,6 +18,7 @@ fn plain(port: Option<u16>, ago: u64, moved: bool) -> Caller {
         connections: 2,
         last_seen: NOW - ago,
         mtls_since: moved.then_some(NOW),
+        bypasses: false,
     }
 }
 
@@ -63,6 +64,14 @@ fn a_workload_is_ready_once_nobody_calls_it_plain_any_more() {
             Permissive,
             true,
             vec![by_mtls(0), plain(Some(1), 9, true)],
+            true,
+            "all that called in the last 24h called by mTLS",
+        ),
+        (
+            "a probe that MUTUAL lets in too",
+            Permissive,
+            true,
+            vec![by_mtls(0), Caller { bypasses: true, ..plain(Some(3000), 9, false) }],
             true,
             "all that called in the last 24h called by mTLS",
         ),
@@ -138,6 +147,9 @@ fn apply_shuts_out_plain_callers_only_where_it_is_told_to() {
         ("a caller of a day ago", mutual, plain(Some(3000), COUNTS_FOR, false), false),
         ("a caller that moved", mutual, plain(Some(3000), 9, true), false),
         ("a caller by mTLS", mutual, by_mtls(9), false),
+        ("a probe that it lets in", "{ bypass: [{ sources: [198.18.30.2], ports: [3000] }] }", one.clone(), false),
+        ("another port's probe", "{ bypass: [{ sources: [198.18.30.2], ports: [3001] }] }", one.clone(), true),
+        ("another's probe", "{ bypass: [{ sources: [198.18.30.3], ports: [3000] }] }", one.clone(), true),
         // Else every later change of anything would be refused for what was forced once.
         ("refused already", mutual, Caller { mode: TlsMode::Mutual, ..one.clone() }, false),
     ];

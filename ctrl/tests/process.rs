@@ -44,6 +44,7 @@ fn refusal() -> ConnectionReport {
         allowed_by: None,
         attested: None,
         endpoint: None,
+        admitted: None,
     }
 }
 
@@ -55,6 +56,7 @@ fn live() -> ConnectionReport {
         local_serial: None,
         peer_serial: None,
         peer_root: None,
+        resumed: false,
         peer_not_after: None,
     };
     let peer_id = Some("spiffe://example.com/myapp/app/backend-api".into());
@@ -105,6 +107,7 @@ fn answer(query: &Query, in_force: Version) -> Reply {
             connections([live()].into_iter().filter(ends).collect())
         }
         Query::Rules => Reply::Rules { part: vec![], more: false },
+        Query::Bypasses => Reply::Bypasses { part: vec![], more: false },
         Query::Replay { .. } => Reply::Failed("nobody calls in this test".into()),
         Query::Callers { .. } => Reply::Callers { since: 0, lost: 0, part: vec![], more: false },
         Query::Endpoints => Reply::Endpoints { part: vec![], more: false },

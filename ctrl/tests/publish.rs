@@ -133,6 +133,7 @@ fn report(id: u64) -> ConnectionReport {
         allowed_by: None,
         attested: None,
         endpoint: None,
+        admitted: None,
     }
 }
 

@@ -64,6 +64,14 @@ pub enum Bug {
     SameEndpointAgain,
     /// The leg to the endpoint keeps the sequence number that the caller chose for the virtual address.
     CallersNumberKept,
+    /// A bypass of one port is one of all ports.
+    BypassAnyPort,
+    /// A bypass holds for whoever sends from its address, on an inside port too.
+    BypassInside,
+    /// What a bypass let in lives on when it is gone.
+    BypassOutlived,
+    /// A ticket is believed without asking the snapshot in force.
+    ResumedUnjudged,
 }
 
 impl Bug {
@@ -103,6 +111,9 @@ impl Bug {
     /// What the tests of attestation by process have to catch.
     pub const OF_PROCESSES: [Self; 5] =
         [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
+
+    /// What the tests of bypasses have to catch.
+    pub const OF_BYPASSES: [Self; 3] = [Self::BypassAnyPort, Self::BypassInside, Self::BypassOutlived];
 }
 
 #[cfg(feature = "planted")]

@@ -10,11 +10,12 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use snapshot::{Boot, OnAbsent, Side};
-use xdp_prog::{Action, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
+use xdp_prog::{Action, Bypass, Capture, CaptureKind, Error, FlowTuple, Flows, Sockets, Source, Steering};
 
 use crate::io::PortId;
 use crate::io::ports::SteerMap;
 use crate::policy::Captures;
+use crate::policy::captures::Bypassed;
 
 /// Held as long as a process uses what is pinned in a directory, so that nobody takes the programs
 /// away under a running gateway, and no second one adopts them.
@@ -116,6 +117,9 @@ impl SteeringPlane {
             action: Action::Take,
             protected: c.protected,
         });
+        // First what lets through: whose permission is gone must not keep it because a later table is full.
+        let bypasses: Vec<_> = captures.bypassed.iter().map(bypass).collect();
+        self.steering.set_bypasses(&bypasses)?;
         self.steering.set_guarded(&guarded)?;
         let change = self.steering.set_captures(&inbound.chain(outbound).collect::<Vec<_>>())?;
         self.steering.set_sources(&sources)?;
@@ -146,6 +150,12 @@ impl SteeringPlane {
         Ok(())
     }
 
+    /// How many of the node's own SYNs each has let by.
+    pub fn bypasses(&self) -> Vec<(Bypassed, u64)> {
+        let of = |(bypass, syns): (Bypass, u64)| (Bypassed { source: bypass.source, server: bypass.destination }, syns);
+        self.steering.bypasses().into_iter().map(of).collect()
+    }
+
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         self.steering.counters()
     }
@@ -157,6 +167,10 @@ impl SteeringPlane {
     pub fn queues(&self, port: PortId) -> u32 {
         self.queues[usize::from(port.0)]
     }
+}
+
+fn bypass(of: &Bypassed) -> Bypass {
+    Bypass { source: of.source, destination: of.server }
 }
 
 fn mode(port: &snapshot::Port) -> xdp_prog::Mode {

@@ -34,6 +34,8 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         | Bug::FirstEndpointDecides
         | Bug::SameEndpointAgain
         | Bug::CallersNumberKept => unreachable!("sim_balance plants it"),
+        Bug::ResumedUnjudged => unreachable!("sim_resumption plants it"),
+        Bug::BypassAnyPort | Bug::BypassInside | Bug::BypassOutlived => unreachable!("sim_bypass plants it"),
     }
 }
 

@@ -108,6 +108,18 @@ static __always_inline void reversed(struct tuple *to, const struct tuple *from)
 	to->destination_port = from->source_port;
 }
 
+/* The count of the entry by which `tuple`, a SYN's, may bypass MUTUAL. */
+static __always_inline __u64 *bypassing(const struct tuple *tuple)
+{
+	struct bypass_key key = {
+		.source = tuple->source,
+		.destination = tuple->destination,
+		.destination_port = tuple->destination_port,
+	};
+
+	return bpf_map_lookup_elem(&bypasses, &key);
+}
+
 /* A SYN goes past us. If segments of its connection would look like ones of a captured connection
  * (a reply to the ephemeral port of a workload whose every port is captured, say), it is noted that
  * we let it through, and when.

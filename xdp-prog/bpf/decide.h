@@ -158,8 +158,11 @@ __noinline int claim_syn(const struct packet *packet, struct match *whose)
  *  b. `passed` knows the connection's SYN, and so which end is the server. If the server is not
  *     captured, or its capture let that very SYN through (no worker, or a caller on the node
  *     itself) and MUTUAL does not protect it: the kernel's. PASS.
- *  c. Else it began before its capture did, or is what is left of a flow. In the grace it passes;
- *     after it, the worker resets it.
+ *  c. It is the answer to a SYN of the node itself that the guard has let by and noted, and the entry
+ *     of the bypass still stands: PASSED_BYPASS.
+ *  d. Else it began before its capture did, or is what is left of a flow. In the grace it passes;
+ *     after it, the worker resets it. What is known to have begun later has no grace: its permission
+ *     is gone.
  *
  * b never opens what MUTUAL protects: an entry is only made for a SYN that was not taken, no
  * segment without SYN can open a connection in a kernel, known flows were sent to the worker
@@ -171,6 +174,7 @@ __noinline int claim_unknown(const struct packet *packet, struct match *whose)
 	const struct settings *s = setting();
 	struct tuple back = {};
 	const __u64 *when;
+	bool later;
 
 	if (!packet || !whose || !s)
 		return DROP_ABSENT;
@@ -185,6 +189,10 @@ __noinline int claim_unknown(const struct packet *packet, struct match *whose)
 	}
 	if (when && (!relevant->take || (*when >= relevant->since && !relevant->guarded)))
 		return PASS;
+	/* The workload's own packets alone: `screen` has held its address, port and MAC together. */
+	if (when && relevant == &as_client && packet->set != NO_SET && packet->set != 0 && bypassing(&back))
+		return PASSED_BYPASS;
+	later = when && *when >= relevant->since;
 	if (!when) {
 		/* Either end may be the server: the stricter answer. */
 		if (!as_client.take || (as_server.take && as_server.since < as_client.since))
@@ -192,7 +200,7 @@ __noinline int claim_unknown(const struct packet *packet, struct match *whose)
 		as_client.guarded |= as_server.guarded;
 	}
 	*whose = *relevant;
-	return bpf_ktime_get_boot_ns() < relevant->since + s->grace ? PRE_EXISTING : TO_WORKER_UNKNOWN;
+	return !later && bpf_ktime_get_boot_ns() < relevant->since + s->grace ? PRE_EXISTING : TO_WORKER_UNKNOWN;
 }
 
 static __always_inline bool is_drop(__u32 outcome)

@@ -95,6 +95,15 @@ struct {
 	__type(value, __u32);
 } guarded SEC(".maps");
 
+/* The value counts the node's own SYNs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_BYPASSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bypass_key);
+	__type(value, __u64);
+} bypasses SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, OUTCOMES);

@@ -8,7 +8,7 @@
 #ifndef STEER_H
 #define STEER_H
 
-#define LAYOUT 2
+#define LAYOUT 3
 
 #define MAX_PORTS 256
 #define MAX_QUEUES 64 /* of one port; `xsks` is indexed by port index * MAX_QUEUES + rx queue */
@@ -16,6 +16,7 @@
 #define MAX_SOURCES 65536
 #define MAX_DENIED 16384
 #define MAX_PASSED 65536
+#define MAX_BYPASSES 65536
 
 /* Stand where an outbound workload set would: who is asked about. */
 #define SCOPE_INBOUND 0xffffffffU
@@ -98,12 +99,20 @@ struct guarded_key {
 	__u16 zero;
 };
 
+struct bypass_key { /* exact: who may open a plain connection to what is guarded */
+	struct address source;
+	struct address destination;
+	__be16 destination_port;
+	__u16 zero;
+};
+
 /* One counter an outcome; names in src/maps.rs, in this order (a test compares them). */
 enum outcome {
 	PASS, /* not ours: other protocols, destinations that nothing captures */
 	PASSED_UNMATCHED, /* SYN of a workload with an identity that no capture matched */
 	PASSED_ABSENT, /* captured, no worker, on_absent_pass and not protected */
 	PRE_EXISTING, /* older than its capture, still in the grace */
+	PASSED_BYPASS, /* a protected port's answer to a call of the node itself that bypasses it */
 	TO_WORKER_FLOW,
 	TO_WORKER_SYN,
 	TO_WORKER_UNKNOWN,
@@ -116,6 +125,7 @@ enum outcome {
 	DROP_VLAN, /* more than one tag */
 	GUARD_DROP,
 	SHIELD_DROP, /* steering would have had it, and has not seen it */
+	GUARD_BYPASS, /* a SYN of the node itself to a protected port that it may bypass */
 	OUTCOMES,
 };
 

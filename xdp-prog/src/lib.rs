@@ -134,6 +134,13 @@ pub struct Source {
     pub set: u32,
 }
 
+/// A call that the node itself may make in plain TCP to what is guarded: from exactly there to exactly there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bypass {
+    pub source: IpAddr,
+    pub destination: SocketAddr,
+}
+
 /// A connection's segments as one port receives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowTuple {

@@ -8,14 +8,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
-use crate::{Action, Capture, CaptureKind, Error, FlowTuple, Port, Result, Side, Source, sys};
+use crate::{Action, Bypass, Capture, CaptureKind, Error, FlowTuple, Port, Result, Side, Source, sys};
 
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 pub const SCOPE_INBOUND: u32 = 0xffff_ffff;
 pub const SCOPE_GUARDED: u32 = 0xffff_fffe;
 
 /// Every map of `bpf/maps.h`, all pinned under these names.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "settings",
     "ports",
     "xsks",
@@ -27,15 +27,17 @@ pub const NAMES: [&str; 12] = [
     "denied",
     "passed",
     "guarded",
+    "bypasses",
     "counters",
 ];
 
 /// `enum outcome`, in its order.
-pub const OUTCOMES: [&str; 16] = [
+pub const OUTCOMES: [&str; 18] = [
     "pass",
     "passed_unmatched",
     "passed_absent",
     "pre_existing",
+    "passed_bypass",
     "to_worker_flow",
     "to_worker_syn",
     "to_worker_unknown",
@@ -48,6 +50,7 @@ pub const OUTCOMES: [&str; 16] = [
     "drop_vlan",
     "guard_drop",
     "shield_drop",
+    "guard_bypass",
 ];
 
 /// A map and its name.
@@ -207,6 +210,17 @@ pub fn guarded_key(destination: IpAddr, port: u16) -> Vec<u8> {
     concat(&[&address(destination), &port.to_be_bytes(), &[0; 2]])
 }
 
+pub fn bypass_key(bypass: &Bypass) -> Vec<u8> {
+    let to = bypass.destination;
+    concat(&[&address(bypass.source), &address(to.ip()), &to.port().to_be_bytes(), &[0; 2]])
+}
+
+pub fn read_bypass(key: &[u8]) -> Option<Bypass> {
+    let port = u16::from_be_bytes(key.get(32..34)?.try_into().ok()?);
+    let destination = SocketAddr::new(read_address(key.get(16..32)?)?, port);
+    Some(Bypass { source: read_address(key.get(..16)?)?, destination })
+}
+
 pub fn guarded_address_key(destination: IpAddr) -> Vec<u8> {
     concat(&[&SCOPE_GUARDED.to_ne_bytes(), &address(destination)])
 }
@@ -257,6 +271,14 @@ mod tests {
             assert_eq!(read_flow(&flow_key(&flow)), Some(flow));
         }
         assert_eq!(read_flow(&[0; 39][..37]), None);
+    }
+
+    #[test]
+    fn a_bypass_reads_back_as_it_was_written() {
+        for (source, destination) in [("198.18.1.1", "198.18.1.2:3000"), ("2001:db8::1", "[2001:db8::2]:65535")] {
+            let bypass = Bypass { source: source.parse().unwrap(), destination: destination.parse().unwrap() };
+            assert_eq!(read_bypass(&bypass_key(&bypass)), Some(bypass));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::maps::{self, SCOPE_GUARDED};
-use crate::{Action, Capture, CaptureKind, Change, Error, Result, Source, Steering, tables};
+use crate::{Action, Bypass, Capture, CaptureKind, Change, Error, Result, Source, Steering, tables};
 
 impl Steering {
     /// Brings the captures to these. Unchanged ones keep their age, also those of a process before;
@@ -75,6 +75,22 @@ impl Steering {
         let change = tables::replace(&self.guarded, &keys)?;
         tables::remove(&self.addresses, addresses)?;
         Ok(change)
+    }
+
+    /// Calls of the node's own processes to what is guarded that may be made all the same. Those that
+    /// stay go on counting.
+    pub fn set_bypasses(&mut self, bypasses: &[Bypass]) -> Result<Change> {
+        let wanted: Vec<_> = bypasses.iter().map(|bypass| (maps::bypass_key(bypass), vec![0; 8])).collect();
+        let update = tables::add(&self.bypasses, &wanted, |_| true, |old, _| old.to_vec())?;
+        tables::remove(&self.bypasses, update)
+    }
+
+    /// Each with how many SYNs of the node's own it has let by. What cannot be read is not there.
+    pub fn bypasses(&self) -> Vec<(Bypass, u64)> {
+        let read = |(key, value): (Vec<u8>, Vec<u8>)| {
+            Some((maps::read_bypass(&key)?, u64::from_ne_bytes(value.try_into().ok()?)))
+        };
+        self.bypasses.entries().unwrap_or_default().into_iter().filter_map(read).collect()
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Steering {
     pub(crate) addresses: Table,
     pub(crate) denied: Table,
     pub(crate) guarded: Table,
+    pub(crate) bypasses: Table,
     counters: Table,
 }
 
@@ -70,6 +71,7 @@ impl Steering {
             addresses: table("addresses")?,
             denied: table("denied")?,
             guarded: table("guarded")?,
+            bypasses: table("bypasses")?,
             counters: table("counters")?,
             object,
         })

@@ -35,7 +35,14 @@ impl Steering {
 
     /// What the guard says about a frame that the kernel sends to an inside port.
     pub fn try_guard(&self, frame: &[u8]) -> Result<Verdict> {
-        let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
+        self.try_guard_from(0, frame)
+    }
+
+    /// The same, of one that it forwards from this interface; 0: of the node's own.
+    pub fn try_guard_from(&self, ingress: u32, frame: &[u8]) -> Result<Verdict> {
+        // struct __sk_buff, as far as its tenth word, ingress_ifindex.
+        let mut context: Vec<u8> = [0; 9].into_iter().chain([ingress]).flat_map(u32::to_ne_bytes).collect();
+        let input = ProgramInput { context_in: Some(&mut context), data_in: Some(frame), ..ProgramInput::default() };
         filtered(run(self.program("guard")?, input)?)
     }
 

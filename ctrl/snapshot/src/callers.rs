@@ -33,6 +33,8 @@ pub struct Caller {
     pub last_seen: u64,
     /// A plain one whose address has called by mTLS after its last plain call: when that was.
     pub mtls_since: Option<u64>,
+    /// A plain one that `connection.bypass` lets in under MUTUAL too.
+    pub bypasses: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +53,6 @@ pub const COUNTS_FOR: u64 = 86_400;
 impl Caller {
     /// Whether MUTUAL would refuse it, as far as one can tell at `now`.
     pub fn would_be_refused(&self, now: u64) -> bool {
-        !self.mtls && self.mtls_since.is_none() && now.saturating_sub(self.last_seen) < COUNTS_FOR
+        !self.mtls && !self.bypasses && self.mtls_since.is_none() && now.saturating_sub(self.last_seen) < COUNTS_FOR
     }
 }

@@ -13,8 +13,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::process::{Found, Question};
 use crate::report::Caller;
 use crate::{
-    Boot, Called, ConnectionReport, Counters, EndpointLoad, Explanation, KeyId, Recorded, RuleHits, Status, Turned,
-    Version,
+    Boot, BypassHits, Called, ConnectionReport, Counters, EndpointLoad, Explanation, KeyId, Recorded, RuleHits, Status,
+    Turned, Version,
 };
 
 /// Largest message; below the default send buffer of a Unix socket (net.core.wmem_default).
@@ -116,6 +116,8 @@ pub enum Query {
     Callers {
         of: Option<String>,
     },
+    /// What each entry of `connection.bypass` has let through.
+    Bypasses,
     /// What recorded calls, seen since so many seconds after the epoch, would come to under the
     /// [`crate::Snapshot`] that comes with it. It is not taken.
     Replay {
@@ -147,6 +149,11 @@ pub enum Reply {
         /// Connections since then that nothing is known of: their reports found no room.
         lost: u64,
         part: Vec<Called>,
+        more: bool,
+    },
+    /// At most [`RULES_PER_REPLY`]; `more` until the last part.
+    Bypasses {
+        part: Vec<BypassHits>,
         more: bool,
     },
     /// At most [`TURNED_PER_REPLY`]; `more` until the last part.

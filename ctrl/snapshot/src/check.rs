@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use crate::balance::{self, MOST_ENDPOINTS, MOST_ENDPOINTS_OF_ALL};
-use crate::{Action, IdPattern, Policy, Prefix, ProcessSelector, Revoked, SCHEMA, Snapshot, Workload, normal_serial};
+use crate::{
+    Action, IdPattern, Policy, Prefix, ProcessSelector, Revoked, SCHEMA, Snapshot, Workload, bypass, normal_serial,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -60,6 +62,8 @@ pub enum Error {
         "the virtual address {address} is an endpoint's or a workload's own: nobody may listen at a virtual address"
     )]
     VirtualReal { address: SocketAddr },
+    #[error("workload {name}: connection.bypass: {why}")]
+    Bypass { name: String, why: String },
 }
 
 /// Policies of one workload: each is asked about each of its calls.
@@ -185,11 +189,16 @@ fn check_workload(snapshot: &Snapshot, workload: &Workload) -> Result<(), Error>
     let rules = [workload.inbound_rule, workload.outbound_rule]
         .into_iter()
         .chain(workload.unmatched_rule)
+        .chain(workload.bypass.iter().map(|bypass| bypass.rule))
+        .chain(workload.mode_rules.iter().map(|(_, rule)| *rule))
         .chain(workload.egress.iter().map(|e| e.id));
     for rule in rules {
         if rule.0 as usize >= snapshot.rules.len() {
             return Err(Error::Rule { holder: workload.name.clone(), index: rule.0, count: snapshot.rules.len() });
         }
+    }
+    if let Some(why) = bypass::fault(&workload.bypass) {
+        return Err(Error::Bypass { name: workload.name.clone(), why });
     }
     if workload.policies.len() > MOST_POLICIES {
         return Err(Error::Policies { holder: workload.name.clone() });
@@ -227,7 +236,7 @@ fn check_policy(snapshot: &Snapshot, policy: &Policy, entries: &mut usize) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bundle, Crl, Living, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
+    use crate::{Bundle, Bypass, Crl, Living, Place, ProxyHeaders, RuleId, RuleSource, TlsMode, Unmatched, Version};
 
     fn workload(name: &str) -> Workload {
         Workload {
@@ -252,6 +261,9 @@ mod tests {
             unmatched_rule: None,
             proxy: ProxyHeaders::default(),
             living: Living::default(),
+            bypass: vec![],
+            mode_rules: vec![],
+            resumption: Default::default(),
         }
     }
 
@@ -283,6 +295,8 @@ mod tests {
         for dangling in [
             Workload { inbound_rule: RuleId(1), ..workload("a") },
             Workload { unmatched_rule: Some(RuleId(1)), ..workload("a") },
+            Workload { mode_rules: vec![(0, RuleId(1))], ..workload("a") },
+            Workload { bypass: vec![Bypass { rule: RuleId(1), sources: vec![], ports: vec![] }], ..workload("a") },
         ] {
             assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
         }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressRule, IdPattern, Living, ProcessSelector, ProxyHeaders, RuleId, TlsMode, Unmatched};
+use crate::{
+    Bypass, EgressRule, IdPattern, Living, ProcessSelector, ProxyHeaders, Resumption, RuleId, TlsMode, Unmatched,
+};
 
 /// A `WorkloadIdentity` with all its selectors resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,13 @@ pub struct Workload {
     /// What its service is sent before each connection's first byte.
     pub proxy: ProxyHeaders,
     pub living: Living,
+    /// `connection.bypass`: plain callers of its MUTUAL ports.
+    pub bypass: Vec<Bypass>,
+    /// The rules of the modes that serve callers who show no identity: of single ports, and of the others
+    /// under 0.
+    pub mode_rules: Vec<(u16, RuleId)>,
+    /// Of its handshakes by mTLS, in both roles.
+    pub resumption: Resumption,
 }
 
 /// An address range behind one inside port. Source address, port and MAC must agree.

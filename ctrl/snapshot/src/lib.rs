@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod balance;
+pub mod bypass;
 pub mod callers;
 pub mod channel;
 pub mod check;
@@ -29,12 +30,14 @@ pub mod proxy;
 pub mod reason;
 pub mod replay;
 pub mod report;
+pub mod resumption;
 pub mod revoked;
 pub mod rules;
 pub mod state;
 
 pub use audit::{Audit, AuditStatus};
 pub use balance::{EndpointLoad, VirtualAddress};
+pub use bypass::{Admitted, Bypass, BypassHits};
 pub use callers::{Called, CallerName};
 pub use channel::{Query, Reply, ToCtrl, ToDataplane};
 pub use gateway::{Boot, Cores, Group, Limits, OnAbsent, Port, PortRange, Side, Timeouts, Waiting, XdpMode};
@@ -47,6 +50,7 @@ pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use replay::{Flow, Outcome, Recorded, Turned};
 pub use report::{ConnectionReport, CoreReport, Counters, Direction, Explanation, Status, TlsReport};
+pub use resumption::Resumption;
 pub use revoked::{Crl, Revoked, normal_serial};
 pub use rules::{Action, Block, Enforcement, Policy, PolicyRule, RuleDirection, RuleHits};
 pub use state::{SCHEMA, Snapshot, Version};

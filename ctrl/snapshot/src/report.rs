@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AuditStatus, CloseReason, RefuseReason, Side, TlsMode, Version};
+use crate::{Admitted, AuditStatus, CloseReason, RefuseReason, Side, TlsMode, Version};
 
 /// Which way a connection crosses this gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub struct ConnectionReport {
     pub attested: Option<String>,
     /// The endpoint that was chosen, where `server` is a virtual address.
     pub endpoint: Option<SocketAddr>,
+    /// Of one that was let in by this node: why. None: a call to elsewhere, or one that was refused.
+    pub admitted: Option<Admitted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +82,8 @@ pub struct TlsReport {
     pub peer_not_after: Option<u64>,
     /// Which root its chain led to, by the name that `sluice bundle -o json` has for it.
     pub peer_root: Option<String>,
+    /// By a ticket, so that no certificate was shown on this connection.
+    pub resumed: bool,
 }
 
 /// Counters since the dataplane started, by name, with zeros left out of nothing.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::Args;
-use snapshot::{ConnectionReport, Direction};
+use snapshot::{Admitted, ConnectionReport, Direction};
 use tokio::time::sleep;
 
 use super::Done;
@@ -81,7 +81,14 @@ pub fn direction(direction: Direction) -> &'static str {
 }
 
 fn tls(connection: &ConnectionReport) -> String {
-    connection.tls.as_ref().map_or_else(|| "plain".into(), |t| format!("{} {} {}", t.version, t.group, t.cipher))
+    let plain = if connection.admitted == Some(Admitted::Bypass) { "plain (bypass)" } else { "plain" };
+    connection.tls.as_ref().map_or_else(
+        || plain.into(),
+        |t| {
+            let resumed = if t.resumed { " resumed" } else { "" };
+            format!("{} {} {}{resumed}", t.version, t.group, t.cipher)
+        },
+    )
 }
 
 fn start(c: &ConnectionReport) -> Vec<String> {

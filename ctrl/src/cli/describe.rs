@@ -9,7 +9,7 @@ use snapshot::{ConnectionReport, Prefix, RefuseReason};
 use super::output::{Output, Rows, clock_time, or_dash, red, table, until};
 use super::place::Place;
 use super::{Done, Failure, connections};
-use crate::view::Identity;
+use crate::view::{BypassRow, Identity};
 
 /// Describe one thing in all its parts.
 #[derive(Debug, Subcommand)]
@@ -46,6 +46,8 @@ struct Report {
     attested: Vec<ConnectionReport>,
     /// Calls from its addresses that were nobody's.
     not_attested: Vec<ConnectionReport>,
+    /// Who may call its MUTUAL ports plain, and did.
+    bypass: Vec<BypassRow>,
 }
 
 /// Most calls that are listed of each kind; the newest are.
@@ -75,7 +77,9 @@ impl Workload {
         let not_attested = attested.iter().filter(|call| of_nobody(call) && is_from(&identity, call.client.ip()));
         let not_attested = newest(not_attested.cloned().collect());
         attested.retain(|call| call.attested.is_some() && call.workload.as_ref() == Some(&identity.workload));
-        let report = Report { identity, attested: newest(attested), not_attested };
+        let mut bypass: Vec<BypassRow> = client.get("/v1/bypasses").await?;
+        bypass.retain(|entry| entry.workload == identity.workload);
+        let report = Report { identity, attested: newest(attested), not_attested, bypass };
         self.output.show(&report, |_| show(&report))?;
         Ok(true)
     }
@@ -110,6 +114,7 @@ fn show(report: &Report) -> String {
     lines.extend(identity.error.iter().map(|error| format!("error      {error}")));
     lines.extend(identity.places.iter().map(|place| format!("place      {place}")));
     lines.extend(identity.evidence.iter().map(|sentence| format!("evidence   {sentence}")));
+    lines.extend(report.bypass.iter().map(bypass));
     for (title, calls, why) in [
         ("attested by process:", &report.attested, "ATTESTED BY"),
         ("not attested, from the same addresses:", &report.not_attested, "WHY"),
@@ -120,6 +125,18 @@ fn show(report: &Report) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// `bypass     198.18.9.9 -> 8080 plain: 12 connections, 3 SYNs of this node; shop/backend spec...`
+fn bypass(entry: &BypassRow) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    let sources = list(entry.sources.iter().map(ToString::to_string).collect());
+    let ports = list(entry.ports.iter().map(ToString::to_string).collect());
+    let (connections, syns) = (or_dash(entry.connections), or_dash(entry.from_node));
+    format!(
+        "bypass     {sources} -> {ports} plain: {connections} connections, {syns} SYNs of this node; by {}",
+        entry.rule
+    )
 }
 
 fn rows(calls: &[ConnectionReport], why: &str) -> Rows {

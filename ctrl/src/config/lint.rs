@@ -7,7 +7,8 @@ use snapshot::{SourceAddress, TlsMode};
 use super::spiffe::MAX_ID;
 use super::workload::selects;
 use super::{
-    Diagnostic, Gateway, Place, Resources, WorkloadIdentity, kubernetes, lint_policy, lint_service, proxy, trust,
+    Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, kubernetes, lint_policy, lint_service, proxy,
+    trust,
 };
 
 /// Errors and warnings that no single field shows.
@@ -29,6 +30,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
         }
         egress(identity, resources, &mut found);
         proxy::lint(identity, &mut found);
+        bypass::lint(identity, resources, &mut found);
         if let Some(gateway) = &resources.gateway {
             let length = identity.spiffe_id(&gateway.trust_domain).as_str().len();
             if length > MAX_ID {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, SourceAddress, TlsMode, Unmatched};
+use snapshot::{IdPattern, Prefix, ProcessSelector, ProxyHeaders, Resumption, SourceAddress, TlsMode, Unmatched};
 
+use super::bypass::{self, Bypass};
 use super::decode::{Chosen, Faults, Field, allowed};
 use super::kubernetes::PodSelector;
 use super::resource::{Meta, labels};
@@ -32,6 +33,13 @@ pub struct WorkloadIdentity {
     pub proxy: ProxyHeaders,
     /// `spec.connection`, beside `tls`.
     pub lifetimes: Lifetimes,
+    /// `spec.connection.bypass`.
+    pub bypass: Vec<Bypass>,
+    /// Where the workload's mode is said, and its ports' are. None: nobody has said it.
+    pub mode_place: Option<Place>,
+    pub ports_place: Option<Place>,
+    /// `spec.connection.resumption`.
+    pub resumption: Resumption,
 }
 
 impl WorkloadIdentity {
@@ -83,7 +91,8 @@ impl WorkloadIdentity {
             selectors.map(|entries| entries.iter().filter_map(|entry| Selector::decode(entry, faults)).collect());
         let daemon_group = fields.optional("scope").and_then(|scope| decode_scope(&scope, faults));
         let connection = fields.optional("connection").map(|connection| decode_connection(&connection, true, faults));
-        let Connection { mode, ports, proxy, lifetimes } = connection.unwrap_or_default();
+        let Connection { mode, ports, proxy, lifetimes, bypass, mode_place, ports_place, resumption } =
+            connection.unwrap_or_default();
         let (inbound, outbound) =
             fields.optional("allowedSPIFFEIDs").map_or((None, None), |lists| decode_lists(&lists, faults));
         let egress = fields.optional("egress").and_then(|field| field.list(faults)).unwrap_or_default();
@@ -105,6 +114,10 @@ impl WorkloadIdentity {
             unmatched_egress,
             proxy,
             lifetimes,
+            bypass,
+            mode_place,
+            ports_place,
+            resumption,
         })
     }
 }
@@ -125,6 +138,10 @@ struct Connection {
     ports: BTreeMap<u16, TlsMode>,
     proxy: ProxyHeaders,
     lifetimes: Lifetimes,
+    bypass: Vec<Bypass>,
+    mode_place: Option<Place>,
+    ports_place: Option<Place>,
+    resumption: Resumption,
 }
 
 /// `connection: { tls: { mode: MUTUAL, ports: { "8443": DISABLE } }, onChange: drain }`; of an egress entry
@@ -136,11 +153,21 @@ fn decode_connection(connection: &Field<'_>, of_workload: bool, faults: &mut Fau
         decoded.lifetimes = Lifetimes::decode_in(&mut fields, faults);
         decoded.proxy = fields.optional("proxyProtocol").map(|field| proxy::decode(&field, faults)).unwrap_or_default();
     }
+    if of_workload && let Some(field) = fields.optional("resumption") {
+        decoded.resumption = field.choice(RESUMPTIONS, faults).unwrap_or_default();
+    }
+    if of_workload && let Some(field) = fields.optional("bypass") {
+        decoded.bypass = bypass::decode(&field, faults);
+    }
     let tls = fields.optional("tls").and_then(|tls| tls.fields(faults));
     fields.finish(faults);
     let Some(mut tls) = tls else { return decoded };
-    decoded.mode = tls.optional("mode").and_then(|mode| mode.choice(MODES, faults));
+    if let Some(field) = tls.optional("mode") {
+        decoded.mode_place = Some(faults.place(field.at()));
+        decoded.mode = field.choice(MODES, faults);
+    }
     if of_workload && let Some(field) = tls.optional("ports") {
+        decoded.ports_place = Some(faults.place(field.at()));
         decoded.ports = by_port(&field, MODES, faults);
     }
     tls.finish(faults);
@@ -280,4 +307,6 @@ pub const MODES: &[(&str, TlsMode)] = &[
 pub const UNMATCHED: &[(&str, Unmatched)] = &[("pass", Unmatched::Pass), ("refuse", Unmatched::Refuse)];
 const SOURCES: &[(&str, SourceAddress)] =
     &[(SourceAddress::Preserve.name(), SourceAddress::Preserve), (SourceAddress::Node.name(), SourceAddress::Node)];
+const RESUMPTIONS: &[(&str, Resumption)] =
+    &[(Resumption::None.name(), Resumption::None), (Resumption::Tickets.name(), Resumption::Tickets)];
 const SELECTOR_KEYS: &[&str] = &["net:interface", "net:ip", "net:cidr", "k8s:*", "process:*"];

@@ -9,8 +9,8 @@ use std::time::Duration;
 use snapshot::channel::{MAX_MESSAGE, PrivateKey};
 use snapshot::codec::{from_message, to_message, to_message_in, to_state};
 use snapshot::{
-    Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl, ToDataplane, Turned,
-    Version,
+    BypassHits, Called, ConnectionReport, EndpointLoad, Found, KeyId, Query, Reply, RuleHits, SCHEMA, ToCtrl,
+    ToDataplane, Turned, Version,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -117,6 +117,7 @@ struct Pending {
     parts: Vec<ConnectionReport>,
     rules: Vec<RuleHits>,
     callers: Vec<Called>,
+    bypasses: Vec<BypassHits>,
     turned: Vec<Turned>,
     endpoints: Vec<EndpointLoad>,
 }
@@ -199,6 +200,14 @@ fn answer(link: &Link, id: u64, reply: Reply) {
             }
             Whole::Rules(std::mem::take(&mut waiting.rules))
         }
+        Reply::Bypasses { part, more } => {
+            waiting.bypasses.extend(part);
+            if more && waiting.bypasses.len() < RULES {
+                pending.insert(id, waiting);
+                return;
+            }
+            Whole::Bypasses(std::mem::take(&mut waiting.bypasses))
+        }
         Reply::Callers { since, lost, part, more } => {
             part.into_iter().for_each(|called| join(&mut waiting.callers, called));
             if more && waiting.callers.len() < CALLED {
@@ -266,8 +275,9 @@ async fn ask(link: &Link, id: u64, request: Request) -> Result<(), Error> {
             let _ = request.answer.send(Whole::One(Reply::Failed("too many queries wait for a reply".into())));
             return Ok(());
         }
-        let (answer, parts, rules) = (request.answer, vec![], vec![]);
-        pending.insert(id, Pending { answer, parts, rules, callers: vec![], turned: vec![], endpoints: vec![] });
+        let (answer, parts, rules, callers) = (request.answer, vec![], vec![], vec![]);
+        let (bypasses, turned, endpoints) = (vec![], vec![], vec![]);
+        pending.insert(id, Pending { answer, parts, rules, callers, bypasses, turned, endpoints });
     }
     let message = to_message(&ToDataplane::Query { id, query: request.query })?;
     let memfd = request.state.map(|bytes| sealed("sluice-trial", &bytes)).transpose()?;

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{
-    Boot, Called, ConnectionReport, EndpointLoad, KeyId, Network, Query, Recorded, Reply, RuleHits, Snapshot, Turned,
-    Version,
+    Boot, BypassHits, Called, ConnectionReport, EndpointLoad, KeyId, Network, Query, Recorded, Reply, RuleHits,
+    Snapshot, Turned, Version,
 };
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -170,6 +170,7 @@ impl Publisher {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Endpoints { .. }
+            | Reply::Bypasses { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -183,6 +184,7 @@ impl Publisher {
             Ok(Ok(Answer::Connections(part))) => Ok(Reply::Connections { part, more: false }),
             Ok(Ok(Answer::Rules(part))) => Ok(Reply::Rules { part, more: false }),
             Ok(Ok(Answer::Callers { since, lost, part })) => Ok(Reply::Callers { since, lost, part, more: false }),
+            Ok(Ok(Answer::Bypasses(part))) => Ok(Reply::Bypasses { part, more: false }),
             Ok(Ok(Answer::Replayed { recorded, part })) => Ok(Reply::Replayed { recorded, part, more: false }),
             Ok(Ok(Answer::Endpoints(part))) => Ok(Reply::Endpoints { part, more: false }),
             Ok(Err(_)) => Err(QueryError::Gone),
@@ -198,6 +200,7 @@ impl Publisher {
             | Reply::Counters(_)
             | Reply::Rules { .. }
             | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
             | Reply::Replayed { .. }
             | Reply::Endpoints { .. }
             | Reply::Explanation(_)
@@ -212,6 +215,23 @@ impl Publisher {
             Reply::Status(_)
             | Reply::Counters(_)
             | Reply::Connections { .. }
+            | Reply::Callers { .. }
+            | Reply::Bypasses { .. }
+            | Reply::Replayed { .. }
+            | Reply::Endpoints { .. }
+            | Reply::Explanation(_)
+            | Reply::Failed(_) => Err(QueryError::Unexpected),
+        }
+    }
+
+    /// All entries of `connection.bypass`, and what each has let through.
+    pub async fn bypasses(&self, patience: Duration) -> Result<Vec<BypassHits>, QueryError> {
+        match self.query(Query::Bypasses, patience).await? {
+            Reply::Bypasses { part, .. } => Ok(part),
+            Reply::Status(_)
+            | Reply::Counters(_)
+            | Reply::Connections { .. }
+            | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Replayed { .. }
             | Reply::Endpoints { .. }
@@ -230,6 +250,7 @@ impl Publisher {
             | Reply::Rules { .. }
             | Reply::Callers { .. }
             | Reply::Replayed { .. }
+            | Reply::Bypasses { .. }
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
@@ -253,6 +274,7 @@ pub(crate) enum Answer {
     Connections(Vec<ConnectionReport>),
     Rules(Vec<RuleHits>),
     Callers { since: u64, lost: u64, part: Vec<Called> },
+    Bypasses(Vec<BypassHits>),
     Replayed { recorded: Recorded, part: Vec<Turned> },
     Endpoints(Vec<EndpointLoad>),
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ::snapshot::callers::{COUNTS_FOR, Caller};
 use ::snapshot::{Action, Called, CallerName, ConnectionReport, Direction, Enforcement, RuleDirection, TlsMode};
 
-use crate::snapshot::{Compiled, Map};
+use crate::snapshot::{Compiled, Map, Workload};
 
 /// Callers of one workload, and of all.
 const OF_ONE: usize = 256;
@@ -115,12 +115,14 @@ impl Callers {
     /// The workload at this index of `compiled`.
     pub fn of(&self, compiled: &Compiled, index: usize) -> Called {
         let workload = &compiled.workloads[index];
+        let rows = self.rows(&workload.name, |port| port.map_or(workload.mode, |port| workload.mode_of(port)));
+        let marked = |row: Caller| Caller { bypasses: is_let_by(workload, &row), ..row };
         let allows = |at| compiled.has_rule(at, Action::Allow, RuleDirection::Inbound, Enforcement::Enforce);
         Called {
             workload: workload.name.to_string(),
             mode: workload.mode,
             admits: workload.inbound.is_some() || allows(index),
-            callers: self.rows(&workload.name, |port| port.map_or(workload.mode, |port| workload.mode_of(port))),
+            callers: rows.into_iter().map(marked).collect(),
         }
     }
 
@@ -135,6 +137,7 @@ impl Callers {
             connections: seen.connections,
             last_seen: seen.last,
             mtls_since: seen.mtls_since,
+            bypasses: false,
         };
         let seen = table.seen.iter();
         let mut rows: Vec<_> = seen.map(|((port, name), seen)| row(name.clone(), Some(*port), *seen)).collect();
@@ -142,6 +145,14 @@ impl Callers {
         let others = table.others.iter().zip([false, true]).filter_map(|(seen, mtls)| Some(((*seen)?, mtls)));
         rows.extend(others.map(|(seen, mtls)| Caller { mtls, ..row(CallerName::Others, None, seen) }));
         rows
+    }
+}
+
+/// Whether a bypass lets it in, whatever the mode.
+fn is_let_by(workload: &Workload, caller: &Caller) -> bool {
+    match (&caller.name, caller.port) {
+        (CallerName::Address(address), Some(port)) => workload.bypass.find(*address, port).is_some(),
+        (CallerName::Id(_) | CallerName::Others | CallerName::Address(_), _) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reports as workers make them, for the tests of what reads them.
 
-use ::snapshot::{CloseReason, ConnectionReport, Direction, RefuseReason, TlsMode, TlsReport, Version};
+use ::snapshot::{Admitted, CloseReason, ConnectionReport, Direction, RefuseReason, TlsMode, TlsReport, Version};
 
 /// A caller's mTLS connection to a workload of this node.
 pub fn accepted() -> ConnectionReport {
@@ -23,6 +23,7 @@ pub fn accepted() -> ConnectionReport {
             peer_serial: Some("0b".into()),
             peer_not_after: Some(1_800_000_000),
             peer_root: None,
+            resumed: false,
         }),
         state: "relaying".into(),
         refused: None,
@@ -38,15 +39,16 @@ pub fn accepted() -> ConnectionReport {
         allowed_by: None,
         attested: None,
         endpoint: None,
+        admitted: Some(Admitted::Identity),
     }
 }
 
 pub fn plain() -> ConnectionReport {
-    ConnectionReport { peer_id: None, tls: None, ..accepted() }
+    ConnectionReport { peer_id: None, tls: None, admitted: Some(Admitted::Mode), ..accepted() }
 }
 
 pub fn refused(reason: RefuseReason) -> ConnectionReport {
-    ConnectionReport { refused: Some(reason), ended_at: Some(1_700_000_000_250), ..accepted() }
+    ConnectionReport { refused: Some(reason), admitted: None, ended_at: Some(1_700_000_000_250), ..accepted() }
 }
 
 pub fn closed(reason: CloseReason) -> ConnectionReport {

@@ -55,12 +55,20 @@ pub struct Guarded {
     pub guard: bool,
 }
 
+/// Whose call to what is guarded the kernel may send all the same, if it is the node's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bypassed {
+    pub source: IpAddr,
+    pub server: SocketAddr,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captures {
     pub inbound: Vec<Inbound>,
     pub outbound: Vec<Outbound>,
     pub sources: Vec<Source>,
     pub guarded: Vec<Guarded>,
+    pub bypassed: Vec<Bypassed>,
     /// Places of more addresses than are entered one by one ([`WIDEST`]), by workload: calls to
     /// them are not captured, so they must be refused or reported, never forgotten.
     pub too_wide: Vec<(usize, Prefix)>,
@@ -97,6 +105,7 @@ pub fn captures(compiled: &Compiled, ports: &[(PortId, &str, Side)]) -> Captures
     }
     settle(&mut captures.inbound);
     settle(&mut captures.guarded);
+    settle(&mut captures.bypassed);
     settle(&mut captures.outbound);
     // What is captured twice is protected if one says so.
     captures.outbound.dedup_by(|b, a| {
@@ -146,6 +155,7 @@ fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Ca
         Whose::One(_) | Whose::Nobody => return,
     }
     let workload = &compiled.workloads[index];
+    bypassed(workload, address, captures);
     let any = (0, workload.mode);
     for (port, mode) in std::iter::once(any).chain(workload.ports.iter().copied()) {
         let take = mode != TlsMode::Disable;
@@ -157,6 +167,13 @@ fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Ca
             captures.guarded.push(Guarded { address, port, guard });
         }
     }
+}
+
+/// What a workload lets in plain at a port under MUTUAL; at others nobody is held up.
+fn bypassed(workload: &Workload, address: IpAddr, captures: &mut Captures) {
+    let pairs = workload.bypass.iter().flat_map(|entry| entry.pairs());
+    let guarded = pairs.filter(|(_, port)| workload.mode_of(*port) == TlsMode::Mutual);
+    captures.bypassed.extend(guarded.map(|(source, port)| Bypassed { source, server: SocketAddr::new(address, port) }));
 }
 
 /// As strict, at each port, as the strictest of them: calls are refused there.

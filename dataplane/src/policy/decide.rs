@@ -68,7 +68,7 @@ impl Judge<'_> {
             return Verdict::Refuse(DeniedByRule, Some(rule));
         }
         match *route {
-            Route::Inbound { workload, mode, ends, .. } => self.inbound(workload, mode, id, ends),
+            Route::Inbound { workload, mode, ends, bypass, .. } => self.inbound(workload, mode, id, ends, bypass),
             Route::Egress { workload, rule, ends, .. } => self.outbound(workload, rule, id, ends),
             Route::Local { from, to, rule, mode_in, mode_out, ends } => {
                 self.local(from, to, rule, (mode_in, mode_out), ends)
@@ -98,14 +98,25 @@ impl Judge<'_> {
         }
     }
 
-    fn inbound(&self, workload: usize, mode: TlsMode, caller: Option<&str>, ends: Ends) -> Verdict {
+    fn inbound(
+        &self,
+        workload: usize,
+        mode: TlsMode,
+        caller: Option<&str>,
+        ends: Ends,
+        bypass: Option<RuleId>,
+    ) -> Verdict {
         let callee = &self.compiled.workloads[workload];
         let rule = Some(callee.inbound_rule);
+        let by_mode = callee.mode_rule(ends.server.port()).or(rule);
         match (mode, caller, &callee.inbound) {
             // Server-only TLS: whoever calls is nobody in particular.
-            (TlsMode::Simple, _, _) | (TlsMode::Disable, _, _) => Verdict::Allow(rule),
-            (TlsMode::Mutual, None, _) => Verdict::Refuse(PlaintextRefused, rule),
-            (TlsMode::Permissive, None, _) | (TlsMode::Permissive, Some(_), None) => Verdict::Allow(rule),
+            (TlsMode::Simple, _, _) | (TlsMode::Disable, _, _) => Verdict::Allow(by_mode),
+            (TlsMode::Mutual, None, _) => match bypass {
+                Some(entry) => Verdict::Allow(Some(entry)),
+                None => Verdict::Refuse(PlaintextRefused, rule),
+            },
+            (TlsMode::Permissive, None, _) | (TlsMode::Permissive, Some(_), None) => Verdict::Allow(by_mode),
             (TlsMode::Mutual | TlsMode::Permissive, Some(id), list) => {
                 if list.as_ref().is_some_and(|list| list.admits(id)) {
                     return Verdict::Allow(rule);
@@ -158,7 +169,7 @@ impl Judge<'_> {
             return refused;
         }
         let shown = mode_in == TlsMode::Mutual || mode_out == TlsMode::Mutual;
-        self.inbound(to, mode_in, shown.then_some(&*caller.spiffe_id), ends)
+        self.inbound(to, mode_in, shown.then_some(&*caller.spiffe_id), ends, None)
     }
 }
 
@@ -222,6 +233,9 @@ impl Standing {
 
     fn still_allowed(&self, newer: &Compiled, route: &Route) -> Result<Option<RuleId>, Refusal> {
         let peer = self.peer();
+        if planted::is(Bug::BypassOutlived) && self.wire == Wire::Plain {
+            return Ok(None);
+        }
         let now = Self::new(newer, route, self.wire != Wire::Plain, peer);
         // A refusal names itself below.
         let refused = matches!(route, Route::Refuse { .. });
@@ -270,6 +284,7 @@ fn carried_alike(route: &Route, wire: &Wire) -> bool {
     match (route, wire) {
         (Route::Refuse { .. }, _) => true,
         (Route::Inbound { mode: TlsMode::Mutual, .. }, Wire::Mutual(_)) => true,
+        (Route::Inbound { mode: TlsMode::Mutual, bypass, .. }, Wire::Plain) => bypass.is_some(),
         (Route::Inbound { mode: TlsMode::Permissive, .. }, Wire::Mutual(_) | Wire::Plain) => true,
         (Route::Inbound { mode: TlsMode::Simple, .. }, Wire::Anonymous) => true,
         (Route::Egress { mode: TlsMode::Mutual, .. }, Wire::Mutual(_)) => true,

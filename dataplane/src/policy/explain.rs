@@ -244,6 +244,14 @@ impl<'a> Story<'a> {
                     }
                 }
             },
+            (None, TlsMode::Mutual) if matches!(route, Route::Inbound { bypass: Some(_), .. }) => {
+                self.say(
+                    "From there the port may be called plain (connection.bypass); a caller that offers TLS is one like \
+                     any other."
+                        .into(),
+                );
+                self.verdict(route, None);
+            }
             (None, TlsMode::Mutual) => {
                 self.say("The caller's certificate decides, not its address.".into());
                 self.tell_admitted(route, workload, ends);

@@ -9,6 +9,7 @@
 pub mod allow;
 pub mod attest;
 mod behind;
+pub mod bypass;
 pub mod captures;
 pub mod decide;
 pub mod explain;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use allow::AllowList;
 pub use attest::{Proof, not_attested};
+pub use bypass::{Bypasses, admitted};
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, at_once, decide};
 pub use explain::explain;

@@ -13,6 +13,7 @@ use ::snapshot::{Action, RefuseReason, RuleDirection, RuleId, Side, SourceAddres
 
 use super::attest::Proof;
 use super::rules::{Ends, Trial};
+use crate::planted::{self, Bug};
 use crate::snapshot::{Compiled, EndpointId};
 
 /// What a captured SYN is.
@@ -26,6 +27,8 @@ pub enum Route {
         ends: Ends,
         /// The caller, if it is a workload of this node that is left to speak TLS itself.
         from: Option<usize>,
+        /// What lets the caller in if it speaks plain, although the mode does not.
+        bypass: Option<RuleId>,
     },
     /// From a workload to a service elsewhere, over TLS: `mode` is MUTUAL or SIMPLE.
     Egress {
@@ -152,7 +155,7 @@ impl Compiled {
         let (to, ambiguous) = (whose.one(), self.ambiguous(whose, server));
         match side {
             Side::Outside => match to {
-                Some(to) => self.inbound(svids, None, to, ends),
+                Some(to) => self.inbound(svids, None, to, ends, self.bypass(to, ends)),
                 None => ambiguous.unwrap_or(Route::plain(None, Why::NotOurs, None)),
             },
             Side::Inside => {
@@ -178,18 +181,27 @@ impl Compiled {
         }
     }
 
-    fn inbound(&self, svids: Svids, from: Option<usize>, workload: usize, ends: Ends) -> Route {
+    fn inbound(&self, svids: Svids, from: Option<usize>, workload: usize, ends: Ends, bypass: Option<RuleId>) -> Route {
         let mode = self.workloads[workload].mode_of(ends.server.port());
         if mode == TlsMode::Disable {
-            return Route::plain(Some(workload), Why::Disabled, Some(self.workloads[workload].inbound_rule));
+            let rule = self.workloads[workload].mode_rule(ends.server.port());
+            return Route::plain(Some(workload), Why::Disabled, rule.or(Some(self.workloads[workload].inbound_rule)));
         }
         let lacking = match mode {
+            TlsMode::Mutual if bypass.is_some() => None,
             // A plain caller needs no SVID of ours; one that offers TLS will find it missing.
             TlsMode::Permissive | TlsMode::Disable => None,
             TlsMode::Mutual | TlsMode::Simple => self.lacks_svid(svids, workload),
         };
         let denied = self.denied(workload, RuleDirection::Inbound, ends);
-        denied.or(lacking).unwrap_or(Route::Inbound { workload, mode, ends, from })
+        denied.or(lacking).unwrap_or(Route::Inbound { workload, mode, ends, from, bypass })
+    }
+
+    /// What lets in a plain caller from the wire, where the mode does not.
+    fn bypass(&self, workload: usize, ends: Ends) -> Option<RuleId> {
+        let callee = &self.workloads[workload];
+        let port = ends.server.port();
+        (callee.mode_of(port) == TlsMode::Mutual).then(|| callee.bypass.find(ends.client, port)).flatten()
     }
 
     /// By a rule that names no peers: that is known before who the other side is.
@@ -270,7 +282,7 @@ impl Compiled {
         };
         if mode_out == TlsMode::Disable {
             // The caller does its own TLS: it is for the destination's port like any stranger.
-            return self.inbound(svids, Some(from), to, ends);
+            return self.inbound(svids, Some(from), to, ends, None);
         }
         let needs = |mode| matches!((mode_in, mode_out), (a, b) if a == mode || b == mode);
         let lacking = if needs(TlsMode::Mutual) {
@@ -286,13 +298,16 @@ impl Compiled {
     /// A caller behind an inside port that is nobody, to a workload of this node.
     fn unidentified_local(&self, svids: Svids, to: usize, ends: Ends) -> Route {
         match self.workloads[to].mode_of(ends.server.port()) {
+            TlsMode::Mutual if planted::is(Bug::BypassInside) => {
+                self.inbound(svids, None, to, ends, self.bypass(to, ends))
+            }
             TlsMode::Mutual => Route::Refuse {
                 reason: RefuseReason::NoIdentity,
                 workload: Some(to),
                 rule: Some(self.workloads[to].inbound_rule),
                 detail: Some(format!("{} admits callers of this node by their identity only", self.workloads[to].name)),
             },
-            TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => self.inbound(svids, None, to, ends),
+            TlsMode::Permissive | TlsMode::Simple | TlsMode::Disable => self.inbound(svids, None, to, ends, None),
         }
     }
 

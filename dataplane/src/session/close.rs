@@ -61,6 +61,7 @@ impl Session {
             self.rule = rule.filter(|_| self.tls_version == self.compiled.version);
         }
         self.peer = self.tls().and_then(|tls| tls.peer().cloned());
+        self.note_resumption(cx);
         if let Failure::Refused(Refusal { reason, .. }) = &failure
             && self.tls_version == self.compiled.version
         {
@@ -77,6 +78,7 @@ impl Session {
         };
         let tls = tls.expect("a handshake is over, so there is TLS");
         self.peer = tls.peer().cloned();
+        self.note_resumption(cx);
         // A rule is an index into the snapshot that the handshake began under.
         let current = self.tls_version == self.compiled.version;
         match tls.outcome().cloned() {

@@ -9,6 +9,7 @@
 //! ```
 
 mod balanced;
+mod bypass;
 mod close;
 mod leg;
 mod life;
@@ -18,6 +19,7 @@ mod plan;
 mod proxy;
 mod relay;
 mod report;
+mod resumed;
 mod state;
 mod step;
 mod syn;
@@ -26,7 +28,7 @@ mod which;
 
 use std::sync::Arc;
 
-use snapshot::{CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
+use snapshot::{Admitted, CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
 pub use balanced::{Balanced, Left, choose};
@@ -151,6 +153,8 @@ pub struct Session {
     life: life::Life,
     /// Where a virtual address was called.
     pub balanced: Option<Balanced>,
+    /// Why it was let in, once it was.
+    admitted: Option<Admitted>,
 }
 
 /// What the worker does next with a session.
@@ -213,6 +217,7 @@ impl Session {
             ending: None,
             life: life::Life::default(),
             balanced: None,
+            admitted: None,
         }
     }
 

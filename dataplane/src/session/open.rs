@@ -30,7 +30,7 @@ impl Session {
         {
             return instead;
         }
-        if self.plan.order == Order::DownFirst && self.down.conn.ended().is_some() {
+        if self.answered && self.down.conn.ended().is_some() {
             self.refuse(RefuseReason::CallerGone, None, cx);
             return Progress::Moved;
         }
@@ -38,11 +38,12 @@ impl Session {
             Dialed::Waiting if self.has_waited(cx) => Progress::Moved,
             Dialed::Waiting => Progress::Stuck,
             Dialed::Failed(reason) => self.fail_connect(reason, None, cx),
+            Dialed::Stands if self.answered => {
+                self.has_connected(cx);
+                self.begin_relay(cx)
+            }
             Dialed::Stands => match (self.plan.order, self.plan.up) {
-                (Order::DownFirst, _) => {
-                    self.has_connected(cx);
-                    self.begin_relay(cx)
-                }
+                (Order::DownFirst, _) => unreachable!("who is answered first has been"),
                 (Order::UpFirst, Speech::Tls) => self.originate_tls(cx),
                 (Order::UpFirst, Speech::Plain | Speech::Detect) => {
                     self.has_connected(cx);
@@ -183,6 +184,7 @@ impl Session {
             return self.answer(cx);
         }
         match self.down.conn.state() {
+            _ if self.down.conn.ended().is_some() && self.may_bypass() => self.relay_plain(cx),
             _ if self.down.conn.ended().is_some() => {
                 self.refuse(RefuseReason::CallerGone, None, cx);
                 Progress::Moved
@@ -195,6 +197,7 @@ impl Session {
             | Tcp::Closing
             | Tcp::LastAck
             | Tcp::TimeWait => match (self.plan.order, self.plan.down) {
+                (Order::UpFirst, Speech::Detect) => self.begin_detection(cx),
                 (Order::UpFirst, _) => self.begin_relay(cx),
                 (Order::DownFirst, Speech::Tls) => self.accept_tls(cx),
                 (Order::DownFirst, Speech::Detect) => self.begin_detection(cx),
@@ -219,7 +222,9 @@ impl Session {
     }
 
     fn begin_detection<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
-        if let Some(instead) = self.begin_connect(cx) {
+        if self.up.is_none()
+            && let Some(instead) = self.begin_connect(cx)
+        {
             return instead;
         }
         let round_trip = cx.now.mono - self.accepted_at;
@@ -238,6 +243,9 @@ impl Session {
             return Progress::Moved;
         }
         if self.down.conn.ended().is_some() {
+            if self.may_bypass() && caller != FirstBytes::Tls {
+                return self.relay_plain(cx);
+            }
             self.refuse(RefuseReason::CallerGone, None, cx);
             return Progress::Moved;
         }
@@ -306,6 +314,7 @@ impl Session {
 
     fn begin_relay<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {
         self.announce(cx);
+        self.note_admission(cx);
         cx.counters().add(Total::SessionsRelayed, 1);
         match self.plan.direction {
             snapshot::Direction::Local => cx.counters().add(Total::RelayedLocal, 1),

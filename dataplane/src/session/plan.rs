@@ -41,6 +41,10 @@ impl Plan {
         let plan =
             |direction, order, down, up, mode| Some(Self { direction, order, down, up, source: route.source(), mode });
         match *route {
+            // A probe asks whether the service is well, so it is the service that has to answer it.
+            Route::Inbound { mode, bypass: Some(_), .. } => {
+                plan(Direction::Inbound, Order::UpFirst, Speech::Detect, Speech::Plain, Some(mode))
+            }
             Route::Inbound { mode, .. } => {
                 let down = match mode {
                     TlsMode::Mutual | TlsMode::Simple => Speech::Tls,

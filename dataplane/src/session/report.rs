@@ -49,6 +49,7 @@ impl Session {
             allowed_by: self.life.allowed_by(),
             attested: self.attested(ports),
             endpoint: self.balanced.as_ref().map(|balanced| balanced.endpoint),
+            admitted: self.admitted,
         }
     }
 
@@ -153,5 +154,6 @@ pub fn refused_at_once(
         allowed_by: None,
         attested,
         endpoint,
+        admitted: None,
     }
 }

@@ -6,6 +6,7 @@
 
 mod answers;
 mod attest;
+mod bypasses;
 mod callers;
 mod endpoints;
 mod trial;

@@ -8,14 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ::snapshot::{
-    Bundle, EgressRule, KeyId, Living, Place, Prefix, ProxyHeaders, RuleId, RuleSource, Snapshot, SourceAddress, Svid,
-    TlsMode, Unmatched, Version, channel::PrivateKey,
+    Bundle, EgressRule, KeyId, Living, Place, Prefix, ProxyHeaders, Resumption, RuleId, RuleSource, Snapshot,
+    SourceAddress, Svid, TlsMode, Unmatched, Version, channel::PrivateKey,
 };
 
 use super::addresses::Map;
 use super::shared::Places;
 use super::virtuals::Virtuals;
-use crate::policy::{AllowList, Revoked, Rules};
+use crate::policy::{AllowList, Bypasses, Revoked, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
 
 /// Private keys by id, as they came over ctrl's socket. A key is wiped when it is dropped.
@@ -63,6 +63,10 @@ pub struct Workload {
     /// What its service is sent before each connection's first byte.
     pub proxy: ProxyHeaders,
     pub living: Living,
+    /// Who may call its MUTUAL ports in plain TCP.
+    pub bypass: Bypasses,
+    mode_rules: Vec<(u16, RuleId)>,
+    pub resumption: Resumption,
 }
 
 #[derive(Debug)]
@@ -118,7 +122,7 @@ impl Compiled {
                 Some(svid) => credentials(workload, svid, keys, before, &mut unusable)?,
                 None => kept(workload, before, snapshot.assembled_at, &mut unusable),
             };
-            workloads.push(compile_workload(workload, credentials, &policies));
+            workloads.push(compile_workload(workload, credentials, &policies, before));
         }
         let mut roots = Map::default();
         for bundle in &snapshot.bundles {
@@ -199,6 +203,13 @@ impl Workload {
         }
     }
 
+    /// What says that one of its ports serves callers who show no identity. Under MUTUAL nothing does.
+    pub fn mode_rule(&self, port: u16) -> Option<RuleId> {
+        let of = |port: u16| self.mode_rules.iter().find(|(number, _)| *number == port).map(|(_, rule)| *rule);
+        let own = self.ports.binary_search_by_key(&port, |(port, _)| *port).is_ok();
+        if own { of(port) } else { of(0) }
+    }
+
     /// Its SVID, if it has one that is valid at `now`.
     pub fn valid_credentials(&self, now: u64) -> Option<&Arc<Credentials>> {
         self.credentials.as_ref().filter(|c| c.valid_at(now))
@@ -247,6 +258,7 @@ fn compile_workload(
     workload: &::snapshot::Workload,
     credentials: Option<Arc<Credentials>>,
     policies: &[Arc<Rules>],
+    before: Option<&Workload>,
 ) -> Workload {
     let mut by_service = Map::default();
     for (index, rule) in workload.egress.iter().enumerate() {
@@ -274,6 +286,9 @@ fn compile_workload(
         unmatched_rule: workload.unmatched_rule,
         proxy: workload.proxy.clone(),
         living: workload.living,
+        bypass: Bypasses::compile(&workload.bypass, before.map(|before| &before.bypass)),
+        mode_rules: workload.mode_rules.clone(),
+        resumption: workload.resumption,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a handshake stands on: a workload's own certificate and key, and a trust domain's roots.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::snapshot::{Bundle, Svid, channel::PrivateKey};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -9,6 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::certificate::Certificate;
 use super::identity;
 use super::root::Root;
+use super::tickets::Tickets;
 use super::verified::Verified;
 use crate::snapshot::addresses::Map;
 
@@ -30,6 +31,8 @@ pub struct Credentials {
     spiffe_id: String,
     pub serial: Arc<str>,
     pub(super) resolver: Arc<SingleCertAndKey>,
+    /// Made when the first is asked for.
+    tickets: OnceLock<Tickets>,
 }
 
 impl Credentials {
@@ -51,7 +54,13 @@ impl Credentials {
             spiffe_id: spiffe_id.to_owned(),
             serial: svid.serial.as_str().into(),
             resolver: Arc::new(SingleCertAndKey::from(certified)),
+            tickets: OnceLock::new(),
         })
+    }
+
+    /// What was handed out under this SVID, and what was given to it: another has none of it.
+    pub(super) fn tickets(&self) -> &Tickets {
+        self.tickets.get_or_init(Tickets::new)
     }
 
     pub fn valid_at(&self, now: u64) -> bool {

@@ -5,17 +5,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ::snapshot::{RefuseReason, TlsMode, TlsReport};
+use ::snapshot::{RefuseReason, Resumption as Resumed, TlsMode, TlsReport};
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, Error, HandshakeKind, ServerConfig, ServerConnection};
 use rustls_pki_types::{ServerName, UnixTime};
 
+use super::tickets::{self, Accepting, Unused};
 use super::verify::{Slot, Verifier};
 use super::{Failure, Outcome, Peer, Refusal};
 use crate::policy::{self, Route, Verdict};
@@ -35,22 +37,25 @@ pub struct TlsLeg {
     closed: bool,
     closed_by_peer: bool,
     failure: Option<Failure>,
+    /// Of a handshake that resumed: whether the library has it for the very chain that was judged.
+    vouched: OnceLock<bool>,
 }
 
 impl TlsLeg {
     /// The leg towards the caller that `route`, an [`Route::Inbound`], is for. PERMISSIVE is MUTUAL for who
     /// offers TLS.
     pub fn accept(compiled: &Arc<Compiled>, route: &Route, now: u64) -> Result<Self, RefuseReason> {
-        let Route::Inbound { workload, mode, .. } = *route else { return Err(RefuseReason::TlsProtocol) };
-        let credentials = compiled.workloads[workload].valid_credentials(now).ok_or(RefuseReason::NoSvid)?;
+        let Route::Inbound { workload, mode, ends, .. } = *route else { return Err(RefuseReason::TlsProtocol) };
+        let callee = &compiled.workloads[workload];
+        let credentials = callee.valid_credentials(now).ok_or(RefuseReason::NoSvid)?;
+        let resumes = callee.resumption == Resumed::Tickets && mode != TlsMode::Simple;
         let slot = Arc::new(Slot::default());
         let builder = ServerConfig::builder_with_details(compiled.provider.clone(), Arc::new(At(now)))
             .with_protocol_versions(&[&TLS13])
             .map_err(|_| RefuseReason::TlsProtocol)?;
+        let judge = verifier(compiled, route.clone(), &slot, resumes);
         let builder = match mode {
-            TlsMode::Mutual | TlsMode::Permissive => {
-                builder.with_client_cert_verifier(verifier(compiled, route.clone(), &slot))
-            }
+            TlsMode::Mutual | TlsMode::Permissive => builder.with_client_cert_verifier(judge.clone()),
             TlsMode::Simple => {
                 slot.decided(outcome_of(policy::decide(compiled, route, None)));
                 builder.with_no_client_auth()
@@ -58,9 +63,16 @@ impl TlsLeg {
             TlsMode::Disable => return Err(RefuseReason::TlsProtocol),
         };
         let mut config = builder.with_cert_resolver(credentials.resolver.clone());
-        // Resumption would skip the verifier, and with it revocation and policy.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        // A resumed handshake skips the verifier, and with it revocation and policy: without a store that asks it
+        // all the same there is none.
+        if resumes {
+            let place = (&*callee.name, ends.server.port(), mode.name());
+            config.session_storage = Arc::new(Accepting::new(judge, credentials.clone(), place, now));
+            config.send_tls13_tickets = 1;
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.ignore_client_order = true;
         let connection = ServerConnection::new(Arc::new(config)).map_err(|_| RefuseReason::TlsProtocol)?;
         Ok(Self::new(connection.into(), slot, Some(credentials.serial.clone())))
@@ -75,32 +87,55 @@ impl TlsLeg {
     ) -> Result<Self, RefuseReason> {
         let Route::Egress { workload, endpoint, mode, .. } = *route else { return Err(RefuseReason::TlsProtocol) };
         let slot = Arc::new(Slot::default());
-        let verifier = verifier(compiled, route.clone(), &slot);
+        let caller = &compiled.workloads[workload];
+        let resumes = caller.resumption == Resumed::Tickets;
+        let judge = verifier(compiled, route.clone(), &slot, resumes);
+        let name = server_name(compiled, endpoint, server);
         let builder = ClientConfig::builder_with_details(compiled.provider.clone(), Arc::new(At(now)));
-        let (mut config, serial) = match mode {
+        let (config, serial) = match mode {
             TlsMode::Mutual => {
-                let credentials = compiled.workloads[workload].valid_credentials(now).ok_or(RefuseReason::NoSvid)?;
+                let credentials = caller.valid_credentials(now).ok_or(RefuseReason::NoSvid)?;
                 let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|_| RefuseReason::TlsProtocol)?;
+                let (verifier, resumption): (Arc<dyn ServerCertVerifier>, _) = match resumes {
+                    true => {
+                        let who = (&*caller.name, mode.name());
+                        let (verifier, resumption) =
+                            tickets::originating(judge, credentials.clone(), who, (server, &name), now);
+                        (verifier, resumption)
+                    }
+                    false => (judge, Resumption::disabled()),
+                };
                 let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-                let config = builder.with_client_cert_resolver(credentials.resolver.clone());
+                let mut config = builder.with_client_cert_resolver(credentials.resolver.clone());
+                config.resumption = resumption;
                 (config, Some(credentials.serial.clone()))
             }
             TlsMode::Simple => {
                 let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]);
                 let builder = builder.map_err(|_| RefuseReason::TlsProtocol)?;
-                (builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(), None)
+                let builder = builder.dangerous().with_custom_certificate_verifier(judge);
+                let mut config = builder.with_no_client_auth();
+                config.resumption = Resumption::disabled();
+                (config, None)
             }
             TlsMode::Permissive | TlsMode::Disable => return Err(RefuseReason::TlsProtocol),
         };
-        config.resumption = Resumption::disabled();
-        let name = server_name(compiled, endpoint, server);
         let connection = ClientConnection::new(Arc::new(config), name).map_err(|_| RefuseReason::TlsProtocol)?;
         Ok(Self::new(connection.into(), slot, serial))
     }
 
     fn new(mut connection: Connection, slot: Arc<Slot>, local_serial: Option<Arc<str>>) -> Self {
         connection.set_buffer_limit(Some(PENDING_LIMIT));
-        Self { connection, slot, local_serial, plaintext: 0, closed: false, closed_by_peer: false, failure: None }
+        Self {
+            connection,
+            slot,
+            local_serial,
+            plaintext: 0,
+            closed: false,
+            closed_by_peer: false,
+            failure: None,
+            vouched: OnceLock::new(),
+        }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -218,12 +253,35 @@ impl TlsLeg {
     /// Who the peer is, also if policy refused it. None before its certificate was verified, for an
     /// anonymous caller, and for one that could not show its key.
     pub fn peer(&self) -> Option<&Peer> {
-        self.slot.peer()
+        match self.resumed() {
+            true => self.remembered().map(|(_, peer, _)| peer),
+            false => self.slot.peer(),
+        }
+    }
+
+    /// Whether the handshake goes, or went, by a ticket.
+    pub fn resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// What was judged of the ticket by which the handshake, now over, has resumed.
+    fn remembered(&self) -> Option<&tickets::Resumed> {
+        let remembered = self.slot.remembered.get().filter(|_| !self.handshaking())?;
+        let same = || self.connection.peer_certificates() == Some(&*remembered.0);
+        self.vouched.get_or_init(same).then_some(remembered)
+    }
+
+    /// Why a ticket that was there was not used.
+    pub fn unused(&self) -> Option<Unused> {
+        self.slot.unused.get().copied().filter(|_| !self.resumed())
     }
 
     /// None until it was decided. It counts once [`handshaking`](Self::handshaking) is over.
     pub fn outcome(&self) -> Option<&Outcome> {
-        self.slot.outcome()
+        match self.resumed() {
+            true => self.remembered().map(|(_, _, outcome)| outcome),
+            false => self.slot.outcome(),
+        }
     }
 
     pub fn failure(&self) -> Option<&Failure> {
@@ -255,12 +313,13 @@ impl TlsLeg {
             peer_serial: self.peer().map(|peer| peer.serial.to_string()),
             peer_not_after: self.peer().map(|peer| peer.not_after),
             peer_root: self.peer().map(|peer| peer.root.id()),
+            resumed: self.resumed(),
         }
     }
 }
 
-fn verifier(compiled: &Arc<Compiled>, route: Route, slot: &Arc<Slot>) -> Arc<Verifier> {
-    Arc::new(Verifier { compiled: compiled.clone(), route, slot: slot.clone() })
+fn verifier(compiled: &Arc<Compiled>, route: Route, slot: &Arc<Slot>, keeps: bool) -> Arc<Verifier> {
+    Arc::new(Verifier { compiled: compiled.clone(), route, slot: slot.clone(), keeps })
 }
 
 fn outcome_of(verdict: Verdict) -> Outcome {

@@ -23,6 +23,7 @@ mod path;
 pub mod provider;
 mod root;
 mod rules;
+mod tickets;
 mod verified;
 mod verify;
 
@@ -37,6 +38,7 @@ pub use issued::Issued;
 pub use leg::TlsLeg;
 pub use root::Root;
 pub use rustls::crypto::CryptoProvider;
+pub use tickets::Unused;
 
 use ::snapshot::{CloseReason, RefuseReason, RuleId};
 

@@ -14,6 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::path::{self, Question};
+use super::tickets::{Resumed, Unused};
 use super::verified::{ChainId, Role};
 use super::{Outcome, Peer, Refusal, identity};
 use crate::policy::{self, Route, Verdict};
@@ -24,6 +25,12 @@ use crate::snapshot::Compiled;
 pub(super) struct Slot {
     peer: OnceLock<Peer>,
     outcome: OnceLock<Outcome>,
+    /// What it showed, where that is kept for a ticket.
+    pub chain: OnceLock<Chain>,
+    /// What a ticket remembers, once that was judged anew. It counts if the handshake resumes, and only then.
+    pub remembered: OnceLock<Resumed>,
+    /// Why a ticket was not used.
+    pub unused: OnceLock<Unused>,
     /// Set when the peer could not show that it holds the key: overrides the outcome.
     impostor: OnceLock<Outcome>,
 }
@@ -47,11 +54,16 @@ impl Slot {
     }
 }
 
+/// Certificates, leaf first.
+pub(super) type Chain = Arc<[CertificateDer<'static>]>;
+
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub compiled: Arc<Compiled>,
     pub route: Route,
     pub slot: Arc<Slot>,
+    /// Whether a ticket will want the chain.
+    pub keeps: bool,
 }
 
 impl Verifier {
@@ -62,28 +74,48 @@ impl Verifier {
         now: UnixTime,
         role: Role,
     ) -> Result<(), Error> {
-        let outcome = self.authenticate(leaf, intermediates, now, role).and_then(|peer| {
-            // By the clock of this moment: ctrl may be late with the snapshot that says so, or gone.
-            let stale = self.compiled.revoked.stale_at(&peer, now.as_secs());
-            let verdict = match (policy::decide(&self.compiled, &self.route, Some(&peer)), stale) {
-                (Verdict::Allow(_), Some(rule)) => Verdict::Refuse(CrlStale, Some(rule)),
-                (verdict, _) => verdict,
-            };
-            let peer = self.slot.peer.get_or_init(|| peer);
-            match verdict {
-                Verdict::Allow(rule) => Ok(rule),
-                Verdict::Refuse(reason, rule) => {
-                    let detail = policy::why_not(&self.compiled, &self.route, (reason, rule), Some(&peer.spiffe_id));
-                    Err(Refusal { reason, rule, detail })
-                }
-            }
-        });
+        let (peer, outcome) = self.weigh(leaf, intermediates, now, role);
+        if let Some(peer) = peer {
+            let _ = self.slot.peer.set(peer);
+        }
         let said = match &outcome {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Error::InvalidCertificate(as_alert(refusal.reason))),
         };
+        if self.keeps && outcome.is_ok() {
+            let shown = std::iter::once(leaf).chain(intermediates);
+            let _ = self.slot.chain.set(shown.map(|certificate| certificate.clone().into_owned()).collect());
+        }
         self.slot.decided(outcome);
         said
+    }
+
+    /// Who it is and whether they may, by the snapshot in force. Leaves no trace in the slot.
+    pub fn weigh(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        role: Role,
+    ) -> (Option<Peer>, Outcome) {
+        let peer = match self.authenticate(leaf, intermediates, now, role) {
+            Ok(peer) => peer,
+            Err(refusal) => return (None, Err(refusal)),
+        };
+        // By the clock of this moment: ctrl may be late with the snapshot that says so, or gone.
+        let stale = self.compiled.revoked.stale_at(&peer, now.as_secs());
+        let verdict = match (policy::decide(&self.compiled, &self.route, Some(&peer)), stale) {
+            (Verdict::Allow(_), Some(rule)) => Verdict::Refuse(CrlStale, Some(rule)),
+            (verdict, _) => verdict,
+        };
+        let outcome = match verdict {
+            Verdict::Allow(rule) => Ok(rule),
+            Verdict::Refuse(reason, rule) => {
+                let detail = policy::why_not(&self.compiled, &self.route, (reason, rule), Some(&peer.spiffe_id));
+                Err(Refusal { reason, rule, detail })
+            }
+        };
+        (Some(peer), outcome)
     }
 
     fn authenticate(

@@ -255,6 +255,11 @@ impl Gateway {
         &mut self.worker
     }
 
+    /// What was pushed last, as the worker decides by it.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }

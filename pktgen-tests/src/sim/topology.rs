@@ -255,6 +255,9 @@ fn workload(snapshot: &mut Snapshot, name: &str, identity: &Identity) -> Workloa
         unmatched_rule: Some(rule("spec.unmatchedEgress")),
         proxy: Default::default(),
         living: Living::default(),
+        bypass: vec![],
+        mode_rules: vec![],
+        resumption: Default::default(),
     }
 }
 

@@ -31,6 +31,8 @@ struct Line<'a> {
     serial: Option<&'a str>,
     not_after: Option<String>,
     local_serial: Option<&'a str>,
+    /// `bypass`: plain to a MUTUAL port.
+    admitted: Option<&'static str>,
     rule: Option<&'a str>,
     shadow: Option<&'a str>,
     detail: Option<&'a str>,
@@ -76,6 +78,7 @@ pub fn line(node: &str, topic: Topic, report: &ConnectionReport, at_ms: u64) -> 
         serial: tls.and_then(|tls| tls.peer_serial.as_deref()),
         not_after: tls.and_then(|tls| tls.peer_not_after).map(|at| rfc3339(at.saturating_mul(1000))),
         local_serial: tls.and_then(|tls| tls.local_serial.as_deref()),
+        admitted: report.admitted.map(|admitted| admitted.name()),
         rule: report.rule.as_deref(),
         shadow: report.shadow.as_deref(),
         detail: report.detail.as_deref(),

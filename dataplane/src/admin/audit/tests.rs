@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ::snapshot::{CloseReason, RefuseReason};
+use ::snapshot::{Admitted, CloseReason, RefuseReason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -65,11 +65,17 @@ fn a_line_is_one_json_object_whatever_a_peer_calls_itself() {
         "direction": "inbound", "caller_id": "spiffe://example.com/shop/frontend",
         "server_id": "spiffe://example.com/shop/backend", "client": "198.18.1.2:41326", "server": "198.18.2.2:3000",
         "seen_as": null, "endpoint": null, "workload": "shop/backend", "mode": "PERMISSIVE", "tls": "TLSv1.3", "serial": "0b",
-        "not_after": "2027-01-15T08:00:00.000Z", "local_serial": "0a",
+        "not_after": "2027-01-15T08:00:00.000Z", "local_serial": "0a", "admitted": null,
         "rule": "shop/backend spec.allowedSPIFFEIDs.inbound (policy.yaml:34)", "shadow": null, "detail": hostile,
         "revision": 3, "core": 1, "id": 7,
     });
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), want);
+    let probe = ConnectionReport { admitted: Some(Admitted::Bypass), ..example::plain() };
+    let said: Value = serde_json::from_str(&line::line("node-b", Topic::Accepted, &probe, MS)).unwrap();
+    assert_eq!(
+        (&said["decision"], &said["admitted"], &said["tls"]),
+        (&json!("accepted"), &json!("bypass"), &json!(null))
+    );
     let egress = ConnectionReport { direction: ::snapshot::Direction::Egress, ..report };
     let said: Value = serde_json::from_str(&line::line("node-b", DENIED, &egress, u64::MAX)).unwrap();
     assert_eq!(said["caller_id"], want["server_id"], "who calls is ours there");

@@ -20,9 +20,11 @@
 //! | DISABLE per port: untouched | `netns_modes`: a_disabled_port_is_…; [`views`]: steering_captures_… |
 //! | Replaced addresses stay captured for twice their TTL | ctrl `resolve`: a_ttl_says_when_…, what_an_answer_replaces_… |
 //!
-//! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`].
+//! Beyond D11, the rules of policies: [`policies`], and [`agreement`] with their [`words`]; plain callers of
+//! MUTUAL ports: [`bypass`].
 
 mod agreement;
+mod bypass;
 mod living;
 mod modes;
 mod policies;

@@ -86,6 +86,7 @@ impl<C: Clock> Agent<C> {
             Query::Endpoints => return self.list_endpoints(id),
             Query::Callers { of } => return self.reply_callers(id, of.as_deref()),
             Query::Rules => return self.reply_rules(id),
+            Query::Bypasses => return self.reply_bypasses(id),
             Query::Replay { since } => return self.reply_replayed(id, since, descriptor),
             Query::Refused => return self.reply_connections(id, self.history.refused()),
             Query::Closed => return self.reply_connections(id, self.history.closed()),

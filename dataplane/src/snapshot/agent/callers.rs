@@ -120,6 +120,7 @@ mod tests {
             connections: u64::MAX,
             last_seen: u64::MAX,
             mtls_since: Some(u64::MAX),
+            bypasses: true,
         };
         let called = |callers| Called { workload: "w".repeat(317), mode: TlsMode::Permissive, admits: true, callers };
         let parts = parts([called(vec![]), called((0..CALLERS_PER_REPLY + 1).map(caller).collect())].into_iter());

@@ -78,7 +78,7 @@ impl Judge {
 pub(in crate::tls) fn verdict(compiled: &Arc<Compiled>, leaf: &Leaf, role: Role, now: u64) -> Outcome {
     let slot = Arc::new(Slot::default());
     let route = inbound(1, 5432, TlsMode::Permissive);
-    let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone() };
+    let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone(), keeps: false };
     let chain: Vec<CertificateDer<'_>> = leaf.chain.iter().map(|der| der.as_slice().into()).collect();
     let (end, rest, now) = (&chain[0], &chain[1..], UnixTime::since_unix_epoch(Duration::from_secs(now)));
     let said = match role {

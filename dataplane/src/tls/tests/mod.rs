@@ -5,5 +5,6 @@ pub mod chains;
 pub mod letter;
 mod peers;
 mod records;
+mod resumption;
 pub mod stock;
 pub mod world;

@@ -196,7 +196,7 @@ fn a_garbled_certificate_never_panics_and_never_names_another() {
         read += usize::from(identity::read_leaf(&leaf).is_ok());
         let route = inbound(TO, 1, TlsMode::Mutual);
         let slot = Arc::new(Slot::default());
-        let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone() };
+        let judge = Verifier { compiled: compiled.clone(), route, slot: slot.clone(), keeps: false };
         let _ = judge.verify_client_cert(&leaf.into(), &[], UnixTime::since_unix_epoch(Duration::from_secs(NOW)));
         verified += usize::from(slot.outcome().unwrap().is_ok());
     }

@@ -27,13 +27,21 @@ fn resolver(leaf: &Leaf) -> Arc<SingleCertAndKey> {
 }
 
 pub fn client(leaf: Option<&Leaf>, versions: &[&'static SupportedProtocolVersion]) -> Connection {
+    client_of(&client_config(leaf, versions))
+}
+
+/// One of several that share what they remember.
+pub fn client_of(config: &Arc<ClientConfig>) -> Connection {
+    ClientConnection::new(config.clone(), ServerName::try_from("peer.test").unwrap()).unwrap().into()
+}
+
+pub fn client_config(leaf: Option<&Leaf>, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider::production()).with_protocol_versions(versions);
     let builder = builder.unwrap().dangerous().with_custom_certificate_verifier(Arc::new(Anybody));
-    let config = match leaf {
+    Arc::new(match leaf {
         Some(leaf) => builder.with_client_cert_resolver(resolver(leaf)),
         None => builder.with_no_client_auth(),
-    };
-    ClientConnection::new(Arc::new(config), ServerName::try_from("peer.test").unwrap()).unwrap().into()
+    })
 }
 
 pub fn server(leaf: &Leaf, ask: bool, versions: &[&'static SupportedProtocolVersion]) -> Connection {

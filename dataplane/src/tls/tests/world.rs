@@ -117,7 +117,7 @@ pub fn ends(to: &str) -> Ends {
 /// Such a call, of a port of a workload.
 pub fn inbound(workload: usize, port: u16, mode: TlsMode) -> Route {
     let ends = Ends { server: (at(DB_AT).ip(), port).into(), ..ends(DB_AT) };
-    Route::Inbound { workload, mode, ends, from: None }
+    Route::Inbound { workload, mode, ends, from: None, bypass: None }
 }
 
 pub fn service(name: &str, address: &str, host: Option<&str>) -> Service {
@@ -155,5 +155,8 @@ fn workload(name: &str, id: &str, interface: &str, address: &str, first_rule: u3
         unmatched_rule: None,
         proxy: Default::default(),
         living: Living::default(),
+        bypass: vec![],
+        mode_rules: vec![],
+        resumption: Default::default(),
     }
 }
