@@ -172,11 +172,8 @@ fn a_control_process_that_restarts_while_the_agent_is_away_costs_nobody_their_id
     in_force(&pair.node_b, &backend);
     let address = SocketAddr::new(Host::Backend.v4(), 3000);
     let server = Server::start(&pair.site.backend, address).unwrap();
-    let calls = |numbers: std::ops::Range<u64>| {
-        pair.site
-            .frontend
-            .enter(|| numbers.map(|number| call(address, number, 1000)).collect::<anyhow::Result<()>>())
-            .unwrap()
+    let calls = |mut numbers: std::ops::Range<u64>| {
+        pair.site.frontend.enter(|| numbers.try_for_each(|number| call(address, number, 1000))).unwrap()
     };
     wait_until("node-a has its SVID", PATIENCE, || calls(1..2).ok()).unwrap();
     let held = pair.site.frontend.enter(|| open(address, 1)).unwrap().unwrap();
