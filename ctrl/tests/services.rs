@@ -91,7 +91,7 @@ fn what_contradicts_itself_is_an_error_and_what_leads_nowhere_a_warning() {
     let text = service("s", &of("{ address: 203.0.113.10, port: 3000 }"));
     let loaded = load(&[("s.yaml", &text), ("p.yaml", denies), ("w.yaml", identity), ("g.yaml", GATEWAY)]);
     let warnings = words(&loaded.unwrap_or_else(|f| panic!("{:#?}", words(&f))).warnings);
-    assert!(warnings.iter().any(|w| w.contains("203.0.113.10 is a virtual address of default/s")), "{warnings:#?}");
+    assert!(warnings.iter().any(|w| w.contains("203.0.113.10/32 is a virtual address of default/s")), "{warnings:#?}");
 }
 
 #[test]
