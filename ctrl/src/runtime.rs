@@ -185,8 +185,11 @@ async fn turns(
             core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
-        core.hear_kubernetes(&now);
+        if core.hear_kubernetes(&now) {
+            core.reload(&now).await;
+        }
         core.renew_and_publish(&now);
+        core.say_kubernetes();
     }
 }
 
@@ -238,16 +241,33 @@ impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
     async fn reload(&mut self, network: &Network) {
         self.inputs.changed();
-        match self.candidate(network).await {
-            Ok(candidate) => self.take(candidate),
-            Err(faults) => {
-                for fault in &faults {
-                    error!("{fault}");
+        let mut trial = self.cluster.trial(&self.directory, &self.known);
+        loop {
+            let faults = match self.candidate(network).await {
+                Ok(candidate) => {
+                    self.cluster.adopt(trial);
+                    if !self.take(candidate) {
+                        return;
+                    }
+                    trial = self.cluster.trial(&self.directory, &self.known);
+                    continue;
                 }
-                error!("the configuration is refused whole; the one before stays in force");
-                self.faults = faults;
+                Err(faults) => faults,
+            };
+            // An object of the API that is at fault stands aside by itself.
+            match self.cluster.without(trial, &faults, &self.known) {
+                Some(without) => trial = without,
+                None => return self.refuse(faults),
             }
         }
+    }
+
+    fn refuse(&mut self, faults: Vec<Diagnostic>) {
+        for fault in &faults {
+            error!("{fault}");
+        }
+        error!("the configuration is refused whole; the one before stays in force");
+        self.faults = faults;
     }
 
     async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
@@ -265,13 +285,14 @@ impl Core {
         Ok(Candidate { loaded, sources, resolved })
     }
 
-    fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) {
+    /// True: it has to be read once more, without what the API has.
+    fn take(&mut self, Candidate { loaded, sources, resolved }: Candidate) -> bool {
         self.faults.clear();
-        self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
+        let again = self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
         self.identities.replace_sources(&loaded.gateway, sources);
         self.resolved = resolved;
         if loaded == self.loaded {
-            return;
+            return again;
         }
         if loaded.gateway.admin != self.loaded.gateway.admin {
             warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
@@ -284,6 +305,7 @@ impl Core {
         self.loaded = loaded;
         self.loaded_at = clock::now();
         info!(directory = %self.directory.display(), "the configuration was read again");
+        again
     }
 
     /// The network that workloads are attested by.

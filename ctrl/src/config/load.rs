@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::decode::{Faults, Field};
+use super::objects::Decoded;
 use super::tree::Span;
 use super::{Diagnostic, Gateway, Place, Policy, Service, TrustBundle, WorkloadIdentity, lint, resource, tree};
 
@@ -191,6 +192,11 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>, known: 
         found.append(&mut faults.found);
         texts.insert(file, text);
     }
+    for object in &known.objects {
+        let mut faults = Faults::of("".into(), "", Path::new(""));
+        resources.take(object.resources.clone(), &mut faults);
+        found.extend_from_slice(&object.warnings);
+    }
     resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
     resources.services.sort_by(|a, b| a.name.cmp(&b.name));
     resources.policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -209,6 +215,8 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>, known: 
 #[derive(Debug, Default)]
 pub struct Known {
     files: HashMap<PathBuf, One>,
+    /// What comes beside the files, from a Kubernetes API.
+    pub objects: Vec<Decoded>,
 }
 
 #[derive(Debug)]

@@ -20,6 +20,7 @@ pub mod lint;
 pub mod lint_policy;
 pub mod living;
 pub mod load;
+pub mod objects;
 pub mod policy;
 pub mod process;
 pub mod proxy;

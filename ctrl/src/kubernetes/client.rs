@@ -98,7 +98,7 @@ impl Ask<'_> {
             401 => Fault::Unknown(message),
             403 => {
                 let group = if self.asked.group.is_empty() { "the core group".into() } else { self.asked.group.into() };
-                Fault::Denied { verb: self.verb, resource: self.asked.resource, group, message }
+                Fault::Denied { verb: self.verb, resource: self.asked.resource.clone(), group, message }
             }
             410 => Fault::Gone(message),
             code => Fault::Refused { code, message },

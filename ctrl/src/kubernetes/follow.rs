@@ -40,7 +40,7 @@ pub struct Asked {
     pub fields: Option<String>,
     /// As it is shown: `pods of node node-a`.
     pub what: String,
-    pub resource: &'static str,
+    pub resource: String,
     pub group: &'static str,
 }
 

@@ -142,6 +142,10 @@ impl Core {
     }
 
     fn make(&mut self, network: &Network, now: u64, began: Instant) {
+        if let Some(waits) = self.cluster.waits_for() {
+            self.unassembled = Some(waits);
+            return self.inputs.changed();
+        }
         match self.publish(network, now, began) {
             Ok(()) => {
                 self.unassembled = None;
