@@ -63,8 +63,10 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     // Watched before it is read: a change in between is seen twice rather than never.
     let mut changes = crate::watch::watch(&directory)
         .with_context(|| format!("cannot watch the configuration directory {}", directory.display()))?;
-    let known = Arc::default();
-    let loaded = load(&directory, &known).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    let known: Arc<Mutex<Known>> = Arc::default();
+    let loaded =
+        load(&directory, &known, Files::Newest).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    known.lock().expect("no holder panics").is_good();
     let admin = loaded.gateway.admin.clone();
     let lock = socket::lock(&admin.socket).context("admin.socket")?;
     let (publisher, asked) =
@@ -241,23 +243,31 @@ impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
     async fn reload(&mut self, network: &Network) {
         self.inputs.changed();
+        if let Err(faults) = self.settle(network, Files::Newest).await {
+            // Whoever revokes something by the API does not wait until somebody mends a file of this node.
+            if self.cluster.has_news() {
+                let _ = self.settle(network, Files::Good).await;
+            }
+            self.refuse(faults);
+        }
+    }
+
+    /// Objects of the API that are at fault stand aside, each by itself. Err: something else is at fault.
+    async fn settle(&mut self, network: &Network, files: Files) -> Result<(), Vec<Diagnostic>> {
         let mut trial = self.cluster.trial(&self.directory, &self.known);
         loop {
-            let faults = match self.candidate(network).await {
+            match self.candidate(network, files).await {
                 Ok(candidate) => {
                     self.cluster.adopt(trial);
                     if !self.take(candidate) {
-                        return;
+                        return Ok(());
                     }
                     trial = self.cluster.trial(&self.directory, &self.known);
-                    continue;
                 }
-                Err(faults) => faults,
-            };
-            // An object of the API that is at fault stands aside by itself.
-            match self.cluster.without(trial, &faults, &self.known) {
-                Some(without) => trial = without,
-                None => return self.refuse(faults),
+                Err(faults) => match self.cluster.without(trial, &faults, &self.known) {
+                    Some(without) => trial = without,
+                    None => return Err(faults),
+                },
             }
         }
     }
@@ -270,8 +280,8 @@ impl Core {
         self.faults = faults;
     }
 
-    async fn candidate(&self, network: &Network) -> Result<Candidate, Vec<Diagnostic>> {
-        let mut loaded = self.load().await?;
+    async fn candidate(&self, network: &Network, files: Files) -> Result<Candidate, Vec<Diagnostic>> {
+        let mut loaded = load(&self.directory, &self.known, files).await?;
         attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
         let sources = self
@@ -282,6 +292,9 @@ impl Core {
         self.crls.check(&loaded, &self.identities, now)?;
         let resolved = resolve::resolve(&loaded, &self.resolved, RELOAD_PATIENCE, now).await;
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
+        if files == Files::Newest {
+            self.known.lock().expect("no holder panics").is_good();
+        }
         Ok(Candidate { loaded, sources, resolved })
     }
 
@@ -337,10 +350,6 @@ impl Core {
         }
     }
 
-    async fn load(&self) -> Result<Loaded, Vec<Diagnostic>> {
-        load(&self.directory, &self.known).await
-    }
-
     /// A restart does not take an SVID away for the moment that reading it again takes.
     async fn await_sources(&mut self, network: &Network, news: &News) {
         self.inputs.wanted = assemble::wanted(&self.loaded, network, &self.resolved);
@@ -383,8 +392,22 @@ fn seed(node: &str) -> u64 {
     node.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-async fn load(directory: &Path, known: &Arc<Mutex<Known>>) -> Result<Loaded, Vec<Diagnostic>> {
+/// Which files a configuration is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Newest,
+    /// As they were when they were right last.
+    Good,
+}
+
+async fn load(directory: &Path, known: &Arc<Mutex<Known>>, files: Files) -> Result<Loaded, Vec<Diagnostic>> {
     let (directory, known) = (directory.to_owned(), known.clone());
-    let load = move || config::reload_dir(&directory, &mut known.lock().expect("no holder panics"));
+    let load = move || {
+        let known = &mut known.lock().expect("no holder panics");
+        match files {
+            Files::Newest => config::reload_dir(&directory, known),
+            Files::Good => config::load_good(&directory, known),
+        }
+    };
     tokio::task::spawn_blocking(load).await.expect("loading does not panic")
 }

@@ -203,3 +203,16 @@ fn a_file_that_an_object_names_and_that_goes_leaves_what_it_held_in_force() {
     node.settle().unwrap();
     assert_eq!(node.fault("TrustBundle", "shop/partner"), "");
 }
+
+#[test]
+fn a_fault_of_one_is_not_taken_for_that_of_another_whose_name_begins_so() {
+    let mut node = Node::new();
+    let file = "apiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: { name: a-2, namespace: shop }\n\
+                spec: { workloadID: shop/file, selectors: [{ net:ip: 198.18.1.2 }], allowedSPIFFEIDs: { inbound: [] } }\n";
+    node.write("policy.yaml", file);
+    for name in ["shop/a", "shop/a-2", "shop/a-2.b"] {
+        node.put(WID, name, workload(1, name));
+    }
+    node.settle().unwrap();
+    assert_eq!(node.generations(), at([("shop/a", 1), ("shop/a-2.b", 1)]));
+}

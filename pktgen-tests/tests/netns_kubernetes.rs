@@ -147,7 +147,7 @@ fn until_status(api: &Api, path: &str, name: &str, generation: u64, want: &str) 
 
 #[test]
 fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_status() {
-    let (mut pair, api) = configure();
+    let (mut pair, mut api) = configure();
     // The node has its Gateway and the Service as files; who is who, the cluster says.
     let policy = include_str!("../../deploy/examples/kubernetes/policy.yaml");
     let service = policy.split("---\n").next().unwrap();
@@ -162,7 +162,12 @@ fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_sta
     };
     api.put(PODS, frontend(1, Host::Frontend, "frontend"));
     api.put(WORKLOADS, frontend_calls(&["app/backend-api"]));
+    // Without the cluster's word nothing is in force, rather than less than it says.
+    api.stop();
     pair.node_a.launch().unwrap();
+    let said = until_said(&pair, &["status"], "has not listed its resources yet: without them there is no policy");
+    assert!(!said.contains(": ready"), "{said}");
+    api.serve();
     pair.node_b.launch().unwrap();
     pair.node_a.wait_ready().unwrap();
     pair.node_b.wait_ready().unwrap();
@@ -189,6 +194,12 @@ fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_sta
     until(&one, "the last good version holds", true);
     complete(&held, 1, BYTES).expect("and cuts nobody");
 
+    // Nor does a file that somebody has yet to mend hold the cluster's word up.
+    let file = pair.node_a.directory().join("broken.yaml");
+    std::fs::write(&file, "kind: Nothing\n").unwrap();
+    wait_until("it is refused", PATIENCE, || (!pair.node_a.report().ok()?.config.errors.is_empty()).then_some(()))
+        .unwrap();
+
     // A deny of the cluster's is in force on the node, by its name; gone, it is no more.
     let held = hold(&one, 2);
     let rule = json!({ "action": "deny", "direction": "outbound", "peers": list(&["app/backend-api"]) });
@@ -200,6 +211,8 @@ fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_sta
     let by = |pair: &Pair| pair.node_a.refused().unwrap().into_iter().filter_map(|refused| refused.rule).next_back();
     let rule = wait_until("by the rule's name", PATIENCE, || by(&pair)).unwrap();
     assert_eq!(rule, "security/stop spec.rules[0] (Policy security/stop)");
+    assert!(!pair.node_a.report().unwrap().config.errors.is_empty(), "the file is still at fault");
+    std::fs::remove_file(file).unwrap();
     api.remove(POLICIES, "security/stop");
     until(&one, "nothing denies it any more", true);
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::decode::{Faults, Field};
 use super::objects::Decoded;
@@ -83,7 +84,14 @@ fn read_and_parse(dir: &Path, known: &mut Known) -> Parsed {
     let files: Vec<_> = files.into_iter().map(|(path, text)| (short(&path), text)).collect();
     let (resources, more) = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)), known);
     faults.extend(more);
+    known.read = files.into();
     (resources, faults)
+}
+
+/// The files of `dir` as they were when they were right last, with what else is known by now.
+pub fn load_good(dir: &Path, known: &mut Known) -> Result<Loaded, Vec<Diagnostic>> {
+    let files = known.good.clone();
+    load_texts(dir, &files, known)
 }
 
 fn parse_texts(files: &[(PathBuf, String)]) -> Parsed {
@@ -217,6 +225,9 @@ pub struct Known {
     files: HashMap<PathBuf, One>,
     /// What comes beside the files, from a Kubernetes API.
     pub objects: Vec<Decoded>,
+    /// The files as they were read last, and as they were when the whole was right.
+    read: Arc<[(PathBuf, String)]>,
+    good: Arc<[(PathBuf, String)]>,
 }
 
 #[derive(Debug)]
@@ -227,6 +238,11 @@ struct One {
 }
 
 impl Known {
+    /// What was read last is right.
+    pub fn is_good(&mut self) {
+        self.good = self.read.clone();
+    }
+
     /// Gateways and TrustBundles name other files, whose changes their own text does not show: those
     /// are read each time.
     fn note(&mut self, path: &Path, text: &str, resources: &Resources, faults: &[Diagnostic]) {

@@ -108,6 +108,13 @@ impl Cluster {
         Some(trial)
     }
 
+    /// The API has something that is not in force.
+    pub fn has_news(&self) -> bool {
+        let (newest, in_force) = (&self.ledger.newest, &self.ledger.in_force);
+        newest.len() != in_force.len()
+            || newest.iter().any(|(id, object)| in_force.get(id).is_none_or(|standing| standing.object != *object))
+    }
+
     pub fn adopt(&mut self, trial: Trial) {
         self.ledger.adopt(trial);
     }
