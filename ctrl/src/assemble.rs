@@ -9,10 +9,11 @@
 //! The same inputs give the same bytes: lists are sorted, times and the version come in.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 use snapshot::channel::PrivateKey;
 use snapshot::{
-    Boot, Bundle, Bypass, Cores, Crl, EgressRule, KeyId, Network, Policy, Revoked, RuleId, RuleSource, SCHEMA,
+    Boot, Bundle, Bypass, Cores, Crl, EgressRule, KeyId, Network, Policy, Prefix, Revoked, RuleId, RuleSource, SCHEMA,
     Snapshot, TlsMode, Unmatched, Version, Workload,
 };
 
@@ -74,18 +75,26 @@ pub fn assemble(
     let (attested, disputed) = attest_all(loaded, network)?;
     let mut rules = Rules::default();
     let naming = Naming::new(&loaded.policies);
-    let workloads: Vec<Workload> = attested
+    let mut workloads: Vec<Workload> = attested
         .iter()
         .map(|(identity, attestation)| workload(identity, attestation, loaded, identities, (&naming, &mut rules)))
         .collect();
+    let own: HashSet<IpAddr> = network.links.iter().flat_map(|link| &link.addresses).map(|own| own.address).collect();
+    for entry in workloads.iter_mut().flat_map(|workload| &mut workload.bypass) {
+        entry.node = entry.sources.iter().copied().filter(|source| own.contains(source)).collect();
+    }
     let policies = policies(loaded, &mut rules);
+    let places = workloads.iter().flat_map(|workload| &workload.places);
+    let hosts = places.filter(|place| place.prefix == Prefix::host(place.prefix.address));
+    let owned = hosts.map(|place| place.prefix.address.to_canonical()).collect();
+    let (services, of_services) = services::assemble(loaded, resolved, &owned);
     let revoked = loaded.bundles.iter().filter_map(|bundle| revoked(bundle, &mut rules, now)).collect();
     let snapshot = Snapshot {
         schema: SCHEMA,
         version,
         node: loaded.gateway.name.clone(),
         trust_domain: loaded.gateway.trust_domain.to_string(),
-        services: services::assemble(loaded, resolved),
+        services,
         bundles: bundles(loaded, identities, now),
         policies,
         revoked,
@@ -101,6 +110,7 @@ pub fn assemble(
     let keys = keys(&attested, loaded, identities);
     let mut warnings = warnings(&attested, &snapshot, resolved, loaded);
     warnings.extend(disputed);
+    warnings.extend(of_services);
     warnings.extend(trust::expiry(&loaded.bundles, now));
     warnings.extend(services::full(loaded, &snapshot.services));
     Ok((snapshot, keys, warnings))
@@ -178,6 +188,7 @@ fn bypasses(identity: &WorkloadIdentity, rules: &mut Rules) -> Vec<Bypass> {
         rule: rules.add(format!("{} spec.connection.bypass[{nth}]", identity.name), &entry.place),
         sources: entry.sources.clone(),
         ports: entry.ports.clone(),
+        node: Vec::new(),
     };
     identity.bypass.iter().enumerate().map(of).collect()
 }

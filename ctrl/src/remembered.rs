@@ -1,5 +1,5 @@
-//! What outlives a restart of this process: whom its identity sources had peers verified by, and which
-//! CRLs were taken.
+//! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
+//! taken, and which pods this node had.
 //!
 //! None of it is secret. SVIDs are not in it, since their keys are in no file: the dataplane goes on with
 //! those that it has ([`snapshot::Workload::svid`]). What is here decides who is trusted, so a file that
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::codec::{from_state, to_state};
 use tracing::warn;
 
+use crate::attest::pods::Pods;
 use crate::crls;
 use crate::source::OfSource;
 
@@ -23,6 +24,8 @@ const MOST: u64 = 64 << 20;
 pub struct Memory {
     pub trusted: Vec<OfSource>,
     pub crls: crls::Known,
+    /// Of this node, as the Kubernetes API had them last.
+    pub pods: Pods,
 }
 
 /// Keeps a [`Memory`] in `<admin socket>.trust`.
@@ -110,7 +113,7 @@ mod tests {
         let federated = vec![Bundle { trust_domain: "partner.org".into(), roots: vec![vec![9]] }];
         let trusted = Trusted { roots: vec![vec![1, 2], vec![3]], federated };
         let of = OfSource { source: "spire".into(), trust_domain: "example.com".into(), trusted };
-        Memory { trusted: vec![of], crls: crls::Known::default() }
+        Memory { trusted: vec![of], ..Memory::default() }
     }
 
     #[test]

@@ -63,8 +63,10 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     // Watched before it is read: a change in between is seen twice rather than never.
     let mut changes = crate::watch::watch(&directory)
         .with_context(|| format!("cannot watch the configuration directory {}", directory.display()))?;
-    let known = Arc::default();
-    let loaded = load(&directory, &known).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    let known: Arc<Mutex<Known>> = Arc::default();
+    let loaded =
+        load(&directory, &known, Files::Newest).await.map_err(|faults| anyhow::anyhow!(text(&faults).join("\n")))?;
+    known.lock().expect("no holder panics").is_good();
     let admin = loaded.gateway.admin.clone();
     let lock = socket::lock(&admin.socket).context("admin.socket")?;
     let (publisher, asked) =
@@ -75,13 +77,13 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
     let mut identities = open_sources(&loaded, &news)?;
-    let (remembered, Memory { trusted, crls }) = Remembered::open(&admin.socket);
+    let (remembered, Memory { trusted, crls, pods }) = Remembered::open(&admin.socket);
     identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
-        cluster: Cluster::of(&loaded.gateway, &news),
+        cluster: Cluster::of(&loaded.gateway, pods, &news),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
@@ -122,7 +124,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.learn(&lookups);
     core.network_changed(network.borrow_and_update().clone());
     let now = core.attested_by(&network.borrow().clone());
-    core.await_kubernetes(&now, &news).await;
+    core.await_kubernetes(&now, &mut lookups, &news).await;
     core.await_sources(&now, &news).await;
     core.renew_and_publish(&now);
     tokio::select! {
@@ -187,8 +189,11 @@ async fn turns(
             core.inputs.changed();
         }
         let now = core.attested_by(&network.borrow().clone());
-        core.hear_kubernetes(&now);
+        if core.hear_kubernetes(&now) {
+            core.reload(&now, &mut lookups).await;
+        }
         core.renew_and_publish(&now);
+        core.say_kubernetes();
     }
 }
 
@@ -241,27 +246,52 @@ impl Core {
     /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
     async fn reload(&mut self, network: &Network, lookups: &mut Lookups) {
         self.inputs.changed();
-        let candidate = self.candidate(network, lookups).await;
-        self.settle(candidate);
+        if let Err(faults) = self.settle(network, lookups, Files::Newest).await {
+            // Whoever revokes something by the API does not wait until somebody mends a file of this node.
+            if self.cluster.has_news() {
+                let _ = self.settle(network, lookups, Files::Good).await;
+            }
+            self.refuse(faults);
+        }
         lookups.keep(&self.loaded);
         self.learn(lookups);
     }
 
-    fn settle(&mut self, candidate: Result<Candidate, Vec<Diagnostic>>) {
-        match candidate {
-            Ok(candidate) => self.take(candidate),
-            Err(faults) => {
-                for fault in &faults {
-                    error!("{fault}");
+    /// Objects of the API that are at fault stand aside, each by itself. Err: something else is at fault.
+    async fn settle(&mut self, network: &Network, lookups: &mut Lookups, files: Files) -> Result<(), Vec<Diagnostic>> {
+        let mut trial = self.cluster.trial(&self.directory, &self.known);
+        loop {
+            match self.candidate(network, lookups, files).await {
+                Ok(candidate) => {
+                    self.cluster.adopt(trial);
+                    if !self.take(candidate) {
+                        return Ok(());
+                    }
+                    trial = self.cluster.trial(&self.directory, &self.known);
                 }
-                error!("the configuration is refused whole; the one before stays in force");
-                self.faults = faults;
+                Err(faults) => match self.cluster.without(trial, &faults, &self.known) {
+                    Some(without) => trial = without,
+                    None => return Err(faults),
+                },
             }
         }
     }
 
-    async fn candidate(&self, network: &Network, lookups: &mut Lookups) -> Result<Candidate, Vec<Diagnostic>> {
-        let mut loaded = self.load().await?;
+    fn refuse(&mut self, faults: Vec<Diagnostic>) {
+        for fault in &faults {
+            error!("{fault}");
+        }
+        error!("the configuration is refused whole; the one before stays in force");
+        self.faults = faults;
+    }
+
+    async fn candidate(
+        &self,
+        network: &Network,
+        lookups: &mut Lookups,
+        files: Files,
+    ) -> Result<Candidate, Vec<Diagnostic>> {
+        let mut loaded = load(&self.directory, &self.known, files).await?;
         attest::pods::fill(&mut loaded, self.cluster.pods());
         // Opened again in any case: its own files may be what changed.
         let sources = self
@@ -274,6 +304,9 @@ impl Core {
         lookups.await_first(&loaded, RELOAD_PATIENCE).await;
         let resolved = lookups.of(&loaded);
         assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
+        if files == Files::Newest {
+            self.known.lock().expect("no holder panics").is_good();
+        }
         Ok(Candidate { loaded, sources })
     }
 
@@ -293,12 +326,15 @@ impl Core {
         self.resolved = lookups.of(&self.loaded);
     }
 
-    fn take(&mut self, Candidate { loaded, sources }: Candidate) {
+    /// True: it has to be read once more, without what the API has.
+    fn take(&mut self, Candidate { mut loaded, sources }: Candidate) -> bool {
         self.faults.clear();
-        self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
+        let again = self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
+        // Of a Gateway that asks no API any more nobody is a pod.
+        attest::pods::fill(&mut loaded, self.cluster.pods());
         self.identities.replace_sources(&loaded.gateway, sources);
         if loaded == self.loaded {
-            return;
+            return again;
         }
         if loaded.gateway.admin != self.loaded.gateway.admin {
             warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
@@ -311,6 +347,7 @@ impl Core {
         self.loaded = loaded;
         self.loaded_at = clock::now();
         info!(directory = %self.directory.display(), "the configuration was read again");
+        again
     }
 
     /// The network that workloads are attested by.
@@ -340,10 +377,6 @@ impl Core {
             ([], why, _) => Err(why.iter().cloned().collect()),
             (faults, _, _) => Err(text(faults)),
         }
-    }
-
-    async fn load(&self) -> Result<Loaded, Vec<Diagnostic>> {
-        load(&self.directory, &self.known).await
     }
 
     /// A restart does not take an SVID away for the moment that reading it again takes.
@@ -392,8 +425,22 @@ fn seed(node: &str) -> u64 {
     node.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-async fn load(directory: &Path, known: &Arc<Mutex<Known>>) -> Result<Loaded, Vec<Diagnostic>> {
+/// Which files a configuration is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Newest,
+    /// As they were when they were right last.
+    Good,
+}
+
+async fn load(directory: &Path, known: &Arc<Mutex<Known>>, files: Files) -> Result<Loaded, Vec<Diagnostic>> {
     let (directory, known) = (directory.to_owned(), known.clone());
-    let load = move || config::reload_dir(&directory, &mut known.lock().expect("no holder panics"));
+    let load = move || {
+        let known = &mut known.lock().expect("no holder panics");
+        match files {
+            Files::Newest => config::reload_dir(&directory, known),
+            Files::Good => config::load_good(&directory, known),
+        }
+    };
     tokio::task::spawn_blocking(load).await.expect("loading does not panic")
 }

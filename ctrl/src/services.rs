@@ -1,10 +1,10 @@
 //! Services: as the snapshot has them, and as `sluice services` shows them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use snapshot::balance::MOST_ENDPOINTS;
+use snapshot::balance::{MOST_ENDPOINTS, MOST_ENDPOINTS_OF_ALL};
 use snapshot::policy::Endpoint;
 use snapshot::{EndpointLoad, VirtualAddress};
 
@@ -12,15 +12,61 @@ use crate::config::{Address, Diagnostic, Loaded, Service, Target};
 use crate::resolve::Resolved;
 
 /// In the order of their names, so that an index means the same in every assembly.
-pub fn assemble(loaded: &Loaded, resolved: &Resolved) -> Vec<snapshot::Service> {
-    loaded.services.iter().map(|service| of(service, resolved)).collect()
+///
+/// What DNS and the network bring can make a virtual address somebody's own. That is left out, with a warning,
+/// where a snapshot that is refused would keep everything else from changing: `owned` are the workloads'.
+pub fn assemble(
+    loaded: &Loaded,
+    resolved: &Resolved,
+    owned: &HashSet<IpAddr>,
+) -> (Vec<snapshot::Service>, Vec<Diagnostic>) {
+    let all = loaded.services.iter().flat_map(|service| &service.virtual_addresses);
+    let virtuals: HashSet<_> = all.map(|v| SocketAddr::new(v.ip.to_canonical(), v.port)).collect();
+    let mut services: Vec<_> = loaded.services.iter().map(|service| of(service, resolved, &virtuals)).collect();
+    let (mut warnings, mut room) = (Vec::new(), MOST_ENDPOINTS_OF_ALL);
+    for (from, service) in loaded.services.iter().zip(&mut services) {
+        let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
+        let by_name = |address: &Address| match &address.target {
+            Target::Ip(_) => None,
+            Target::Name(name) => Some((name.clone(), address.port)),
+        };
+        for (name, port) in from.addresses.iter().filter_map(by_name) {
+            let found = resolved.addresses(&name).map(|ip| SocketAddr::new(ip.to_canonical(), port));
+            for at in found.filter(|at| virtuals.contains(at)) {
+                warn(format!("{name} is {at}, which is a virtual address: it is no endpoint"));
+            }
+        }
+        service.virtual_addresses.retain(|v| {
+            let is_owned = owned.contains(&v.address.ip().to_canonical());
+            if is_owned {
+                warn(format!("the virtual address {} is a workload's own: it leads nowhere", v.address));
+            }
+            !is_owned
+        });
+        for v in &mut service.virtual_addresses {
+            v.endpoints.truncate(room);
+            room -= v.endpoints.len();
+        }
+    }
+    if room == 0 {
+        let place = &loaded.gateway.place;
+        let what = format!(
+            "the virtual addresses have {MOST_ENDPOINTS_OF_ALL} endpoints together: any more are given no calls"
+        );
+        warnings.push(Diagnostic::warning(place, "", what));
+    }
+    (services, warnings)
 }
 
-fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
+fn of(service: &Service, resolved: &Resolved, virtuals: &HashSet<SocketAddr>) -> snapshot::Service {
+    let named = |host: &Option<String>, at: &SocketAddr| {
+        host.is_some() && virtuals.contains(&SocketAddr::new(at.ip().to_canonical(), at.port()))
+    };
     let mut endpoints: Vec<_> = service
         .addresses
         .iter()
         .flat_map(|address| addresses(address, resolved).map(move |(at, host)| (at, host, address)))
+        .filter(|(at, host, _)| !named(host, at))
         .collect();
     endpoints.sort_by(|(a, host, _), (b, other, _)| (a, host).cmp(&(b, other)));
     endpoints.dedup_by(|(b, other, _), (a, host, _)| (a, host) == (b, other));
@@ -48,7 +94,13 @@ fn of(service: &Service, resolved: &Resolved) -> snapshot::Service {
 /// Virtual addresses that have as many endpoints as may be, and may lack some.
 pub fn full(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Diagnostic> {
     let pairs = loaded.services.iter().zip(services);
-    let all = pairs.flat_map(|(of, service)| of.virtual_addresses.iter().zip(&service.virtual_addresses));
+    let all = pairs.flat_map(|(of, service)| {
+        let it = |of: &crate::config::VirtualAddress| {
+            let at = SocketAddr::new(of.ip, of.port);
+            service.virtual_addresses.iter().find(|it| it.address == at)
+        };
+        of.virtual_addresses.iter().filter_map(move |of| Some((of, it(of)?)))
+    });
     let warning = |(of, it): (&crate::config::VirtualAddress, &VirtualAddress)| {
         let message = format!("{} has {MOST_ENDPOINTS} endpoints: any more are given no calls", it.address);
         Diagnostic::warning(&of.place, "spec.virtualAddresses", message)

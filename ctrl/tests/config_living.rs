@@ -95,7 +95,7 @@ fn each_fault_is_named_with_what_is_allowed() {
             "misspelt at a workload",
             there("onchange: keep"),
             &[
-                "w.yaml:8:17: error: spec.connection.onchange: there is no such field [did you mean onChange? fields here: ageGrace, drainFor, expiryGrace, maxConnectionAge, onChange, onPeerExpiry, proxyProtocol, tls]",
+                "w.yaml:8:17: error: spec.connection.onchange: there is no such field [did you mean onChange? fields here: ageGrace, bypass, drainFor, expiryGrace, maxConnectionAge, onChange, onPeerExpiry, proxyProtocol, resumption, tls]",
             ],
         ),
     ];

@@ -214,3 +214,25 @@ fn what_has_the_wrong_shape_is_refused_by_both() {
         assert!(!refused(&bad).is_empty(), "the schema takes {at} {bad}");
     }
 }
+
+#[test]
+fn the_role_that_is_delivered_allows_what_is_asked_for_and_no_more() {
+    let text = std::fs::read_to_string(root().join("deploy/kubernetes/rbac.yaml")).unwrap();
+    let role = documents(&text).into_iter().find(|document| document["kind"] == "ClusterRole").unwrap();
+    let list = |value: &Value| value.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
+    let mut allowed = std::collections::BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let [groups, resources, verbs]: [Vec<String>; 3] =
+            ["apiGroups", "resources", "verbs"].map(|name| list(&rule[name]));
+        for (resource, verb) in resources.iter().flat_map(|resource| verbs.iter().map(move |verb| (resource, verb))) {
+            allowed.extend(groups.iter().map(|group| format!("{verb} {resource} of {group:?}")));
+        }
+    }
+    let mut asked: std::collections::BTreeSet<_> = ["list", "watch"].map(|verb| format!("{verb} pods of \"\"")).into();
+    for kind in KINDS {
+        let (group, plural) = (kind.group(), kind.plural);
+        asked.extend(["list", "watch"].map(|verb| format!("{verb} {plural} of {group:?}")));
+        asked.insert(format!("patch {plural}/status of {group:?}"));
+    }
+    assert_eq!(allowed, asked);
+}

@@ -2,6 +2,7 @@
 
 mod words;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use ctrl::config::Loaded;
@@ -104,7 +105,7 @@ fn behind_a_virtual_address_is_what_is_ready_current_and_of_its_port_and_family(
     };
     resolved.take("moving.test", &answer(&["198.18.2.8"]), 1_000);
     resolved.take("moving.test", &answer(&["198.18.2.9", "198.18.2.2"]), 2_000);
-    let services = assemble(&loaded, &resolved);
+    let services = made(&loaded, &resolved);
     let of = |nth: usize| -> Vec<String> {
         let endpoints = &services[0].virtual_addresses[nth].endpoints;
         endpoints.iter().map(|&index| services[0].endpoints[index as usize].address.to_string()).collect()
@@ -117,6 +118,34 @@ fn behind_a_virtual_address_is_what_is_ready_current_and_of_its_port_and_family(
     assert!(all.contains(&"198.18.2.8:3000".to_owned()), "replaced, and still captured");
 }
 
+/// Where nothing is left out.
+fn made(loaded: &Loaded, resolved: &Resolved) -> Vec<snapshot::Service> {
+    let (services, warnings) = assemble(loaded, resolved, &HashSet::new());
+    assert_eq!(words(&warnings), Vec::<String>::new());
+    services
+}
+
+/// In a cluster the name of a Service is its virtual address.
+#[test]
+fn a_name_or_a_workload_that_is_a_virtual_address_costs_the_endpoint_or_the_address_and_no_more() {
+    let spec = "  addresses: [{ address: web.test, port: 80 }, { address: 198.18.2.2, port: 80 }]\n  \
+                virtualAddresses: [{ address: 203.0.113.10, port: 80 }, { address: 203.0.113.11, port: 80 }]\n";
+    let loaded = load(&[("s.yaml", &service("s", spec)), ("g.yaml", GATEWAY)]).unwrap_or_else(|f| panic!("{f:?}"));
+    let mut resolved = Resolved::default();
+    let v4 = Found::Addresses(vec![("203.0.113.10".parse().unwrap(), std::time::Duration::from_secs(60))]);
+    resolved.take("web.test", &Answer { v4, v6: Found::None("none".into()) }, 1_000);
+    let owned = ["203.0.113.11".parse().unwrap()].into_iter().collect();
+    let (services, warnings) = assemble(&loaded, &resolved, &owned);
+    let endpoints: Vec<_> = services[0].endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    assert_eq!(endpoints, ["198.18.2.2:80"]);
+    let virtuals: Vec<_> = services[0].virtual_addresses.iter().map(|v| v.address.to_string()).collect();
+    assert_eq!(virtuals, ["203.0.113.10:80"]);
+    let warnings = words(&warnings);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("web.test is 203.0.113.10:80, which is a virtual address"), "{warnings:?}");
+    assert!(warnings[1].contains("203.0.113.11:80 is a workload's own"), "{warnings:?}");
+}
+
 #[test]
 fn more_endpoints_than_a_virtual_address_takes_do_not_cost_the_snapshot() {
     let entries: String = (0..MOST_ENDPOINTS as u32 + 5)
@@ -124,19 +153,19 @@ fn more_endpoints_than_a_virtual_address_takes_do_not_cost_the_snapshot() {
         .collect();
     let spec = format!("  addresses:\n{entries}  virtualAddresses: [{{ address: 203.0.113.10, port: 80 }}]\n");
     let loaded = load(&[("s.yaml", &service("s", &spec)), ("g.yaml", GATEWAY)]).unwrap_or_else(|f| panic!("{f:?}"));
-    let services = assemble(&loaded, &Resolved::default());
+    let services = made(&loaded, &Resolved::default());
     assert_eq!(services[0].virtual_addresses[0].endpoints.len(), MOST_ENDPOINTS);
     assert_eq!(services[0].endpoints.len(), MOST_ENDPOINTS + 5);
     let warnings = words(&full(&loaded, &services));
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("203.0.113.10:80 has 1024 endpoints: any more are given no calls"), "{warnings:?}");
-    assert_eq!(full(&good(), &assemble(&good(), &Resolved::default())), []);
+    assert_eq!(full(&good(), &made(&good(), &Resolved::default())), []);
 }
 
 #[test]
 fn what_the_cores_know_of_an_endpoint_is_summed_and_its_ejection_is_the_last_to_end() {
     let loaded = good();
-    let services = assemble(&loaded, &of_hosts(&loaded));
+    let services = made(&loaded, &of_hosts(&loaded));
     let load = |core, address, until| EndpointLoad {
         core,
         address: at(address),

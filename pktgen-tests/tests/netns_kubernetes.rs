@@ -8,10 +8,11 @@ mod kube_api;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use kube_api::{Api, PODS, pod};
+use kube_api::{Api, PODS, POLICIES, WORKLOADS, pod, resource};
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Host, Namespace, wait_until};
+use serde_json::{Value, json};
 use snapshot::{CloseReason, RefuseReason};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -131,4 +132,92 @@ fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
     until(&two, "its address is nobody's", false);
     until_said(&pair, &["status"], "1 pods of node node-a, watched for");
     assert_eq!(service.failures().len(), 1, "the one that was cut: {:?}", service.failures());
+}
+
+/// What node-a says of an object, once it does.
+fn until_status(api: &Api, path: &str, name: &str, generation: u64, want: &str) -> Value {
+    wait_until(&format!("{name} is {want} at generation {generation}"), PATIENCE, || {
+        let status = api.look(|world| world.objects[path].get(name)?.pointer("/status/nodes/0").cloned())?;
+        let condition = &status["conditions"][0];
+        let is = condition["status"] == want && condition["observedGeneration"] == generation;
+        (is && status["node"] == "node-a").then_some(status)
+    })
+    .unwrap()
+}
+
+#[test]
+fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_status() {
+    let (mut pair, mut api) = configure();
+    // The node has its Gateway and the Service as files; who is who, the cluster says.
+    let policy = include_str!("../../deploy/examples/kubernetes/policy.yaml");
+    let service = policy.split("---\n").next().unwrap();
+    std::fs::write(pair.node_a.directory().join("policy.yaml"), service).unwrap();
+    let list =
+        |ids: &[&str]| -> Value { ids.iter().map(|id| json!(format!("spiffe://example.com/myapp/{id}"))).collect() };
+    let frontend_calls = |servers: &[&str]| {
+        let egress = json!([{ "selectors": [{ "app": "myapp", "service": "backend-api" }] }]);
+        let spec = json!({ "workloadID": "myapp/app/frontend", "selectors": [{ "k8s:label:app": "frontend" }],
+            "allowedSPIFFEIDs": { "inbound": [], "outbound": list(servers) }, "egress": egress });
+        resource("WorkloadIdentity", "core.riptides.io/v1alpha1", "myapp/frontend", spec)
+    };
+    api.put(PODS, frontend(1, Host::Frontend, "frontend"));
+    api.put(WORKLOADS, frontend_calls(&["app/backend-api"]));
+    // Without the cluster's word nothing is in force, rather than less than it says.
+    api.stop();
+    pair.node_a.launch().unwrap();
+    let said = until_said(&pair, &["status"], "has not listed its resources yet: without them there is no policy");
+    assert!(!said.contains(": ready"), "{said}");
+    api.serve();
+    pair.node_b.launch().unwrap();
+    pair.node_a.wait_ready().unwrap();
+    pair.node_b.wait_ready().unwrap();
+    let _service = Server::start(&pair.site.backend, server()).unwrap();
+    let one = pair.site.frontend.clone();
+    until(&one, "the cluster's frontend calls", true);
+    let status = until_status(&api, WORKLOADS, "myapp/frontend", 1, "True");
+    let snapshot = status["snapshot"].as_u64().unwrap();
+    let report = pair.node_a.status().unwrap();
+    assert!(snapshot > 0 && report.in_force.is_some_and(|in_force| in_force.0 >= snapshot), "{status}");
+    let held = hold(&one, 1);
+
+    // A faulty one leaves the last good in force, and says why.
+    api.put(WORKLOADS, {
+        let mut wrong = frontend_calls(&[]);
+        wrong["spec"]["allowedSPIFFEIDs"] = json!({ "outbond": [] });
+        wrong
+    });
+    let status = until_status(&api, WORKLOADS, "myapp/frontend", 2, "False");
+    let message = status["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("generation 1 stays in force: WorkloadIdentity myapp/frontend: error: spec.allowedSPIFFEIDs.outbond: there is no such field"), "{message}");
+    let problem = || pair.node_a.report().unwrap().problems.concat();
+    assert!(problem().contains("WorkloadIdentity myapp/frontend is not in force as the API has it"), "{}", problem());
+    until(&one, "the last good version holds", true);
+    complete(&held, 1, BYTES).expect("and cuts nobody");
+
+    // Nor does a file that somebody has yet to mend hold the cluster's word up.
+    let file = pair.node_a.directory().join("broken.yaml");
+    std::fs::write(&file, "kind: Nothing\n").unwrap();
+    wait_until("it is refused", PATIENCE, || (!pair.node_a.report().ok()?.config.errors.is_empty()).then_some(()))
+        .unwrap();
+
+    // A deny of the cluster's is in force on the node, by its name; gone, it is no more.
+    let held = hold(&one, 2);
+    let rule = json!({ "action": "deny", "direction": "outbound", "peers": list(&["app/backend-api"]) });
+    let deny = json!({ "workloads": ["myapp/frontend"], "rules": [rule] });
+    api.put(POLICIES, resource("Policy", "sluice.dev/v1alpha1", "security/stop", deny));
+    until_status(&api, POLICIES, "security/stop", 1, "True");
+    until(&one, "it is denied", false);
+    assert!(complete(&held, 2, BYTES).is_err(), "what it denies is cut");
+    let by = |pair: &Pair| pair.node_a.refused().unwrap().into_iter().filter_map(|refused| refused.rule).next_back();
+    let rule = wait_until("by the rule's name", PATIENCE, || by(&pair)).unwrap();
+    assert_eq!(rule, "security/stop spec.rules[0] (Policy security/stop)");
+    assert!(!pair.node_a.report().unwrap().config.errors.is_empty(), "the file is still at fault");
+    std::fs::remove_file(file).unwrap();
+    api.remove(POLICIES, "security/stop");
+    until(&one, "nothing denies it any more", true);
+
+    // A newer version that is right.
+    api.put(WORKLOADS, frontend_calls(&["app/somebody-else"]));
+    until_status(&api, WORKLOADS, "myapp/frontend", 3, "True");
+    until(&one, "it may not call the backend any more", false);
 }

@@ -18,7 +18,7 @@ fn bypass(snapshot: &mut Snapshot, workload: usize, sources: &[IpAddr], ports: &
     let holder = &mut snapshot.workloads[workload];
     let name = format!("{} spec.connection.bypass[{}]", holder.name, holder.bypass.len());
     snapshot.rules.push(RuleSource { name, place: "probes.yaml:7".into() });
-    holder.bypass.push(Bypass { rule, sources: sources.to_vec(), ports: ports.to_vec() });
+    holder.bypass.push(Bypass { rule, sources: sources.to_vec(), ports: ports.to_vec(), node: vec![] });
 }
 
 const BACKEND: usize = 0;

@@ -14,11 +14,15 @@ pub struct Bypass {
     /// Single addresses: an IPv4 address in IPv6 clothes is the IPv4 address.
     pub sources: Vec<IpAddr>,
     pub ports: Vec<u16>,
+    /// Those of `sources` that are the node's own: its kernel's packets never come over a port, so what does
+    /// with such a source is forged. AF_XDP takes it before the kernel could drop it as a martian.
+    pub node: Vec<IpAddr>,
 }
 
 impl Bypass {
+    /// Whether it lets in a call that came from the wire.
     pub fn holds(&self, source: IpAddr, port: u16) -> bool {
-        self.ports.contains(&port) && self.sources.contains(&source)
+        self.ports.contains(&port) && self.sources.contains(&source) && !self.node.contains(&source)
     }
 
     pub fn pairs(&self) -> impl Iterator<Item = (IpAddr, u16)> {
@@ -93,6 +97,7 @@ mod tests {
             rule: RuleId(0),
             sources: vec![source.parse().unwrap()],
             ports: ports.collect(),
+            node: vec![],
         };
         let most = MOST_PAIRS as u16;
         for (entries, want) in [
@@ -114,12 +119,14 @@ mod tests {
     #[test]
     fn an_entry_holds_exactly_its_sources_on_exactly_its_ports() {
         let [a, b, c]: [IpAddr; 3] = ["198.18.9.1", "2001:db8::1", "198.18.9.2"].map(|at| at.parse().unwrap());
-        let entry = Bypass { rule: RuleId(0), sources: vec![a, b], ports: vec![80, 443] };
+        let mut entry = Bypass { rule: RuleId(0), sources: vec![a, b], ports: vec![80, 443], node: vec![] };
         for (source, port, want) in
             [(a, 80, true), (b, 443, true), (a, 81, false), (c, 80, false), ("::".parse().unwrap(), 80, false)]
         {
             assert_eq!(entry.holds(source, port), want, "{source} {port}");
         }
+        entry.node = vec![a];
+        assert_eq!((entry.holds(a, 80), entry.holds(b, 80)), (false, true), "the node does not call over the wire");
         assert_eq!(entry.pairs().collect::<Vec<_>>(), [(a, 80), (a, 443), (b, 80), (b, 443)]);
     }
 }

@@ -296,7 +296,10 @@ mod tests {
             Workload { inbound_rule: RuleId(1), ..workload("a") },
             Workload { unmatched_rule: Some(RuleId(1)), ..workload("a") },
             Workload { mode_rules: vec![(0, RuleId(1))], ..workload("a") },
-            Workload { bypass: vec![Bypass { rule: RuleId(1), sources: vec![], ports: vec![] }], ..workload("a") },
+            Workload {
+                bypass: vec![Bypass { rule: RuleId(1), sources: vec![], ports: vec![], node: vec![] }],
+                ..workload("a")
+            },
         ] {
             assert!(matches!(check(&snapshot(vec![dangling])), Err(Error::Rule { index: 1, .. })));
         }

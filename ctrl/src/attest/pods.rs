@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use snapshot::Prefix;
+use serde::{Deserialize, Serialize};
+use snapshot::{Cgroup, Prefix, ProcessSelector};
 
 use super::Attestation;
 use crate::config::kubernetes::{Matched, PodSelector};
 use crate::config::{Diagnostic, Loaded, WorkloadIdentity};
 
 /// One that runs, or is about to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
@@ -51,8 +52,10 @@ impl PodSelector {
             && self.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
     }
 
-    fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
-        self.pods.iter().flat_map(|pod| pod.addresses.iter().flatten())
+    /// With whether somebody else has it too.
+    fn addresses(&self) -> impl Iterator<Item = (&IpAddr, bool)> {
+        let of = |pod: &'_ Matched, address: &IpAddr| pod.disputed.contains(address);
+        self.pods.iter().flat_map(move |pod| pod.addresses.iter().flatten().map(move |at| (at, of(pod, at))))
     }
 }
 
@@ -86,25 +89,36 @@ fn shared(pods: &Pods) -> HashMap<IpAddr, Vec<&Pod>> {
 
 fn matched(pod: &Pod, shared: &HashMap<IpAddr, Vec<&Pod>>) -> Matched {
     let Pod { namespace, name, uid, resource_version, .. } = pod;
-    let evidence = format!("pod {namespace}/{name} (uid {uid}, resourceVersion {resource_version})");
+    let mut evidence = format!("pod {namespace}/{name} (uid {uid}, resourceVersion {resource_version})");
     let other = |address: &IpAddr| shared.get(address)?.iter().find(|other| other.uid != *uid);
-    let twice = pod.addresses.iter().find_map(|address| Some((address, other(address)?)));
-    let addresses = match twice {
-        _ if pod.host_network => {
+    let twice: Vec<_> = pod.addresses.iter().filter_map(|address| Some((*address, other(address)?))).collect();
+    for (address, other) in twice.iter().filter(|_| !pod.host_network) {
+        evidence += &format!(
+            ", attested by nothing at {address}, which the API gives to {}/{} too",
+            other.namespace, other.name
+        );
+    }
+    let addresses = match () {
+        () if pod.host_network => {
             Err("is in the host's network: its address is the node's, and attests nobody".to_owned())
         }
-        Some((address, other)) => {
-            Err(format!("is attested by nothing: the API gives {address} to {}/{} too", other.namespace, other.name))
-        }
-        None if pod.addresses.is_empty() => Err("has no address yet".to_owned()),
-        None => Ok(pod.addresses.clone()),
+        () if pod.addresses.is_empty() => Err("has no address yet".to_owned()),
+        () => Ok(pod.addresses.clone()),
     };
-    Matched { evidence, addresses }
+    Matched { evidence, addresses, disputed: twice.into_iter().map(|(address, _)| address).collect() }
 }
 
-/// Two workloads that claim the address of one pod: neither has it, and both are named. What a pod is
-/// labelled must not keep the rest of the node from changing.
+/// Two workloads that claim the address of one pod: neither is attested by it, and both are named. What a pod
+/// is labelled must not keep the rest of the node from changing, nor take away what protects it: the place
+/// stays theirs, so that calls to it are still captured, and refused, and calls from it are nobody's.
 pub fn withdraw(workloads: &mut [(&WorkloadIdentity, Attestation)]) -> Vec<Diagnostic> {
+    for (identity, attestation) in workloads.iter_mut() {
+        let pods = identity.selectors.iter().filter_map(|selector| selector.pods.as_ref()).flat_map(|of| &of.pods);
+        let disputed: HashSet<_> = pods.flat_map(|pod| &pod.disputed).map(|address| Prefix::host(*address)).collect();
+        for place in attestation.places.iter_mut().filter(|place| disputed.contains(&place.prefix)) {
+            place.processes = vec![nobody()];
+        }
+    }
     let mut claims: HashMap<Prefix, Vec<usize>> = HashMap::new();
     for (index, (_, attestation)) in workloads.iter().enumerate() {
         attestation.places.iter().for_each(|place| claims.entry(place.prefix).or_default().push(index));
@@ -122,6 +136,7 @@ fn withdraw_one(
 ) -> Option<Diagnostic> {
     let mut places = claimants.iter().flat_map(|&index| &workloads[index].1.places);
     let first = places.clone().find(|place| place.prefix == prefix)?;
+    let interface = first.interface.clone();
     let apart = places
         .all(|place| place.prefix != prefix || (place.interface == first.interface && !place.processes.is_empty()));
     if apart {
@@ -129,12 +144,20 @@ fn withdraw_one(
     }
     let named = claimants.iter().map(|&index| workloads[index].0);
     let named = named.map(|identity| format!("{} ({})", identity.name, identity.place)).collect::<Vec<_>>();
-    let message = format!("{prefix} is claimed by {}: it is nobody's", named.join(" and by "));
+    let message = format!("{prefix} is claimed by {}: its calls are refused", named.join(" and by "));
     for &index in claimants {
         let attestation = &mut workloads[index].1;
-        attestation.places.retain(|place| place.prefix != prefix);
+        for place in attestation.places.iter_mut().filter(|place| place.prefix == prefix) {
+            place.interface.clone_from(&interface);
+            place.processes = vec![nobody()];
+        }
         attestation.evidence.push(message.clone());
     }
     let help = "narrow the selectors of one of them, or give each of them process:* keys";
     Some(Diagnostic::warning(&workloads[claimants[0]].0.place, "spec.selectors", message).help(help))
+}
+
+/// Matches no process: each has a cgroup, if only `/`.
+fn nobody() -> ProcessSelector {
+    ProcessSelector { cgroup: Some(Cgroup::Exact(String::new())), ..ProcessSelector::of("two claims".into()) }
 }

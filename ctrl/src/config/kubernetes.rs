@@ -19,6 +19,10 @@ pub struct Kubernetes {
     pub context: Option<String>,
     /// None: what NODE_NAME says, else the Gateway's name.
     pub node: Option<String>,
+    /// Whether WorkloadIdentities, Services, Policies and TrustBundles are read from it.
+    pub resources: bool,
+    /// Of those; empty: all.
+    pub namespaces: Vec<String>,
 }
 
 /// The `k8s:*` keys of one entry, and the pods of this node that have all of that.
@@ -40,6 +44,8 @@ pub struct Matched {
     pub evidence: String,
     /// Or why it is attested by none.
     pub addresses: Result<Vec<IpAddr>, String>,
+    /// Of those, what the API gives to another pod as well: protected, and nobody's.
+    pub disputed: Vec<IpAddr>,
 }
 
 pub fn decode(field: &Field<'_>, faults: &mut Faults<'_>) -> Option<Kubernetes> {
@@ -49,11 +55,28 @@ pub fn decode(field: &Field<'_>, faults: &mut Faults<'_>) -> Option<Kubernetes> 
     let context = fields.optional("context").and_then(|field| field.text(faults)).map(str::to_owned);
     let help = "the node's name as `kubectl get nodes` shows it";
     let node = fields.optional("node").and_then(|field| field.parsed(resource_name, help, faults));
+    let resources = fields.optional("resources").and_then(|field| field.choice(RESOURCES, faults)).unwrap_or(true);
+    let namespaces = fields.optional("namespaces").map(|field| decode_namespaces(&field, faults)).unwrap_or_default();
     fields.finish(faults);
     if !cfg!(feature = "kubernetes") {
         faults.error(field.at(), &field.path, "this build is without the feature `kubernetes`", "build ctrl with it");
     }
-    Some(Kubernetes { kubeconfig, context, node })
+    Some(Kubernetes { kubeconfig, context, node, resources, namespaces })
+}
+
+fn decode_namespaces(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<String> {
+    let entries = list.list(faults).unwrap_or_default();
+    if entries.is_empty() || entries.len() > MOST_NAMESPACES {
+        let message = format!("{} namespaces; 1 to {MOST_NAMESPACES} are followed", entries.len());
+        faults.error(list.at(), &list.path, message, "leave it out for all of them");
+    }
+    let mut namespaces: Vec<String> = entries
+        .iter()
+        .filter_map(|entry| entry.parsed(resource_name, "the name of a namespace, such as shop", faults))
+        .collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    namespaces
 }
 
 /// One key. False: it is none of ours.
@@ -106,4 +129,7 @@ impl fmt::Display for PodSelector {
     }
 }
 
+const RESOURCES: &[(&str, bool)] = &[("follow", true), ("none", false)];
+/// Each is four lists that are watched.
+const MOST_NAMESPACES: usize = 50;
 pub const KEYS: &str = "k8s:pod:namespace, k8s:pod:name, k8s:pod:uid, k8s:pod:serviceAccount, k8s:label:NAME";

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::decode::{Faults, Field};
+use super::objects::Decoded;
 use super::tree::Span;
 use super::{Diagnostic, Gateway, Place, Policy, Service, TrustBundle, WorkloadIdentity, lint, resource, tree};
 
@@ -82,7 +84,14 @@ fn read_and_parse(dir: &Path, known: &mut Known) -> Parsed {
     let files: Vec<_> = files.into_iter().map(|(path, text)| (short(&path), text)).collect();
     let (resources, more) = parse(files.iter().map(|(path, text)| (path.as_path(), text.as_str(), dir)), known);
     faults.extend(more);
+    known.read = files.into();
     (resources, faults)
+}
+
+/// The files of `dir` as they were when they were right last, with what else is known by now.
+pub fn load_good(dir: &Path, known: &mut Known) -> Result<Loaded, Vec<Diagnostic>> {
+    let files = known.good.clone();
+    load_texts(dir, &files, known)
 }
 
 fn parse_texts(files: &[(PathBuf, String)]) -> Parsed {
@@ -191,6 +200,11 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>, known: 
         found.append(&mut faults.found);
         texts.insert(file, text);
     }
+    for object in &known.objects {
+        let mut faults = Faults::of("".into(), "", Path::new(""));
+        resources.take(object.resources.clone(), &mut faults);
+        found.extend_from_slice(&object.warnings);
+    }
     resources.identities.sort_by(|a, b| a.name.cmp(&b.name));
     resources.services.sort_by(|a, b| a.name.cmp(&b.name));
     resources.policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -209,6 +223,11 @@ fn parse<'f>(files: impl Iterator<Item = (&'f Path, &'f str, &'f Path)>, known: 
 #[derive(Debug, Default)]
 pub struct Known {
     files: HashMap<PathBuf, One>,
+    /// What comes beside the files, from a Kubernetes API.
+    pub objects: Vec<Decoded>,
+    /// The files as they were read last, and as they were when the whole was right.
+    read: Arc<[(PathBuf, String)]>,
+    good: Arc<[(PathBuf, String)]>,
 }
 
 #[derive(Debug)]
@@ -219,6 +238,11 @@ struct One {
 }
 
 impl Known {
+    /// What was read last is right.
+    pub fn is_good(&mut self) {
+        self.good = self.read.clone();
+    }
+
     /// Gateways and TrustBundles name other files, whose changes their own text does not show: those
     /// are read each time.
     fn note(&mut self, path: &Path, text: &str, resources: &Resources, faults: &[Diagnostic]) {

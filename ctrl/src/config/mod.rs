@@ -22,6 +22,7 @@ pub mod lint_policy;
 pub mod lint_service;
 pub mod living;
 pub mod load;
+pub mod objects;
 pub mod policy;
 pub mod process;
 pub mod proxy;
@@ -43,7 +44,8 @@ pub use identity::{IdentitySource, NamedSource};
 pub use kubernetes::Kubernetes;
 pub use living::Lifetimes;
 pub use load::{
-    Known, Loaded, Resources, gateway_of, load_dir, load_files, load_texts, parse_dir, parse_files, reload_dir,
+    Known, Loaded, Resources, gateway_of, load_dir, load_files, load_good, load_texts, parse_dir, parse_files,
+    reload_dir,
 };
 pub use policy::{Naming, Policy};
 pub use service::{Address, Service, Target, VirtualAddress};

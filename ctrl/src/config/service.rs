@@ -49,16 +49,16 @@ impl Service {
             .required("addresses", faults)
             .and_then(|list| list.list(faults))
             .map(|list| list.iter().filter_map(|entry| Address::decode(entry, faults)).collect());
-        let labels = match fields.optional("labels") {
-            Some(labels) => resource::labels(&labels, faults)?,
-            None => BTreeMap::new(),
-        };
-        let virtual_addresses = match fields.optional("virtualAddresses") {
-            Some(list) => list.list(faults)?.iter().filter_map(|entry| VirtualAddress::decode(entry, faults)).collect(),
-            None => Vec::new(),
-        };
+        // Each field is asked for, whatever the others came to: the schema is what is asked for.
+        let labels =
+            fields.optional("labels").map_or(Some(BTreeMap::new()), |labels| resource::labels(&labels, faults));
+        let virtual_addresses = fields.optional("virtualAddresses").map_or(Some(vec![]), |field| {
+            let list = field.list(faults)?;
+            Some(list.iter().filter_map(|entry| VirtualAddress::decode(entry, faults)).collect())
+        });
         fields.finish(faults);
         let place = meta.place.clone();
+        let (labels, virtual_addresses) = (labels?, virtual_addresses?);
         Some(Self { name: meta.full_name(), place, addresses: addresses?, labels, virtual_addresses })
     }
 }

@@ -20,6 +20,7 @@ pub const LARGEST: usize = 32 << 20;
 /// What an error may say.
 const LARGEST_ERROR: usize = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(5);
+const BUILD: Duration = Duration::from_secs(15);
 
 /// And the server's URL.
 pub async fn connect(spec: &Kubernetes) -> Result<(Client, String), Fault> {
@@ -28,8 +29,25 @@ pub async fn connect(spec: &Kubernetes) -> Result<(Client, String), Fault> {
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let builder = ClientBuilder::try_from(config).map_err(|error| Fault::Config(chain(&error)))?;
-    Ok((builder.build(), server))
+    // It may run a program of the kubeconfig's, for as long as that likes.
+    let building = tokio::task::spawn_blocking(move || ClientBuilder::try_from(config).map(ClientBuilder::build));
+    match tokio::time::timeout(BUILD, building).await {
+        Err(_late) => Err(Fault::Config(format!("the kubeconfig's way to log in takes over {BUILD:?}"))),
+        Ok(built) => match built.expect("building a client does not panic") {
+            Ok(client) => Ok((client, server)),
+            Err(error) => Err(Fault::Config(without_output(&error))),
+        },
+    }
+}
+
+/// What a program has printed may be the token that it was run for.
+fn without_output(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd, out }) => {
+            format!("the kubeconfig's command {cmd} failed ({})", out.status)
+        }
+        other => chain(other),
+    }
 }
 
 async fn config(spec: &Kubernetes) -> Result<Config, Fault> {
@@ -98,7 +116,7 @@ impl Ask<'_> {
             401 => Fault::Unknown(message),
             403 => {
                 let group = if self.asked.group.is_empty() { "the core group".into() } else { self.asked.group.into() };
-                Fault::Denied { verb: self.verb, resource: self.asked.resource, group, message }
+                Fault::Denied { verb: self.verb, resource: self.asked.resource.clone(), group, message }
             }
             410 => Fault::Gone(message),
             code => Fault::Refused { code, message },

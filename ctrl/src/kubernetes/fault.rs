@@ -11,7 +11,7 @@ pub enum Fault {
     #[error("401 Unauthorized: {0}: it does not know this token or certificate")]
     Unknown(String),
     #[error("403 Forbidden: {message}: a ClusterRole of ours has to allow verb `{verb}` on `{resource}` of {group}")]
-    Denied { verb: &'static str, resource: &'static str, group: String, message: String },
+    Denied { verb: &'static str, resource: String, group: String, message: String },
     #[error("{code}: {message}")]
     Refused { code: u16, message: String },
     #[error("410 Gone: {0}")]

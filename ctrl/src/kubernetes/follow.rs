@@ -40,7 +40,7 @@ pub struct Asked {
     pub fields: Option<String>,
     /// As it is shown: `pods of node node-a`.
     pub what: String,
-    pub resource: &'static str,
+    pub resource: String,
     pub group: &'static str,
 }
 
@@ -114,6 +114,9 @@ struct VersionOf {
     resource_version: String,
 }
 
+/// Of one list: a server that never says that it was the last would be asked for ever.
+const MOST_PAGES: usize = 10_000;
+
 impl<T: Object> Follower<T> {
     pub fn new(
         spec: Kubernetes,
@@ -169,8 +172,12 @@ impl<T: Object> Follower<T> {
     }
 
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
-        let (mut all, mut more) = (BTreeMap::new(), None);
+        let (mut all, mut more, mut pages) = (BTreeMap::new(), None, 0);
         let version = loop {
+            pages += 1;
+            if pages > MOST_PAGES {
+                return Err(Fault::Garbage(format!("a list of more than {MOST_PAGES} pages")));
+            }
             // Without a version: as it is now, and not as some cache has it.
             let limit = Some(PAGE);
             let fields = self.asked.fields.clone();

@@ -14,25 +14,56 @@ mod fault;
 #[cfg(feature = "kubernetes")]
 pub mod follow;
 #[cfg(feature = "kubernetes")]
+mod object;
+#[cfg(feature = "kubernetes")]
 mod pod;
+#[cfg(feature = "kubernetes")]
+mod report;
+#[cfg(feature = "kubernetes")]
+mod start;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use snapshot::Version;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::attest::pods::Pods;
-use crate::config::Gateway;
-use crate::source::News;
+use crate::config::objects::{Id, Object};
 use crate::view;
+
+#[cfg(feature = "kubernetes")]
+pub use start::{start, start_with};
 
 /// What is followed, while this lives.
 #[derive(Debug)]
 pub struct Feed {
-    /// None: nothing has been listed yet.
+    /// None: nothing has been listed yet. So below.
     pods: watch::Receiver<Option<Pods>>,
+    /// Of one kind, of all namespaces or of one.
+    resources: Vec<(&'static str, watch::Receiver<Option<Objects>>)>,
+    verdicts: watch::Sender<Verdicts>,
     live: Live,
     _tasks: JoinSet<()>,
+}
+
+/// By `namespace/name`.
+type Objects = Arc<BTreeMap<String, Object>>;
+
+/// What is to be said of each object.
+pub type Verdicts = Arc<BTreeMap<Id, Verdict>>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub uid: String,
+    pub generation: u64,
+    pub in_force: bool,
+    pub message: String,
+    /// The first that had it, where it is in force.
+    pub snapshot: Option<Version>,
+    /// Seconds since the epoch.
+    pub since: u64,
 }
 
 /// How each list is doing, now.
@@ -52,44 +83,46 @@ impl Feed {
         changed.then(|| self.pods.borrow_and_update().clone()).flatten()
     }
 
+    /// All objects of all kinds, if some are others than when this was asked last. None until each list has
+    /// been read once: what is missing would look like deleted.
+    pub fn new_objects(&mut self) -> Option<BTreeMap<Id, Object>> {
+        let changed = |(_, list): &(_, watch::Receiver<_>)| list.has_changed().unwrap_or(false);
+        if !self.resources.iter().any(changed) || !self.resources.iter().all(|(_, list)| list.borrow().is_some()) {
+            return None;
+        }
+        let mut all = BTreeMap::new();
+        for (kind, list) in &mut self.resources {
+            let objects = list.borrow_and_update().clone().unwrap_or_default();
+            all.extend(objects.iter().map(|(name, object)| ((*kind, name.clone()), object.clone())));
+        }
+        Some(all)
+    }
+
     pub fn live(&self) -> Live {
         self.live.clone()
     }
 
     /// Everything has been listed once.
     pub fn is_listed(&self) -> bool {
-        self.pods.borrow().is_some()
+        self.pods.borrow().is_some() && self.resources.iter().all(|(_, list)| list.borrow().is_some())
     }
-}
 
-/// Follows what the Gateway asks for; None if it asks for nothing.
-#[cfg(feature = "kubernetes")]
-pub fn start(gateway: &Gateway, news: &News) -> Option<Feed> {
-    start_with(gateway, news, follow::Patience::default())
-}
+    pub fn follows_resources(&self) -> bool {
+        !self.resources.is_empty()
+    }
 
-#[cfg(feature = "kubernetes")]
-pub fn start_with(gateway: &Gateway, news: &News, patience: follow::Patience) -> Option<Feed> {
-    let spec = gateway.kubernetes.as_ref()?;
-    let node = spec.node.clone().or_else(|| std::env::var("NODE_NAME").ok()).unwrap_or_else(|| gateway.name.clone());
-    let (pods, pods_out) = watch::channel(None);
-    let mut feed = Feed { pods: pods_out, live: Live::default(), _tasks: JoinSet::new() };
-    let asked = follow::Asked {
-        path: "/api/v1/pods".into(),
-        fields: Some(format!("spec.nodeName={node}")),
-        what: format!("pods of node {node}"),
-        resource: "pods",
-        group: "",
-    };
-    let shown = Arc::new(Mutex::new(view::Watched { what: asked.what.clone(), ..view::Watched::default() }));
-    feed.live.0.push(shown.clone());
-    let follower = follow::Follower::<pod::Listed>::new(spec.clone(), asked, patience, pods, shown, news.clone());
-    feed._tasks.spawn(follower.run());
-    Some(feed)
+    /// To be written into the objects' statuses.
+    pub fn say(&self, verdicts: Verdicts) {
+        self.verdicts.send_if_modified(|said| {
+            let other = *said != verdicts;
+            *said = verdicts;
+            other
+        });
+    }
 }
 
 /// The configuration refuses `spec.kubernetes` in a build without the feature.
 #[cfg(not(feature = "kubernetes"))]
-pub fn start(_: &Gateway, _: &News) -> Option<Feed> {
+pub fn start(_: &crate::config::Gateway, _: &crate::source::News) -> Option<Feed> {
     None
 }

@@ -1,31 +1,53 @@
-//! What the Kubernetes API says, as far as it changes what is in force.
+//! What the Kubernetes API says, as far as it changes what is in force, and what is said back to it.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use snapshot::Network;
-use tracing::warn;
+use snapshot::{Network, Version};
+use tracing::{info, warn};
 
 use super::Core;
 use crate::attest::pods::{self, Filled, Pods};
-use crate::config::Gateway;
-use crate::kubernetes::{self, Feed, Live};
+use crate::clock;
+use crate::config::objects::{Id, Ledger, Trial};
+use crate::config::{Diagnostic, Gateway, Known};
+use crate::kubernetes::{self, Feed, Live, Verdict, Verdicts};
+use crate::resolve::Lookups;
 use crate::source::News;
 
 /// How long the first snapshot waits for the first list. Without it pods are nobody, and a dataplane that
 /// is being served would cut their connections.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What a status has of a fault.
+const LONGEST_MESSAGE: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Cluster {
     feed: Option<Feed>,
     /// As the API had them last.
     pods: Pods,
+    ledger: Ledger,
+    /// The ledger has once been what the API has.
+    is_complete: bool,
+    said: Verdicts,
     news: News,
 }
 
 impl Cluster {
-    pub fn of(gateway: &Gateway, news: &News) -> Self {
-        Self { feed: kubernetes::start(gateway, news), pods: Pods::default(), news: news.clone() }
+    /// `before`: the pods of the process before this one. They stand until the API lists its own, since the
+    /// address of a workload that is nobody's is one that MUTUAL does not protect.
+    pub fn of(gateway: &Gateway, before: Pods, news: &News) -> Self {
+        let feed = kubernetes::start(gateway, news);
+        Self {
+            pods: if feed.is_some() { before } else { Pods::default() },
+            feed,
+            ledger: Ledger::default(),
+            is_complete: false,
+            said: Verdicts::default(),
+            news: news.clone(),
+        }
     }
 
     pub fn pods(&self) -> &Pods {
@@ -36,40 +58,152 @@ impl Cluster {
         self.feed.as_ref().map(Feed::live).unwrap_or_default()
     }
 
+    fn follows_resources(&self) -> bool {
+        self.feed.as_ref().is_some_and(Feed::follows_resources)
+    }
+
+    /// Why no snapshot may be made: without the API's Policies it would allow what they deny.
+    pub fn waits_for(&self) -> Option<String> {
+        let waits = self.follows_resources() && !self.is_complete;
+        waits.then(|| "the Kubernetes API has not listed its resources yet: without them there is no policy".into())
+    }
+
     /// Follows what another Gateway asks for. What is known stays until the new one has listed something,
-    /// unless nothing is asked for any more.
-    pub fn reopen(&mut self, before: &Gateway, now: &Gateway) {
+    /// unless nothing is asked for any more. True: the objects are none of this Gateway's any more.
+    pub fn reopen(&mut self, before: &Gateway, now: &Gateway) -> bool {
         if before.kubernetes == now.kubernetes {
-            return;
+            return false;
         }
         self.feed = kubernetes::start(now, &self.news);
         if self.feed.is_none() {
             self.pods = Pods::default();
         }
+        if let Some(feed) = &self.feed {
+            feed.say(self.said.clone());
+        }
+        let shed = !self.follows_resources() && !self.ledger.newest.is_empty();
+        if !self.follows_resources() {
+            (self.ledger.newest, self.is_complete) = (BTreeMap::new(), false);
+        }
+        shed
+    }
+
+    /// Objects that are not in force as they are now.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let faults = self.ledger.faults.iter();
+        faults.map(|((kind, name), why)| format!("{kind} {name} is not in force as the API has it: {why}"))
+    }
+
+    pub fn trial(&self, directory: &Path, known: &Mutex<Known>) -> Trial {
+        let trial = self.ledger.trial(directory);
+        known.lock().expect("no holder panics").objects = trial.decoded();
+        trial
+    }
+
+    /// Tries again without what is at fault. None: nothing of the API's is.
+    pub fn without(&self, mut trial: Trial, faults: &[Diagnostic], known: &Mutex<Known>) -> Option<Trial> {
+        let tried_again = trial.step_back(faults);
+        if !tried_again {
+            let standing = self.ledger.in_force.values();
+            known.lock().expect("no holder panics").objects = standing.map(|one| one.decoded.clone()).collect();
+            return None;
+        }
+        known.lock().expect("no holder panics").objects = trial.decoded();
+        Some(trial)
+    }
+
+    /// The API has something that is not in force.
+    pub fn has_news(&self) -> bool {
+        let (newest, in_force) = (&self.ledger.newest, &self.ledger.in_force);
+        newest.len() != in_force.len()
+            || newest.iter().any(|(id, object)| in_force.get(id).is_none_or(|standing| standing.object != *object))
+    }
+
+    pub fn adopt(&mut self, trial: Trial) {
+        self.ledger.adopt(trial);
+    }
+
+    /// Says of each object what became of it, as far as that is known.
+    fn say(&mut self, made: Option<Version>, acked: Option<Version>) {
+        let Some(feed) = self.feed.as_ref().filter(|feed| feed.follows_resources()) else { return };
+        if let Some(made) = made {
+            self.ledger.published(made);
+        }
+        let said = self.said.clone();
+        let verdicts: BTreeMap<_, _> = self
+            .ledger
+            .newest
+            .keys()
+            .filter_map(|id| {
+                let before = said.get(id);
+                // Until it is decided, what was said before still is.
+                let verdict = self.verdict(id, acked).or_else(|| before.cloned())?;
+                let since = before.filter(|before| before.in_force == verdict.in_force).map(|before| before.since);
+                Some((id.clone(), Verdict { since: since.unwrap_or_else(clock::now), ..verdict }))
+            })
+            .collect();
+        if verdicts != *said {
+            self.said = Arc::new(verdicts);
+            feed.say(self.said.clone());
+        }
+    }
+
+    fn verdict(&self, id: &Id, acked: Option<Version>) -> Option<Verdict> {
+        let newest = self.ledger.newest.get(id)?;
+        let (uid, generation) = (newest.uid.clone(), newest.generation);
+        if let Some(why) = self.ledger.faults.get(id) {
+            let last = self.ledger.in_force.get(id);
+            let last =
+                last.map_or("nothing of it is".into(), |last| format!("generation {} stays", last.object.generation));
+            let message: String = format!("{last} in force: {why}").chars().take(LONGEST_MESSAGE).collect();
+            return Some(Verdict { uid, generation, in_force: false, message, snapshot: None, since: 0 });
+        }
+        let standing = self.ledger.in_force.get(id).filter(|standing| standing.object == *newest)?;
+        let snapshot = standing.since.filter(|since| acked >= Some(*since))?;
+        let message = format!("generation {generation} since snapshot {snapshot}");
+        Some(Verdict { uid, generation, in_force: true, message, snapshot: Some(snapshot), since: 0 })
     }
 }
 
 impl Core {
-    /// Takes over what is new.
-    pub(super) fn hear_kubernetes(&mut self, network: &Network) {
-        let Some(pods) = self.cluster.feed.as_mut().and_then(Feed::new_pods) else { return };
-        self.cluster.pods = pods;
-        match pods::fill(&mut self.loaded, &self.cluster.pods) {
-            Filled::Nothing => {}
-            Filled::Evidence => self.show(network),
-            Filled::Places => self.inputs.changed(),
+    /// Takes over what is new. True: objects are, which have to be read.
+    pub(super) fn hear_kubernetes(&mut self, network: &Network) -> bool {
+        let Some(feed) = &mut self.cluster.feed else { return false };
+        let (pods, objects) = (feed.new_pods(), feed.new_objects());
+        if let Some(pods) = pods {
+            self.cluster.pods = pods;
+            match pods::fill(&mut self.loaded, &self.cluster.pods) {
+                Filled::Nothing => {}
+                Filled::Evidence => self.show(network),
+                Filled::Places => self.inputs.changed(),
+            }
         }
+        let Some(objects) = objects else { return false };
+        info!(objects = objects.len(), "the Kubernetes API has other resources");
+        (self.cluster.ledger.newest, self.cluster.is_complete) = (objects, true);
+        true
     }
 
-    pub(super) async fn await_kubernetes(&mut self, network: &Network, news: &News) {
+    /// What the objects have come to, once a snapshot with them is in force.
+    pub(super) fn say_kubernetes(&mut self) {
+        let made = self.last.as_ref().filter(|_| self.unassembled.is_none()).map(|last| last.version);
+        let acked = self.publisher.state().borrow().acked;
+        self.cluster.say(made, acked);
+    }
+
+    pub(super) async fn await_kubernetes(&mut self, network: &Network, lookups: &mut Lookups, news: &News) {
         let listed = async {
             while self.cluster.feed.as_ref().is_some_and(|feed| !feed.is_listed()) {
                 news.notified().await;
             }
         };
         if tokio::time::timeout(PATIENCE, listed).await.is_err() {
-            warn!("the Kubernetes API has not listed the pods of this node yet; until it has, they are nobody");
+            warn!(
+                "the Kubernetes API has not listed everything yet; until it has, only pods from before this start are somebody"
+            );
         }
-        self.hear_kubernetes(network);
+        if self.hear_kubernetes(network) {
+            self.reload(network, lookups).await;
+        }
     }
 }

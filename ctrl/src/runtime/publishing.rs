@@ -143,6 +143,10 @@ impl Core {
     }
 
     fn make(&mut self, network: &Network, now: u64, began: Instant) {
+        if let Some(waits) = self.cluster.waits_for() {
+            self.unassembled = Some(waits);
+            return self.inputs.changed();
+        }
         match self.publish(network, now, began) {
             Ok(()) => {
                 self.unassembled = None;
@@ -177,7 +181,11 @@ impl Core {
             assemble::assemble(&self.loaded, network, &self.resolved, &self.identities, before, now)
                 .map_err(in_words)?;
         self.crls.take(&self.loaded);
-        self.remembered.keep(Memory { trusted: self.identities.trusted(), crls: self.crls.known() });
+        self.remembered.keep(Memory {
+            trusted: self.identities.trusted(),
+            crls: self.crls.known(),
+            pods: self.cluster.pods().clone(),
+        });
         self.warnings = warnings;
         self.publisher.set(|desired| {
             desired.namespaces = self.loaded.gateway.namespaces.clone();

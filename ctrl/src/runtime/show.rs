@@ -31,7 +31,13 @@ impl Core {
             ))
         });
         let crls = config::crls::expiry(&self.loaded.bundles, now).map(|warning| warning.message);
-        let more = self.identities.warnings(now).into_iter().chain(crls).chain(self.unassembled.clone());
+        let more = self
+            .identities
+            .warnings(now)
+            .into_iter()
+            .chain(crls)
+            .chain(self.unassembled.clone())
+            .chain(self.cluster.problems());
         names.chain(svids).chain(left_out).chain(more).collect()
     }
 

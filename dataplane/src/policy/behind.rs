@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use ::snapshot::{RefuseReason, TlsMode};
+use ::snapshot::{PolicyRule, RefuseReason, TlsMode};
 
 use super::Route;
 use super::attest::Proof;
@@ -21,6 +21,21 @@ impl Compiled {
             workload: self.caller(interface, client.ip().to_canonical(), proof).ok().flatten(),
             rule: None,
             detail: Some(format!("{} is a virtual address of service {service}", of.address)),
+        }
+    }
+
+    /// The virtual addresses that lead to where a rule denies calls whoever answers them: somebody else than we
+    /// may lead them there too, and would lead around the rule.
+    pub(super) fn virtual_denials(&self, rule: &PolicyRule, set: u32, out: &mut Vec<Outbound>) {
+        let denies = |endpoint: &SocketAddr| {
+            let address = rule.cidrs.is_empty() || rule.cidrs.iter().any(|cidr| cidr.contains(endpoint.ip()));
+            address && (rule.ports.is_empty() || rule.ports.iter().any(|range| range.contains(endpoint.port())))
+        };
+        for of in self.services.iter().flat_map(|service| &service.virtual_addresses) {
+            let behind = self.virtuals.find(of.address).expect("compiled from the same list");
+            if behind.endpoints.iter().any(denies) {
+                out.push(exactly(set, of.address, true));
+            }
         }
     }
 

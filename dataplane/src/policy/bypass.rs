@@ -82,6 +82,7 @@ mod tests {
             rule: RuleId(rule),
             sources: vec![source.parse().unwrap()],
             ports: vec![port],
+            node: vec![],
         };
         let first = Bypasses::compile(&[entry(4, "198.18.9.1", 80), entry(5, "198.18.9.2", 80)], None);
         (0..3).for_each(|_| first.hit(RuleId(5)));

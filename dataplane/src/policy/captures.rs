@@ -209,6 +209,7 @@ fn outbound(compiled: &Compiled, index: usize, set: u32, out: &mut Vec<Outbound>
     }
     for (_, rule) in compiled.rules_of(index, RuleDirection::Outbound).filter(|(_, rule)| denies_anyone(rule)) {
         denied(set, rule, out);
+        compiled.virtual_denials(rule, set, out);
     }
     compiled.virtual_captures(index, set, out);
     for &service in workload.egress.iter().flat_map(|rule| &rule.services) {

@@ -187,7 +187,11 @@ impl Session {
 
     /// What still comes of the leg that is given up is answered with RST, like all that is of no session.
     fn leave_endpoint<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Option<(FlowKey, Instant)> {
-        let up = self.up.take()?;
+        let mut up = self.up.take()?;
+        // One that stands has to hear of it: a service that hangs would else collect them.
+        up.conn.abort();
+        let source_mac = cx.paths.link(up.port).map(|link| link.mac);
+        up.transmit(cx.io, cx.stack, source_mac, &cx.mailbox.counters, cx.now.mono);
         let (key, until) = (up.key(), cx.now.mono);
         cx.flows.insert(key, FlowRef::Dead { until });
         cx.pool.give(up.conn);

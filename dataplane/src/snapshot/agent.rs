@@ -88,6 +88,7 @@ pub struct Agent<C: Clock> {
     audit: Audit,
     callers: Callers,
     flows: Flows,
+    refusals: Flows,
     /// Of the workers' decisions, when it was last looked.
     lost: u64,
     listings: Vec<Listing>,
@@ -117,6 +118,7 @@ impl<C: Clock> Agent<C> {
             audit: Audit::new(boot.node.clone(), now),
             callers: Callers::new(CallerLimits::default()),
             flows: Flows::default(),
+            refusals: Flows::default(),
             lost: 0,
             started_at: now.unix(),
             admin,

@@ -187,7 +187,13 @@ impl World {
     pub fn put(&mut self, path: &str, mut object: Value) {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let before = self.objects.entry(path.into()).or_default().insert(key(&object), object.clone());
+        let all = self.objects.entry(path.into()).or_default();
+        let last = all.get(&key(&object));
+        let generation = |last: &Value| last["metadata"]["generation"].as_u64().unwrap_or(1);
+        let other = |last: &Value| u64::from(last["spec"] != object["spec"]);
+        let generation = last.map_or(1, |last| generation(last) + other(last));
+        object["metadata"]["generation"] = json!(generation);
+        let before = all.insert(key(&object), object.clone());
         let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
         self.events.push(Event { version: self.version, path: path.into(), kind, object });
     }
@@ -222,7 +228,7 @@ async fn answer(
     uri: Uri,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
-    _body: Bytes,
+    body: Bytes,
 ) -> Response {
     let watches = parameters.get("watch").is_some_and(|watch| watch == "true");
     let verb = match (&method, watches) {
@@ -247,8 +253,51 @@ async fn answer(
     }
     match verb {
         "watch" => watched(shared, uri.path().to_owned(), &parameters),
-        _ => listed(&shared, uri.path(), &parameters),
+        "list" => listed(&shared, uri.path(), &parameters),
+        _ => {
+            let applied = headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
+            assert!(applied && parameters.get("force").is_some_and(|force| force == "true"), "{headers:?} {uri}");
+            patched(&shared, uri.path(), &parameters["fieldManager"], &body)
+        }
     }
+}
+
+/// `/apis/g/v/namespaces/shop/kinds` is the list `/apis/g/v/kinds`, of one namespace.
+fn list_of(path: &str) -> (String, Option<String>) {
+    match path.split_once("/namespaces/") {
+        None => (path.to_owned(), None),
+        Some((before, rest)) => {
+            let (namespace, plural) = rest.split_once('/').unwrap();
+            (format!("{before}/{plural}"), Some(namespace.to_owned()))
+        }
+    }
+}
+
+/// Server-side apply to a status: of `nodes`, a list by `node`, each manager has its own entries.
+fn patched(shared: &Shared, path: &str, manager: &str, body: &[u8]) -> Response {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let path = path.strip_suffix("/status").expect("the subresource");
+    let (list, name) = path.rsplit_once('/').unwrap();
+    let (list, namespace) = list_of(list);
+    let key = format!("{}/{name}", namespace.unwrap());
+    let mut world = shared.world.lock().unwrap();
+    let Some(mut object) = world.objects.get(&list).and_then(|all| all.get(&key)).cloned() else {
+        return status(404, "there is none of that name");
+    };
+    if body["metadata"]["uid"] != object["metadata"]["uid"] {
+        return status(409, "it is another one");
+    }
+    let mut nodes = object["status"]["nodes"].as_array().cloned().unwrap_or_default();
+    for entry in body["status"]["nodes"].as_array().unwrap() {
+        assert_eq!(manager, format!("sluice-{}", entry["node"].as_str().unwrap()));
+        nodes.retain(|known| known["node"] != entry["node"]);
+        nodes.push(entry.clone());
+    }
+    object["status"] = json!({ "nodes": nodes });
+    world.put(&list, object.clone());
+    drop(world);
+    shared.changes.send_modify(|count| *count += 1);
+    axum::Json(object).into_response()
 }
 
 fn status(code: u16, message: &str) -> Response {
@@ -266,8 +315,10 @@ fn selected(object: &Value, parameters: &Parameters) -> bool {
 
 fn listed(shared: &Shared, path: &str, parameters: &Parameters) -> Response {
     let world = shared.world.lock().unwrap();
-    let all = world.objects.get(path).into_iter().flat_map(BTreeMap::values);
-    let all: Vec<_> = all.filter(|object| selected(object, parameters)).cloned().collect();
+    let (path, namespace) = list_of(path);
+    let within = |object: &&Value| namespace.as_ref().is_none_or(|name| object["metadata"]["namespace"] == *name);
+    let all = world.objects.get(&path).into_iter().flat_map(BTreeMap::values);
+    let all: Vec<_> = all.filter(within).filter(|object| selected(object, parameters)).cloned().collect();
     let from: usize = parameters.get("continue").map_or(0, |token| token.parse().unwrap());
     let limit = parameters.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap()).min(world.page);
     let to = from.saturating_add(limit).min(all.len());
@@ -279,12 +330,13 @@ fn listed(shared: &Shared, path: &str, parameters: &Parameters) -> Response {
 
 fn watched(shared: Shared, path: String, parameters: &Parameters) -> Response {
     let from: u64 = parameters["resourceVersion"].parse().unwrap();
+    let (path, namespace) = list_of(&path);
     if from < shared.world.lock().unwrap().oldest {
         return status(410, "too old resource version");
     }
     let (changes, parameters) = (shared.changes.subscribe(), parameters.clone());
     let lines = stream::unfold((shared, changes, from), move |(shared, mut changes, mut from)| {
-        let (path, parameters) = (path.clone(), parameters.clone());
+        let (path, parameters, namespace) = (path.clone(), parameters.clone(), namespace.clone());
         async move {
             loop {
                 changes.borrow_and_update();
@@ -299,9 +351,13 @@ fn watched(shared: Shared, path: String, parameters: &Parameters) -> Response {
                             Some(format!("{}\n", json!({ "type": "ERROR", "object": object })))
                         }
                         Mood::Well | Mood::Refuses(..) | Mood::Hangs => {
+                            let within = |event: &Event| {
+                                namespace.as_ref().is_none_or(|name| event.object["metadata"]["namespace"] == *name)
+                            };
                             let new = world.events.iter().filter(|event| event.version > from && event.path == path);
-                            let new =
-                                new.filter(|event| event.kind == "BOOKMARK" || selected(&event.object, &parameters));
+                            let new = new.filter(|event| {
+                                event.kind == "BOOKMARK" || within(event) && selected(&event.object, &parameters)
+                            });
                             let line = |event: &Event| {
                                 json!({ "type": event.kind, "object": event.object }).to_string() + "\n"
                             };
@@ -322,6 +378,17 @@ fn watched(shared: Shared, path: String, parameters: &Parameters) -> Response {
     });
     Body::from_stream(lines).into_response()
 }
+
+/// One of our own.
+pub fn resource(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap();
+    let metadata = json!({ "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"),
+        "managedFields": [{ "manager": "kubectl" }], "annotations": { "a": "b" } });
+    json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec })
+}
+
+pub const WORKLOADS: &str = "/apis/core.riptides.io/v1alpha1/workloadidentities";
+pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/policies";
 
 /// A pod that runs on `node`.
 pub fn pod(name: &str, node: &str, address: &str, labels: &[(&str, &str)]) -> Value {

@@ -33,7 +33,7 @@ fn world() -> World {
     }
     let sources = vec![ip("198.18.9.9"), ip("198.18.1.2"), ip("198.18.1.99")];
     let database = world.database();
-    database.bypass = vec![Bypass { rule: ENTRY, sources, ports: vec![at(DB_AT).port(), 81] }];
+    database.bypass = vec![Bypass { rule: ENTRY, sources, ports: vec![at(DB_AT).port(), 81], node: vec![] }];
     database.ports = vec![(81, TlsMode::Permissive), (82, TlsMode::Simple)];
     database.mode_rules = vec![(81, MODE), (82, MODE)];
     world

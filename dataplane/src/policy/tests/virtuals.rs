@@ -1,7 +1,10 @@
 //! Virtual addresses: what steering captures of them, and what is said of them.
 
 use ::snapshot::report::Caller;
-use ::snapshot::{RefuseReason, TlsMode, VirtualAddress};
+use ::snapshot::{
+    Action, Enforcement, Policy, PolicyRule, Prefix, RefuseReason, RuleDirection, RuleId, RuleSource, TlsMode,
+    VirtualAddress,
+};
 
 use super::views::{PORTS, caught};
 use crate::policy::captures::captures;
@@ -43,6 +46,26 @@ fn a_virtual_address_is_captured_of_those_who_may_call_it_and_of_those_who_are_n
     world.snapshot.services[0].virtual_addresses[0].endpoints.clear();
     modes(&mut world, TlsMode::Mutual);
     assert_eq!(of(&world), [Some(true), Some(true), None], "refused by name, and not left to the kernel");
+}
+
+/// Where somebody else resolves the address, a call that steering lets by reaches the endpoint all the same.
+#[test]
+fn a_virtual_address_leads_nobody_around_a_deny_of_its_endpoint() {
+    let caught_of = |behind: Vec<u32>, cidr: Prefix| {
+        let mut world = world(behind);
+        world.frontend().egress.clear();
+        let (action, direction, enforcement) = (Action::Deny, RuleDirection::Outbound, Enforcement::Enforce);
+        let rule = PolicyRule { action, direction, enforcement, peers: vec![], cidrs: vec![cidr], ports: vec![] };
+        let source = RuleSource { name: "apps/p spec.rules[0]".into(), place: "q.yaml:1".into() };
+        let first = RuleId(world.snapshot.rules.len() as u32);
+        world.snapshot.rules.push(source);
+        world.snapshot.policies = vec![Policy { name: "apps/p".into(), first, rules: vec![rule] }];
+        world.frontend().policies = vec![0];
+        caught(&captures(&world.compile(), &PORTS), 1, at(VIP))
+    };
+    let (api, database) = (Prefix::host(at(API_AT).ip()), Prefix::host(at(DB_AT).ip()));
+    assert_eq!(caught_of(vec![0, 1], api), Some(true));
+    assert_eq!(caught_of(vec![0], database), None, "it does not lead there");
 }
 
 #[test]

@@ -16,8 +16,9 @@ impl<C: Clock> Agent<C> {
         if let Some(topic) = Topic::of(&report) {
             self.audit.write(topic, &report, report.ended_at.unwrap_or(now.unix_ms), now);
         }
+        // Anybody can be refused, from whatever address: such calls have a record of their own.
         if report.refused.is_some() {
-            self.flows.note(&report, report.ended_at.unwrap_or(now.unix_ms) / 1000);
+            self.refusals.note(&report, report.ended_at.unwrap_or(now.unix_ms) / 1000);
         }
         self.history.add(report);
     }

@@ -26,12 +26,13 @@ impl<C: Clock> Agent<C> {
         ::snapshot::check::check(&other).map_err(|error| error.to_string())?;
         // Nothing is taken over from the one in force, whose rules count what they decide.
         let then = Compiled::compile(&other, &Keys::default(), &self.provider, None).map_err(|e| e.to_string())?;
-        let flows = self.flows.since(since);
+        let mut flows = self.flows.since(since);
+        flows.extend(self.refusals.since(since));
         let recorded = Recorded {
             flows: flows.len() as u64,
             connections: flows.iter().map(|flow| flow.connections).sum(),
             since: self.started_at,
-            lost: self.flows.lost + self.decisions_lost(),
+            lost: self.flows.lost + self.refusals.lost + self.decisions_lost(),
         };
         let turned = flows.into_iter().filter_map(|flow| {
             let (now, then) = (policy::replay(now, &flow), policy::replay(&then, &flow));
