@@ -46,6 +46,11 @@ impl Bypasses {
         self.entries.iter().find(holds).map(|entry| entry.rule)
     }
 
+    /// The entry by which the guard lets such a call of the node itself through.
+    pub fn of_node(&self, source: IpAddr, port: u16) -> Option<RuleId> {
+        self.entries.iter().find(|entry| entry.pairs().any(|pair| pair == (source, port))).map(|entry| entry.rule)
+    }
+
     pub fn hit(&self, rule: RuleId) {
         if let Some(at) = self.entries.iter().position(|entry| entry.rule == rule) {
             self.hits[at].fetch_add(1, Relaxed);

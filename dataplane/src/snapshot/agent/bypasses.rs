@@ -34,6 +34,6 @@ impl<C: Clock> Agent<C> {
 
 fn is_of(workload: &Workload, entry: &Bypass, call: &Bypassed) -> bool {
     let is_at = |address: IpAddr| workload.places.iter().any(|place| place.prefix.contains(address));
-    // As a worker would: the first entry that holds it is the one that counts.
-    workload.bypass.find(call.source, call.server.port()) == Some(entry.rule) && is_at(call.server.ip())
+    // As with a worker: the first entry that holds it is the one that counts.
+    workload.bypass.of_node(call.source, call.server.port()) == Some(entry.rule) && is_at(call.server.ip())
 }
