@@ -123,6 +123,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     lookups.await_first(&core.loaded, RESOLVE_PATIENCE).await;
     core.learn(&lookups);
     core.network_changed(network.borrow_and_update().clone());
+    // Those of the process before, until the API has a list.
+    attest::pods::fill(&mut core.loaded, core.cluster.pods());
     let now = core.attested_by(&network.borrow().clone());
     core.await_kubernetes(&now, &mut lookups, &news).await;
     core.await_sources(&now, &news).await;
