@@ -27,14 +27,14 @@ fn frontend(number: u8, host: Host, app: &str) -> serde_json::Value {
 }
 
 /// node-a asks the API, which is in its own namespace, and finds the frontend by its label.
-fn configure() -> (Pair, Api) {
+fn configure(resources: &str) -> (Pair, Api) {
     let pair = Pair::configure(&Setup::default()).unwrap();
     let namespace = pair.site.node_a.clone();
     let api = Api::start_in(move |address| namespace.enter(|| TcpListener::bind(address).unwrap()).unwrap());
     let kubeconfig = api.kubeconfig(pair.node_a.directory());
     let gateway = pair.node_a.directory().join("gateway.yaml");
     let text = std::fs::read_to_string(&gateway).unwrap();
-    let asks = format!("spec:\n  kubernetes: {{ kubeconfig: {} }}\n", kubeconfig.display());
+    let asks = format!("spec:\n  kubernetes: {{ kubeconfig: {}, resources: {resources} }}\n", kubeconfig.display());
     std::fs::write(&gateway, text.replacen("spec:\n", &asks, 1)).unwrap();
     // The delivered example, as it stands.
     let policy = include_str!("../../deploy/examples/kubernetes/policy.yaml");
@@ -59,7 +59,7 @@ fn until_said(pair: &Pair, command: &[&str], words: &str) -> String {
 
 #[test]
 fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
-    let (mut pair, mut api) = configure();
+    let (mut pair, mut api) = configure("follow");
     api.put(PODS, frontend(1, Host::Frontend, "something-else"));
     pair.node_a.launch().unwrap();
     pair.node_b.launch().unwrap();
@@ -134,6 +134,34 @@ fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
     assert_eq!(service.failures().len(), 1, "the one that was cut: {:?}", service.failures());
 }
 
+#[test]
+fn a_control_process_that_restarts_while_the_api_is_away_knows_its_pods() {
+    let (mut pair, mut api) = configure("none");
+    api.put(PODS, frontend(1, Host::Frontend, "frontend"));
+    pair.node_a.launch().unwrap();
+    pair.node_b.launch().unwrap();
+    pair.node_a.wait_ready().unwrap();
+    pair.node_b.wait_ready().unwrap();
+    let _service = Server::start(&pair.site.backend, server()).unwrap();
+    let one = pair.site.frontend.clone();
+    until(&one, "the pod is the frontend", true);
+    let held = hold(&one, 1);
+    let before = pair.node_a.status().unwrap().in_force;
+    api.stop();
+    pair.node_a.kill_control().unwrap();
+    // Without a list the first snapshot goes by the pods of before.
+    wait_until("the restarted one is in force", PATIENCE, || {
+        (pair.node_a.status().ok()?.in_force > before).then_some(())
+    })
+    .unwrap();
+    assert!(one.enter(|| call(server(), 2, BYTES)).unwrap().is_ok(), "who was who still is");
+    complete(&held, 1, BYTES).expect("the connection from before");
+    // What the API says then has the last word.
+    api.tell(|world| world.put(PODS, frontend(1, Host::Frontend, "something-else")));
+    api.serve();
+    until(&one, "it is the frontend no more", false);
+}
+
 /// What node-a says of an object, once it does.
 fn until_status(api: &Api, path: &str, name: &str, generation: u64, want: &str) -> Value {
     wait_until(&format!("{name} is {want} at generation {generation}"), PATIENCE, || {
@@ -147,7 +175,7 @@ fn until_status(api: &Api, path: &str, name: &str, generation: u64, want: &str) 
 
 #[test]
 fn resources_of_the_cluster_are_in_force_on_the_node_and_it_says_so_in_their_status() {
-    let (mut pair, mut api) = configure();
+    let (mut pair, mut api) = configure("follow");
     // The node has its Gateway and the Service as files; who is who, the cluster says.
     let policy = include_str!("../../deploy/examples/kubernetes/policy.yaml");
     let service = policy.split("---\n").next().unwrap();
