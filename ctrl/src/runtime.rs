@@ -12,6 +12,7 @@
 
 mod cluster;
 mod publishing;
+mod reload;
 mod show;
 
 use std::collections::BTreeSet;
@@ -24,24 +25,23 @@ use anyhow::Context;
 use snapshot::{Network, Snapshot, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::Jumps;
-use crate::config::{self, Diagnostic, Known, Loaded};
+use crate::config::{Diagnostic, Known, Loaded};
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered};
 use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
-use crate::source::{News, Opened, Reopened, Sources};
+use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, view};
 use cluster::Cluster;
 use publishing::{Inputs, Pace};
+use reload::{Files, load};
 
 /// How long the first snapshot waits for names that are new. Those that are late come when they come.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(3);
-/// A change does not wait so long.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the first snapshot waits for sources that look at files; what is slower comes with a later one.
 const SOURCES_PATIENCE: Duration = Duration::from_secs(1);
 /// So do changes of the network that move a workload.
@@ -245,113 +245,6 @@ struct Core {
 }
 
 impl Core {
-    /// Reads the directory again. Only what loads, whose source opens, and which assembles is taken.
-    async fn reload(&mut self, network: &Network, lookups: &mut Lookups) {
-        self.inputs.changed();
-        if let Err(faults) = self.settle(network, lookups, Files::Newest).await {
-            // Whoever revokes something by the API does not wait until somebody mends a file of this node.
-            if self.cluster.has_news() {
-                let _ = self.settle(network, lookups, Files::Good).await;
-            }
-            self.refuse(faults);
-        }
-        lookups.keep(&self.loaded);
-        self.learn(lookups);
-    }
-
-    /// Objects of the API that are at fault stand aside, each by itself. Err: something else is at fault.
-    async fn settle(&mut self, network: &Network, lookups: &mut Lookups, files: Files) -> Result<(), Vec<Diagnostic>> {
-        let mut trial = self.cluster.trial(&self.directory, &self.known);
-        loop {
-            match self.candidate(network, lookups, files).await {
-                Ok(candidate) => {
-                    self.cluster.adopt(trial);
-                    if !self.take(candidate) {
-                        return Ok(());
-                    }
-                    trial = self.cluster.trial(&self.directory, &self.known);
-                }
-                Err(faults) => match self.cluster.without(trial, &faults, &self.known) {
-                    Some(without) => trial = without,
-                    None => return Err(faults),
-                },
-            }
-        }
-    }
-
-    fn refuse(&mut self, faults: Vec<Diagnostic>) {
-        for fault in &faults {
-            error!("{fault}");
-        }
-        error!("the configuration is refused whole; the one before stays in force");
-        self.faults = faults;
-    }
-
-    async fn candidate(
-        &self,
-        network: &Network,
-        lookups: &mut Lookups,
-        files: Files,
-    ) -> Result<Candidate, Vec<Diagnostic>> {
-        let mut loaded = load(&self.directory, &self.known, files).await?;
-        attest::pods::fill(&mut loaded, self.cluster.pods());
-        // Opened again in any case: its own files may be what changed.
-        let sources = self
-            .identities
-            .reopen(&loaded.gateway)
-            .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
-        let now = clock::now();
-        self.crls.check(&loaded, &self.identities, now)?;
-        lookups.want(&loaded);
-        lookups.await_first(&loaded, RELOAD_PATIENCE).await;
-        let resolved = lookups.of(&loaded);
-        assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now)?;
-        if files == Files::Newest {
-            self.known.lock().expect("no holder panics").is_good();
-        }
-        Ok(Candidate { loaded, sources })
-    }
-
-    /// Names that only the change has are not looked up for it.
-    fn would_be(&self, loaded: &Loaded, network: &Network, lookups: &Lookups) -> Result<Snapshot, Vec<String>> {
-        let mut loaded = loaded.clone();
-        attest::pods::fill(&mut loaded, self.cluster.pods());
-        let (resolved, now) = (lookups.of(&loaded), clock::now());
-        let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
-        let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
-        snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
-        Ok(snapshot)
-    }
-
-    /// Takes what names stand for now.
-    fn learn(&mut self, lookups: &Lookups) {
-        self.resolved = lookups.of(&self.loaded);
-    }
-
-    /// True: it has to be read once more, without what the API has.
-    fn take(&mut self, Candidate { mut loaded, sources }: Candidate) -> bool {
-        self.faults.clear();
-        let again = self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
-        // Of a Gateway that asks no API any more nobody is a pod.
-        attest::pods::fill(&mut loaded, self.cluster.pods());
-        self.identities.replace_sources(&loaded.gateway, sources);
-        if loaded == self.loaded {
-            return again;
-        }
-        if loaded.gateway.admin != self.loaded.gateway.admin {
-            warn!("spec.admin changed: that takes effect when sluice-ctrl is restarted");
-        }
-        self.ports.send_if_modified(|ports| {
-            let now = port_names(&loaded);
-            std::mem::replace(ports, now.clone()) != now
-        });
-        self.resources = Arc::new(view::Resources::of(&loaded));
-        self.loaded = loaded;
-        self.loaded_at = clock::now();
-        info!(directory = %self.directory.display(), "the configuration was read again");
-        again
-    }
-
     /// The network that workloads are attested by.
     fn attested_by(&mut self, network: &Network) -> Network {
         self.held.view(network, &port_names(&self.loaded), clock::now())
@@ -408,12 +301,6 @@ pub enum Wish {
 /// The version of the snapshot that the files came to, or why they were refused.
 pub type Outcome = Result<Version, Vec<String>>;
 
-/// A configuration that would work.
-struct Candidate {
-    loaded: Loaded,
-    sources: Vec<Reopened>,
-}
-
 fn port_names(loaded: &Loaded) -> Vec<String> {
     loaded.gateway.ports.iter().map(|p| p.interface.clone()).collect()
 }
@@ -425,24 +312,4 @@ fn text<'a>(faults: impl IntoIterator<Item = &'a Diagnostic>) -> Vec<String> {
 /// Spreads renewals of different nodes.
 fn seed(node: &str) -> u64 {
     node.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
-}
-
-/// Which files a configuration is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Files {
-    Newest,
-    /// As they were when they were right last.
-    Good,
-}
-
-async fn load(directory: &Path, known: &Arc<Mutex<Known>>, files: Files) -> Result<Loaded, Vec<Diagnostic>> {
-    let (directory, known) = (directory.to_owned(), known.clone());
-    let load = move || {
-        let known = &mut known.lock().expect("no holder panics");
-        match files {
-            Files::Newest => config::reload_dir(&directory, known),
-            Files::Good => config::load_good(&directory, known),
-        }
-    };
-    tokio::task::spawn_blocking(load).await.expect("loading does not panic")
 }

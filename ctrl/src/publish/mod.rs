@@ -162,18 +162,12 @@ impl Publisher {
         patience: Duration,
     ) -> Result<(Recorded, Vec<Turned>), QueryError> {
         let state = snapshot::codec::to_state(other).map_err(|error| QueryError::Failed(error.to_string()))?;
-        match self.query_with(Query::Replay { since }, Some(state), patience).await? {
-            Reply::Replayed { recorded, part, more: _ } => Ok((recorded, part)),
-            Reply::Status(_)
-            | Reply::Counters(_)
-            | Reply::Connections { .. }
-            | Reply::Rules { .. }
-            | Reply::Callers { .. }
-            | Reply::Endpoints { .. }
-            | Reply::Bypasses { .. }
-            | Reply::Explanation(_)
-            | Reply::Failed(_) => Err(QueryError::Unexpected),
-        }
+        let Reply::Replayed { recorded, part, more: _ } =
+            self.query_with(Query::Replay { since }, Some(state), patience).await?
+        else {
+            return Err(QueryError::Unexpected);
+        };
+        Ok((recorded, part))
     }
 
     async fn query_with(&self, query: Query, state: Option<Vec<u8>>, patience: Duration) -> Result<Reply, QueryError> {
@@ -194,66 +188,34 @@ impl Publisher {
 
     /// All parts of a query that answers with connections.
     pub async fn connections(&self, query: Query, patience: Duration) -> Result<Vec<ConnectionReport>, QueryError> {
-        match self.query(query, patience).await? {
-            Reply::Connections { part, .. } => Ok(part),
-            Reply::Status(_)
-            | Reply::Counters(_)
-            | Reply::Rules { .. }
-            | Reply::Callers { .. }
-            | Reply::Bypasses { .. }
-            | Reply::Replayed { .. }
-            | Reply::Endpoints { .. }
-            | Reply::Explanation(_)
-            | Reply::Failed(_) => Err(QueryError::Unexpected),
-        }
+        let Reply::Connections { part, .. } = self.query(query, patience).await? else {
+            return Err(QueryError::Unexpected);
+        };
+        Ok(part)
     }
 
     /// The rules of policies that have decided something, and how often.
     pub async fn rules(&self, patience: Duration) -> Result<Vec<RuleHits>, QueryError> {
-        match self.query(Query::Rules, patience).await? {
-            Reply::Rules { part, .. } => Ok(part),
-            Reply::Status(_)
-            | Reply::Counters(_)
-            | Reply::Connections { .. }
-            | Reply::Callers { .. }
-            | Reply::Bypasses { .. }
-            | Reply::Replayed { .. }
-            | Reply::Endpoints { .. }
-            | Reply::Explanation(_)
-            | Reply::Failed(_) => Err(QueryError::Unexpected),
-        }
+        let Reply::Rules { part, .. } = self.query(Query::Rules, patience).await? else {
+            return Err(QueryError::Unexpected);
+        };
+        Ok(part)
     }
 
     /// All entries of `connection.bypass`, and what each has let through.
     pub async fn bypasses(&self, patience: Duration) -> Result<Vec<BypassHits>, QueryError> {
-        match self.query(Query::Bypasses, patience).await? {
-            Reply::Bypasses { part, .. } => Ok(part),
-            Reply::Status(_)
-            | Reply::Counters(_)
-            | Reply::Connections { .. }
-            | Reply::Rules { .. }
-            | Reply::Callers { .. }
-            | Reply::Replayed { .. }
-            | Reply::Endpoints { .. }
-            | Reply::Explanation(_)
-            | Reply::Failed(_) => Err(QueryError::Unexpected),
-        }
+        let Reply::Bypasses { part, .. } = self.query(Query::Bypasses, patience).await? else {
+            return Err(QueryError::Unexpected);
+        };
+        Ok(part)
     }
 
     /// What every core knows of endpoints behind virtual addresses.
     pub async fn endpoints(&self, patience: Duration) -> Result<Vec<EndpointLoad>, QueryError> {
-        match self.query(Query::Endpoints, patience).await? {
-            Reply::Endpoints { part, .. } => Ok(part),
-            Reply::Status(_)
-            | Reply::Counters(_)
-            | Reply::Connections { .. }
-            | Reply::Rules { .. }
-            | Reply::Callers { .. }
-            | Reply::Replayed { .. }
-            | Reply::Bypasses { .. }
-            | Reply::Explanation(_)
-            | Reply::Failed(_) => Err(QueryError::Unexpected),
-        }
+        let Reply::Endpoints { part, .. } = self.query(Query::Endpoints, patience).await? else {
+            return Err(QueryError::Unexpected);
+        };
+        Ok(part)
     }
 
     fn ask(&self, query: Query, state: Option<Vec<u8>>) -> Result<oneshot::Receiver<Answer>, QueryError> {

@@ -1,3 +1,5 @@
+//! What answers come to: which addresses a name has, for how long, and how many at the most.
+
 use super::*;
 use answer::{Found, bounded};
 

@@ -1,3 +1,5 @@
+//! Which endpoint is chosen, who is ejected and for how long, and what outlives a newer snapshot.
+
 use std::collections::BTreeMap;
 
 use super::*;
