@@ -160,6 +160,14 @@ fn a_control_process_that_restarts_while_the_api_is_away_knows_its_pods() {
     api.tell(|world| world.put(PODS, frontend(1, Host::Frontend, "something-else")));
     api.serve();
     until(&one, "it is the frontend no more", false);
+
+    // A Gateway that asks no API any more has no pods.
+    api.put(PODS, frontend(1, Host::Frontend, "frontend"));
+    until(&one, "it is the frontend again", true);
+    let gateway = std::fs::read_to_string(pair.node_a.directory().join("gateway.yaml")).unwrap();
+    let asks = gateway.lines().find(|line| line.contains("kubernetes:")).unwrap();
+    pair.node_a.apply("gateway.yaml", &gateway.replace(&format!("{asks}\n"), "")).unwrap();
+    until(&one, "nobody is a pod", false);
 }
 
 /// What node-a says of an object, once it does.
