@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod publisher;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
