@@ -117,7 +117,7 @@ fn processes_of_one_port_have_their_own_identities_and_a_third_has_none() {
     for part in [
         "process:path /usr/bin/curl and process:uid 61001 (processes.yaml:9)",
         "(\"curl\", /usr/bin/curl, inode ",
-        "not attested, from the same addresses:",
+        "not attested, from or to the same addresses:",
         "uid 61003",
     ] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
