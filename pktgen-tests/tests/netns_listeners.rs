@@ -32,14 +32,15 @@ fn callers() -> String {
 /// A web server of this user, once it listens.
 fn serve(host: &Namespace, directory: &std::path::Path, (user, port): (u32, u16)) -> Process {
     let line = format!(
-        "setpriv --reuid={user} --regid={user} --clear-groups python3 -m http.server --directory /usr/share/doc --bind :: {port}"
+        "setpriv --reuid={user} --regid={user} --clear-groups /usr/bin/python3 -m http.server --directory /usr/share/doc --bind :: {port}"
     );
-    let process = host.spawn(&line, &directory.join(format!("{user}-{port}.log"))).unwrap();
+    let log = directory.join(format!("{user}-{port}.log"));
+    let process = host.spawn(&line, &log).unwrap();
     wait_until(&format!("user {user} listens at {port}"), PATIENCE, || {
-        let there = host.run(&format!("curl -sS -o /dev/null http://127.0.0.1:{port}/"), PATIENCE).ok()?;
-        there.status.success().then_some(())
+        let sockets = host.run(&format!("ss -ltnH sport = :{port}"), PATIENCE).ok()?;
+        (!sockets.stdout.trim().is_empty()).then_some(())
     })
-    .unwrap();
+    .unwrap_or_else(|error| panic!("{error:#}: {}", std::fs::read_to_string(&log).unwrap_or_default()));
     process
 }
 

@@ -190,6 +190,6 @@ fn without_ctrl_processes_are_refused_soon_and_addresses_are_served_on() {
     by_address();
     pair.node_a.launch_control().unwrap();
     pair.node_a.wait_ready().unwrap();
-    refusal(&pair.node_a, RefuseReason::NotAttested, "which finds out who calls, is not there");
+    refusal(&pair.node_a, RefuseReason::NotAttested, "which finds out who calls or listens, is not there");
     served(&curl(host, WEB, false));
 }
