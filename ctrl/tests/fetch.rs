@@ -12,6 +12,7 @@ use std::time::Duration;
 use certs::{Says, spiffe_bundle, trust_bundle};
 use counting::identities;
 use ctrl::assemble::assemble;
+use ctrl::config::crls::Crl;
 use ctrl::config::{Loaded, load_dir};
 use ctrl::crls::{self, Held};
 use ctrl::fetch::{Fetches, Heard, Known};
@@ -21,6 +22,7 @@ use example::{GATEWAY, by_address, network, resolved};
 use https::{Ca, Reply, Server, spiffe};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose as Use, date_time_ymd};
 use snapshot::Version;
+use snapshot::check::MOST_REVOKED;
 
 const ENDPOINT: &str = "spiffe://partner.org/spire/server";
 const HOUR: u64 = 3_600;
@@ -203,6 +205,7 @@ async fn nobody_but_the_one_with_the_id_is_asked() {
         root.server_of(params)
     };
     let two = [spiffe(ENDPOINT), spiffe("spiffe://partner.org/b")].concat();
+    let lent = root.below_as("lent", Some("spiffe://other.org"));
     let server = Server::start(Some(root.local()), bundle(&[&root, &other], 1)).await;
     let pem = root.pem();
     let mut control = Control::start(&[by_spiffe(&server, "")], &[("partner.pem", pem.as_bytes())]);
@@ -242,6 +245,11 @@ async fn nobody_but_the_one_with_the_id_is_asked() {
             "a CA",
             leaf(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
             "basicConstraints of the first certificate".into(),
+        ),
+        (
+            "by an intermediate for somebody else",
+            lent.server_with(spiffe(ENDPOINT), &[&lent]),
+            "certificate 2: is of spiffe://other.org (CN=lent), not of trust domain partner.org".into(),
         ),
     ] {
         server.show(shown);
@@ -399,6 +407,40 @@ async fn a_crl_from_a_url_is_taken_by_its_signature_and_number_and_stays_while_n
     let gone =
         Control::again(&[crl_spec(&root, "  - { url: \"http://elsewhere/\" }\n")], &[], control.fetches.got().known());
     assert_eq!(gone.crls(), Vec::<Vec<String>>::new(), "what nobody wants is forgotten");
+}
+
+#[tokio::test]
+async fn a_crl_from_a_url_is_one_of_its_issuer_and_within_what_all_may_revoke() {
+    let (root, other) = (Ca::of("partner.org"), Ca::new("second", Some("spiffe://partner.org".into())));
+    let next = clock::now() + HOUR;
+    let both = format!("trustDomain: partner.org\n{}", certs::inline(&format!("{}{}", root.pem(), other.pem())));
+    let server = Server::start(None, Reply::ok(root.crl(2, &[1, 2], next))).await;
+    let entries = format!("crls:\n  - {{ file: a.crl }}\n{}", entry(&server, ""));
+    let spec = format!("{both}{entries}");
+    let mut control = Control::start(std::slice::from_ref(&spec), &[("a.crl", &root.crl(1, &[9], next))]);
+    control
+        .until_told("another CRL of the issuer", "it is of CN=partner.org root, as a.crl is; an issuer has one")
+        .await;
+    assert_eq!(control.crls(), [["09"]]);
+    let serials: Vec<_> = (10..MOST_REVOKED as u64 + 9).collect();
+    let many = other.crl(1, &serials, next);
+    let mut control = Control::start(&[spec], &[("a.crl", &many)]);
+    control.until_told("two too many", "with its 2 entries more than 100000 would be revoked").await;
+    server.reply(Reply::ok(root.crl(2, &[1], next)));
+    control.until("as many as are taken", |this| this.crls().len() == 2).await;
+    // In place of one that was taken, not beside it.
+    server.reply(Reply::ok(root.crl(3, &[2], next)));
+    control.until("the next", |this| this.crls().get(1) == Some(&vec!["02".into()])).await;
+    // A file that is put beside a CRL that was fetched is refused, and not the one that is held.
+    let mut loaded = control.loaded.clone();
+    let url = loaded.bundles[0].crls[1].clone();
+    loaded.bundles[0].crls[0] = Crl { path: "spec.crls[0]".into(), is_fetched: false, from: "b.crl".into(), ..url };
+    let faults = control.held.check(&loaded, &identities(), clock::now()).unwrap_err();
+    let said = words::words(&faults);
+    assert!(
+        said.len() == 1 && said[0].contains("spec.crls[0]: \"b.crl\": it is of CN=partner.org root, as http"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]

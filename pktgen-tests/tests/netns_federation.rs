@@ -94,6 +94,12 @@ fn a_partners_root_rotates_over_its_endpoint_and_its_crl_revokes_by_url_while_ca
         assert!(listed.ok().unwrap().contains(words), "{words}: {listed:?}");
     }
 
+    // Whoever applies another file drops none of what was fetched, whatever root the file of roots has.
+    let file = directory.join("policy.yaml");
+    std::fs::write(&file, &policy).unwrap();
+    let told = pair.node_b.sluice(&["apply", "-f", &file.display().to_string(), "--dry-run"]).unwrap();
+    assert!(told.ok().is_ok(), "{told:?}");
+
     // Its CRL, now of the new root, revokes one of two.
     let mut of_other = download(&pair, &pair.site.legacy, Some(&other), "other");
     wait_until("both downloads go on", PATIENCE, || (live(&pair.node_b) == 2).then_some(())).unwrap();

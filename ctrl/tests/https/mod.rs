@@ -32,14 +32,18 @@ impl Ca {
         Self::new(&format!("{trust_domain} root"), Some(format!("spiffe://{trust_domain}")))
     }
 
-    fn new(name: &str, id: Option<String>) -> Self {
+    pub fn new(name: &str, id: Option<String>) -> Self {
         let params = Self::params(name, id);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     /// An intermediate of it.
     pub fn below(&self, name: &str) -> Self {
-        let params = Self::params(name, None);
+        self.below_as(name, None)
+    }
+
+    pub fn below_as(&self, name: &str, id: Option<&str>) -> Self {
+        let params = Self::params(name, id.map(str::to_owned));
         Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
     }
 
