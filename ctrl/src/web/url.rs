@@ -153,7 +153,7 @@ mod tests {
             ("partner.org", BadUrl::Scheme),
             ("/bundle", BadUrl::Scheme),
             ("ftp://partner.org/", BadUrl::Scheme),
-            ("file:///etc/passwd", BadUrl::Scheme),
+            ("file:///etc/passwd", BadUrl::Syntax),
             ("https://", BadUrl::Syntax),
             ("https://:443/", BadUrl::Host),
             ("https://me:hunter2@partner.org/", BadUrl::User),
