@@ -3,6 +3,7 @@
 mod words;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ctrl::config::{
     Diagnostic, Gateway, IdentitySource, Known, Lifetimes, load_dir, load_files, load_texts, parse_files, reload_dir,
@@ -158,7 +159,9 @@ fn the_delivered_examples_load_together_and_say_every_field() {
     assert_eq!(on(&loaded.gateway), on(&defaults));
     let bundles: Vec<_> =
         loaded.bundles.iter().map(|bundle| (bundle.trust_domain.as_str(), bundle.roots.len())).collect();
-    assert_eq!(bundles, [("example.com", 0), ("partner.org", 1)]);
+    assert_eq!(bundles, [("example.com", 0), ("partner.org", 1), ("supplier.org", 0)]);
+    let fetched = &loaded.bundles[2];
+    assert!(fetched.endpoint.is_some() && fetched.crl_urls[0].refresh == Duration::from_secs(3_600), "its default");
     let modes = loaded.identities.iter().find(|identity| identity.name == "examples/every-field").unwrap();
     assert_eq!(modes.ports, [(8443, TlsMode::Disable), (9090, TlsMode::Permissive)].into());
     assert_eq!(modes.inbound.as_ref().unwrap().patterns[1], IdPattern::Under("spiffe://example.com/myapp/".into()));
