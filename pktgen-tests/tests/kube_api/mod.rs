@@ -4,7 +4,9 @@
 //! Every change has a version of its own, as in etcd. A watch gets the changes after its version, one JSON
 //! object a line.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
+
+mod objects;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -21,6 +23,8 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+pub use objects::*;
 
 /// How it answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,8 +79,6 @@ pub struct Api {
     bind: Box<dyn Fn(SocketAddr) -> TcpListener + Send>,
     runtime: Option<Runtime>,
 }
-
-pub const PODS: &str = "/api/v1/pods";
 
 impl Api {
     pub fn start() -> Self {
@@ -305,8 +307,22 @@ fn status(code: u16, message: &str) -> Response {
     (StatusCode::from_u16(code).unwrap(), axum::Json(body)).into_response()
 }
 
-/// `spec.nodeName=node-a`.
+/// `spec.nodeName=node-a`, and `name in (a,b)` or `name` of labels.
 fn selected(object: &Value, parameters: &Parameters) -> bool {
+    let by_label = parameters.get("labelSelector").is_none_or(|selector| {
+        let label = |name: &str| object["metadata"]["labels"][name].as_str();
+        match selector.split_once(" in (") {
+            None => label(selector).is_some(),
+            Some((name, values)) => {
+                let values = values.strip_suffix(')').expect("it ends");
+                label(name).is_some_and(|value| values.split(',').any(|one| one == value))
+            }
+        }
+    });
+    by_label && selected_by_field(object, parameters)
+}
+
+fn selected_by_field(object: &Value, parameters: &Parameters) -> bool {
     let fields = parameters.get("fieldSelector").and_then(|fields| fields.split_once('='));
     fields.is_none_or(|(path, want)| {
         path.split('.').try_fold(object, |object, name| object.get(name)).is_some_and(|value| value == want)
@@ -377,29 +393,4 @@ fn watched(shared: Shared, path: String, parameters: &Parameters) -> Response {
         }
     });
     Body::from_stream(lines).into_response()
-}
-
-/// One of our own.
-pub fn resource(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
-    let (namespace, name) = name.split_once('/').unwrap();
-    let metadata = json!({ "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"),
-        "managedFields": [{ "manager": "kubectl" }], "annotations": { "a": "b" } });
-    json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec })
-}
-
-pub const WORKLOADS: &str = "/apis/core.riptides.io/v1alpha1/workloadidentities";
-pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/policies";
-
-/// A pod that runs on `node`.
-pub fn pod(name: &str, node: &str, address: &str, labels: &[(&str, &str)]) -> Value {
-    let (namespace, name) = name.split_once('/').unwrap();
-    let labels: BTreeMap<_, _> = labels.iter().copied().collect();
-    let ips: Vec<_> = [address].into_iter().filter(|address| !address.is_empty()).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"), "labels": labels },
-        "spec": { "nodeName": node, "serviceAccountName": format!("{name}-account"), "containers": [] },
-        "status": { "phase": "Running", "podIP": address,
-            "podIPs": ips.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>() },
-    })
 }
