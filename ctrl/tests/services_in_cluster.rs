@@ -96,11 +96,11 @@ fn calls_go_where_kube_proxy_would_send_them() {
         ),
         ("no slice", &one, vec![], &["10.96.0.1:80 > "]),
         (
-            "several slices, and one endpoint that is being moved",
+            "several slices, and endpoints that are being moved from one to the other",
             &one,
             vec![
                 slice(&http, &[("198.18.2.2", NotReady, "b"), ("198.18.2.3", Ready, "b")]),
-                slice(&http, &[("198.18.2.2", Ready, "b")]),
+                slice(&http, &[("198.18.2.2", Ready, "b"), ("198.18.2.3", Ending, "b")]),
             ],
             &["10.96.0.1:80 > 198.18.2.2:8080 198.18.2.3:8080", "198.18.2.2:8080", "198.18.2.3:8080"],
         ),

@@ -146,6 +146,7 @@ async fn endpoints_of_a_service_are_followed_over_its_slices_as_they_move() {
         "shop/web 10.96.0.1:80>198.18.2.2:8080 [fd00::1]:80>",
     ])
     .await;
+    assert!(rig.led.as_ref().unwrap()["bank/web"].endpoints.is_empty(), "it has none any more, whatever slices say");
     rig.name(&[]);
     let until = Instant::now() + DEADLINE;
     while rig.shown("endpointslices").is_some() {
