@@ -116,7 +116,7 @@ struct VersionOf {
 }
 
 /// Of one list: a server that never says that it was the last would be asked for ever.
-const MOST_PAGES: usize = 10_000;
+const MOST_PAGES: usize = 1_000;
 
 impl<T: Object> Follower<T> {
     pub fn new(

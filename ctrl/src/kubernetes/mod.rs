@@ -15,6 +15,8 @@ mod fault;
 #[cfg(feature = "kubernetes")]
 pub mod follow;
 #[cfg(feature = "kubernetes")]
+mod login;
+#[cfg(feature = "kubernetes")]
 mod object;
 #[cfg(feature = "kubernetes")]
 mod pod;

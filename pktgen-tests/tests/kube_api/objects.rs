@@ -26,7 +26,7 @@ pub fn pod(name: &str, node: &str, address: &str, labels: &[(&str, &str)]) -> Va
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"), "labels": labels },
-        "spec": { "nodeName": node, "serviceAccountName": format!("{name}-account"), "containers": [] },
+        "spec": { "nodeName": node, "serviceAccountName": format!("{name}-account"), "containers": [{ "name": "main", "image": "none" }] },
         "status": { "phase": "Running", "podIP": address,
             "podIPs": ips.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>() },
     })
