@@ -10,7 +10,7 @@ use std::time::Duration;
 use ctrl::attest::process::{Answer, Attestor, Netns, Overrides};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket, socket_with};
-use snapshot::{Found, Question};
+use snapshot::{Found, Party, Question};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,18 +19,33 @@ fn here() -> Overrides {
     BTreeMap::from([("lo".to_owned(), Netns::Pid(std::process::id()))]).into()
 }
 
-fn ask(overrides: &Overrides, interface: &str, client: SocketAddr, server: SocketAddr) -> Found {
+fn ask(overrides: &Overrides, interface: &str, party: Party, client: SocketAddr, server: SocketAddr) -> Found {
     let (sender, answer) = mpsc::channel();
-    let question = Question { interface: interface.into(), client, server };
+    let question = Question { interface: interface.into(), client, server, party };
     let attestor = Attestor::start().unwrap();
     attestor.ask(question, overrides.clone(), Answer::new(move |found| sender.send(found).unwrap()));
     answer.recv_timeout(PATIENCE).unwrap()
 }
 
 /// Asks until the machine had the time for it.
-fn owner(client: SocketAddr, server: SocketAddr) -> Found {
+fn found(party: Party, client: SocketAddr, server: SocketAddr) -> Found {
     let slow = |found: &Found| found.as_ref().is_err_and(|why| why.contains("too long"));
-    (0..20).map(|_| ask(&here(), "lo", client, server)).find(|found| !slow(found)).expect("twenty times too slow")
+    let mut answers = (0..20).map(|_| ask(&here(), "lo", party, client, server));
+    answers.find(|found| !slow(found)).expect("twenty times too slow")
+}
+
+fn owner(client: SocketAddr, server: SocketAddr) -> Found {
+    found(Party::Caller, client, server)
+}
+
+fn listener(client: &str, server: SocketAddr) -> Found {
+    found(Party::Listener, client.parse().unwrap(), server)
+}
+
+fn pids(found: Found) -> Vec<u32> {
+    let mut pids: Vec<_> = found.unwrap().processes.iter().map(|process| process.pid).collect();
+    pids.sort_unstable();
+    pids
 }
 
 /// A server that takes no further call, so that who calls goes on calling.
@@ -89,11 +104,58 @@ fn everybody_who_holds_the_socket_is_named() {
     let found = owner(from, server.at);
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut pids: Vec<_> = found.unwrap().processes.iter().map(|process| process.pid).collect();
-    let mut both = [std::process::id(), child.id()];
-    pids.sort_unstable();
+    let mut both = vec![std::process::id(), child.id()];
     both.sort_unstable();
-    assert_eq!(pids, both);
+    assert_eq!(pids(found), both);
+}
+
+#[test]
+fn the_process_that_listens_is_found_at_its_address_at_any_address_and_over_both_families() {
+    let own = vec![std::process::id()];
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let (four, six) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0").unwrap());
+    let (any, both) = (TcpListener::bind("0.0.0.0:0").unwrap(), TcpListener::bind("[::]:0").unwrap());
+    for (client, ip, port) in [
+        ("198.18.9.9:1234", "127.0.0.1", port(&four)),
+        ("[2001:db8::9]:1234", "::1", port(&six)),
+        ("198.18.9.9:1234", "127.0.0.7", port(&any)),
+        ("198.18.9.9:1234", "127.0.0.7", port(&both)),
+        ("[2001:db8::9]:1234", "::1", port(&both)),
+    ] {
+        let at = SocketAddr::new(ip.parse().unwrap(), port);
+        assert_eq!(pids(listener(client, at)), own, "{at}");
+    }
+    // Another address's, and nobody's.
+    for at in [SocketAddr::new("127.0.0.2".parse().unwrap(), port(&four)), "127.0.0.1:1".parse().unwrap()] {
+        let why = listener("198.18.9.9:1234", at).unwrap_err();
+        assert!(
+            why.starts_with(&format!("the workload's network namespace has no socket that listens at {at}")),
+            "{why}"
+        );
+    }
+    // Whoever else holds the socket is one of those who listen.
+    let shared = Stdio::from(OwnedFd::from(four.try_clone().unwrap()));
+    let mut child = Command::new("sleep").arg("60").stdin(shared).spawn().unwrap();
+    let found = listener("198.18.9.9:1234", four.local_addr().unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut holders = vec![std::process::id(), child.id()];
+    holders.sort_unstable();
+    assert_eq!(pids(found), holders);
+}
+
+#[test]
+fn an_earlier_call_of_the_same_ports_does_not_hide_who_listens() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = server.local_addr().unwrap();
+    let (client, (accepted, from)) = (TcpStream::connect(at).unwrap(), server.accept().unwrap());
+    assert_eq!(pids(listener(&from.to_string(), at)), [std::process::id()], "it stands");
+    // The server's end closes first, and rests in TIME-WAIT.
+    drop(accepted);
+    drop(client);
+    assert_eq!(pids(listener(&from.to_string(), at)), [std::process::id()], "it is over");
+    drop(server);
+    assert!(listener(&from.to_string(), at).is_err());
 }
 
 #[test]
@@ -115,14 +177,14 @@ fn what_does_not_call_has_no_owner() {
 fn a_port_whose_namespace_cannot_be_found_says_what_would_help() {
     let (client, server) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
     let nothing = Overrides::default();
-    let why = ask(&nothing, "lo", client, server).unwrap_err();
+    let why = ask(&nothing, "lo", Party::Caller, client, server).unwrap_err();
     assert_eq!(why, "lo does not say where its other end is: give its port a netns");
-    let why = ask(&nothing, "eth77", client, server).unwrap_err();
+    let why = ask(&nothing, "eth77", Party::Listener, client, server).unwrap_err();
     assert!(why.starts_with("eth77 cannot be looked at: "), "{why}");
     let gone = BTreeMap::from([("lo".to_owned(), Netns::Path("/run/netns/no-such".into()))]).into();
-    let why = ask(&gone, "lo", client, server).unwrap_err();
+    let why = ask(&gone, "lo", Party::Caller, client, server).unwrap_err();
     assert!(why.starts_with("/run/netns/no-such: "), "{why}");
     let other = BTreeMap::from([("lo".to_owned(), Netns::Path("/proc/self/ns/uts".into()))]).into();
-    let why = ask(&other, "lo", client, server).unwrap_err();
+    let why = ask(&other, "lo", Party::Caller, client, server).unwrap_err();
     assert!(why.starts_with("/proc/self/ns/uts cannot be entered: "), "{why}");
 }

@@ -52,6 +52,10 @@ pub enum Bug {
     AnswerUnbound,
     /// A SYN waits for its process as long as it takes.
     HeldTooLong,
+    /// Nobody is asked who listens: it is the first that may.
+    UnaskedIsFirst,
+    /// SYNs from the wire may take all places that there are for held ones.
+    WireHoldsAll,
     /// A socket that no process holds matches everybody.
     NobodyIsEverybody,
     /// Of two endpoints that were drawn the first gets the call, however many it has.
@@ -111,6 +115,9 @@ impl Bug {
     /// What the tests of attestation by process have to catch.
     pub const OF_PROCESSES: [Self; 5] =
         [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
+
+    /// The same of listeners.
+    pub const OF_LISTENERS: [Self; 2] = [Self::UnaskedIsFirst, Self::WireHoldsAll];
 
     /// What the tests of bypasses have to catch.
     pub const OF_BYPASSES: [Self; 3] = [Self::BypassAnyPort, Self::BypassInside, Self::BypassOutlived];

@@ -117,7 +117,7 @@ fn processes_of_one_port_have_their_own_identities_and_a_third_has_none() {
     for part in [
         "process:path /usr/bin/curl and process:uid 61001 (processes.yaml:9)",
         "(\"curl\", /usr/bin/curl, inode ",
-        "not attested, from the same addresses:",
+        "not attested, from or to the same addresses:",
         "uid 61003",
     ] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
@@ -190,6 +190,6 @@ fn without_ctrl_processes_are_refused_soon_and_addresses_are_served_on() {
     by_address();
     pair.node_a.launch_control().unwrap();
     pair.node_a.wait_ready().unwrap();
-    refusal(&pair.node_a, RefuseReason::NotAttested, "which finds out who calls, is not there");
+    refusal(&pair.node_a, RefuseReason::NotAttested, "which finds out who calls or listens, is not there");
     served(&curl(host, WEB, false));
 }

@@ -29,11 +29,12 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
             unreachable!("sim_process plants it")
         }
+        Bug::UnaskedIsFirst | Bug::WireHoldsAll => unreachable!("sim_listeners plants it"),
         Bug::FirstDrawWins
         | Bug::AllEjected
         | Bug::FirstEndpointDecides
         | Bug::SameEndpointAgain
-        | Bug::CallersNumberKept => unreachable!("sim_balance plants it"),
+        | Bug::CallersNumberKept => unreachable!("sim_balance and sim_retry plant it"),
         Bug::ResumedUnjudged => unreachable!("sim_resumption plants it"),
         Bug::BypassAnyPort | Bug::BypassInside | Bug::BypassOutlived => unreachable!("sim_bypass plants it"),
     }

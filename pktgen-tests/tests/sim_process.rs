@@ -265,23 +265,6 @@ fn a_call_that_is_kept_without_permission_is_cut_when_its_process_is_somebody_el
 }
 
 #[test]
-fn a_call_to_an_address_of_two_workloads_is_refused_from_the_wire_and_from_within() {
-    let mut world = world(|_| Answer::AtOnce(owner(&[FRONTEND])));
-    let to = SocketAddr::new(address("frontend", false), PORT);
-    for from in ["peer", "local"] {
-        let client = SocketAddr::new(address(from, false), world.port());
-        let call = Call { client, server: to, from, scripts: quick(), expect: Expect::Refused, plain: false };
-        world.call(world.clock.micros(), call);
-    }
-    finish(&mut world).unwrap();
-    let ambiguous = world.gateways[A].ended.iter().filter(|said| {
-        said.refused == Some(RefuseReason::NotAttested)
-            && said.detail.as_deref().is_some_and(|detail| detail.contains("who listens there is not attested"))
-    });
-    assert_eq!(ambiguous.count(), 2, "{:#?}", world.gateways[A].ended);
-}
-
-#[test]
 fn each_planted_bug_of_attestation_is_caught() {
     for bug in Bug::OF_PROCESSES {
         plant(Some(bug));

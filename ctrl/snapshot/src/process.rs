@@ -1,5 +1,5 @@
 //! Workloads told apart by their processes: what a selector asks for, what is found out about who holds
-//! a flow's socket, and whether the two fit.
+//! the socket that calls or listens, and whether the two fit.
 //!
 //! ctrl finds facts and never judges them; the dataplane judges them by the snapshot in force, for a new
 //! flow and again for a living one when a newer snapshot came.
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Most processes that may hold the socket of one flow; more are no answer.
+/// Most processes that may hold one socket; more are no answer.
 pub const MOST_HOLDERS: usize = 32;
 
 /// Longest path or cgroup of a process, in bytes: [`MOST_HOLDERS`] of both fit into one message.
@@ -115,7 +115,7 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// Everybody who holds the socket of a flow: at least one, at most [`MOST_HOLDERS`].
+/// Everybody who holds a socket: at least one, at most [`MOST_HOLDERS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Of the socket.
@@ -123,12 +123,23 @@ pub struct Owner {
     pub processes: Vec<Process>,
 }
 
-/// Whose flow is this? Asked for a SYN that came in on an inside port.
+/// Which end of a call a process is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Party {
+    /// Who calls: the socket that has sent the SYN.
+    Caller,
+    /// Who is called: the socket that listens.
+    Listener,
+}
+
+/// Whose socket is that? Asked for a SYN that is held.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Question {
+    /// The inside port that the process is behind.
     pub interface: String,
     pub client: SocketAddr,
     pub server: SocketAddr,
+    pub party: Party,
 }
 
 /// Or why nobody was found, in words.

@@ -71,7 +71,7 @@ reasons! {
     RefuseReason {
         NoIdentity => "the caller's address has no WorkloadIdentity on this node", "add a WorkloadIdentity whose selectors match the caller";
         NoSvid => "the workload's SVID is missing or expired", "see `sluice identities`; check the identity source";
-        NotAttested => "the process that calls from an address of several workloads is none of theirs, or could not be found out in time", "see the detail, and `sluice describe workload`: compare process:* selectors with what was found; sluice-ctrl has to run";
+        NotAttested => "the process that calls from, or listens at, an address that processes tell apart is no workload's, or could not be found out in time", "see the detail, and `sluice describe workload`: compare process:* selectors with what was found; sluice-ctrl has to run";
         AttestationsFull => "too many calls wait for their process to be found out", "look for a flood of SYNs behind the port, or a sluice-ctrl that is stuck";
         UnmatchedEgress => "no egress rule of the caller matches the destination", "add an egress entry whose selectors match the Service, or set unmatchedEgress: pass";
         NotAllowedOutbound => "the server's SPIFFE ID is in no outbound list that applies", "add it to allowedSPIFFEIDs.outbound and to the egress entry's list";

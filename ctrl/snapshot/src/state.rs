@@ -6,7 +6,7 @@ use crate::{Audit, Bundle, Living, Policy, Revoked, RuleSource, Service, Unmatch
 
 /// Raised with each change of any type in this crate that goes over the wire. A dataplane refuses
 /// a snapshot of another schema whole: a field read as another field would be a policy of nobody.
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// Counts up with every snapshot that ctrl assembles on this node, over restarts too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -74,7 +74,9 @@ impl Workload {
             attested.extend(client.get::<Vec<ConnectionReport>>(&format!("/v1/connections?which={which}")).await?);
         }
         let of_nobody = |call: &ConnectionReport| call.refused == Some(RefuseReason::NotAttested);
-        let not_attested = attested.iter().filter(|call| of_nobody(call) && is_from(&identity, call.client.ip()));
+        let not_attested = attested.iter().filter(|call| {
+            of_nobody(call) && (is_at(&identity, call.client.ip()) || is_at(&identity, call.server.ip()))
+        });
         let not_attested = newest(not_attested.cloned().collect());
         attested.retain(|call| call.attested.is_some() && call.workload.as_ref() == Some(&identity.workload));
         let mut bypass: Vec<BypassRow> = client.get("/v1/bypasses").await?;
@@ -91,7 +93,7 @@ fn newest(mut calls: Vec<ConnectionReport>) -> Vec<ConnectionReport> {
 }
 
 /// `places` are `198.18.1.0/24 on in0`.
-fn is_from(identity: &Identity, address: IpAddr) -> bool {
+fn is_at(identity: &Identity, address: IpAddr) -> bool {
     let prefix = |place: &String| -> Option<Prefix> {
         let (address, length) = place.split_once(' ')?.0.split_once('/')?;
         Some(Prefix::new(address.parse().ok()?, length.parse().ok()?))
@@ -117,7 +119,7 @@ fn show(report: &Report) -> String {
     lines.extend(report.bypass.iter().map(bypass));
     for (title, calls, why) in [
         ("attested by process:", &report.attested, "ATTESTED BY"),
-        ("not attested, from the same addresses:", &report.not_attested, "WHY"),
+        ("not attested, from or to the same addresses:", &report.not_attested, "WHY"),
     ] {
         if !calls.is_empty() {
             let (header, rows) = rows(calls, why);

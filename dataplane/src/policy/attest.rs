@@ -1,7 +1,8 @@
-//! Which workload calls from an address that several have: the one whose selectors fit every process
-//! that holds the flow's socket. None, or more than one, is a refusal that names them all.
+//! Which workload calls from, or listens at, an address that processes tell apart: the one whose selectors
+//! fit every process that holds the socket. None, or more than one, is a refusal that names them all.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ::snapshot::{Owner, Process, ProcessSelector, RefuseReason, Side, TlsMode};
 
@@ -9,19 +10,68 @@ use super::Route;
 use crate::planted::{self, Bug};
 use crate::snapshot::{Compiled, Shared, Whose};
 
-/// What is known of the process that calls.
-#[derive(Debug, Clone, Copy)]
-pub enum Proof<'p> {
+/// What is known of the process at one end of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known<'p> {
     /// Nobody was asked.
-    None,
+    Nothing,
     Owner(&'p Owner),
     /// For the sake of the argument it is a process of this workload's.
     Supposed(usize),
 }
 
+impl<'p> Known<'p> {
+    fn of(owner: Option<&'p Arc<Owner>>) -> Self {
+        owner.map_or(Self::Nothing, |owner| Self::Owner(owner))
+    }
+}
+
+/// The same of both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof<'p> {
+    pub caller: Known<'p>,
+    pub listener: Known<'p>,
+}
+
 impl<'p> Proof<'p> {
-    pub fn of(owner: Option<&'p Owner>) -> Self {
-        owner.map_or(Self::None, Self::Owner)
+    pub const NONE: Self = Self { caller: Known::Nothing, listener: Known::Nothing };
+
+    pub const fn of_caller(caller: Known<'p>) -> Self {
+        Self { caller, ..Self::NONE }
+    }
+
+    pub const fn of_listener(listener: Known<'p>) -> Self {
+        Self { listener, ..Self::NONE }
+    }
+}
+
+/// What was found out about the ends of a call, where that was asked.
+#[derive(Debug, Clone, Default)]
+pub struct Witnesses {
+    pub caller: Option<Arc<Owner>>,
+    /// Of what listens at this address: a call that is given another endpoint needs another answer.
+    pub listener: Option<(SocketAddr, Arc<Owner>)>,
+}
+
+impl Witnesses {
+    pub fn proof(&self, server: SocketAddr) -> Proof<'_> {
+        let there = |(at, _): &&(SocketAddr, Arc<Owner>)| *at == server;
+        let listener = self.listener.as_ref().filter(there).map(|(_, owner)| owner);
+        Proof { caller: Known::of(self.caller.as_ref()), listener: Known::of(listener) }
+    }
+}
+
+/// Whose processes have to be found before a call can be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted<'c> {
+    pub caller: bool,
+    /// The inside port that the listener is behind.
+    pub listener: Option<&'c str>,
+}
+
+impl Wanted<'_> {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -29,30 +79,71 @@ impl<'p> Proof<'p> {
 const SHOWN: usize = 8;
 
 impl Compiled {
-    /// Whether a SYN from there has to wait until it is known which process sent it.
-    pub fn asks(&self, side: Side, interface: &str, client: IpAddr) -> bool {
-        side == Side::Inside && matches!(self.places.source(interface, client.to_canonical()), Whose::Shared(..))
+    /// What has to be asked about a SYN, beyond what is known by now.
+    pub fn wanted(
+        &self,
+        proof: Proof<'_>,
+        (side, interface): (Side, &str),
+        client: IpAddr,
+        server: SocketAddr,
+    ) -> Wanted<'_> {
+        let caller = proof.caller == Known::Nothing
+            && side == Side::Inside
+            && matches!(self.places.source(interface, client.to_canonical()), Whose::Shared(..));
+        let unknown = proof.listener == Known::Nothing && !planted::is(Bug::UnaskedIsFirst);
+        let listener = self.told_apart(server).filter(|_| unknown);
+        Wanted { caller, listener: listener.map(|shared| &*shared.interface) }
     }
 
-    /// Whether there is any such place.
+    /// Those of whom the process that listens decides which one is called.
+    pub(super) fn told_apart(&self, server: SocketAddr) -> Option<&Shared> {
+        match self.places.destination(server.ip()) {
+            Whose::Shared(_, shared) if !self.untouched(shared, server.port()) => Some(shared),
+            Whose::Shared(..) | Whose::One(_) | Whose::Nobody => None,
+        }
+    }
+
+    /// Whether there is any address of which processes have to be found.
     pub fn ever_asks(&self) -> bool {
-        self.places.shared.iter().any(|shared| !shared.selectors.is_empty())
+        !self.places.shared.is_empty()
     }
 
     /// The workload that calls from an address; None: nobody's, and a refusal if it cannot be told.
     pub(super) fn caller(&self, interface: &str, client: IpAddr, proof: Proof<'_>) -> Result<Option<usize>, Route> {
-        let shared = match self.places.source(interface, client) {
-            Whose::Nobody => return Ok(None),
-            Whose::One(index) => return Ok(Some(index)),
-            Whose::Shared(_, shared) => shared,
+        match self.places.source(interface, client) {
+            Whose::Nobody => Ok(None),
+            Whose::One(index) => Ok(Some(index)),
+            Whose::Shared(_, shared) => self.member(shared, client, proof.caller).map(Some),
+        }
+    }
+
+    /// The workload that is called at an address; None: nobody's, or of several that all leave the port alone.
+    pub(super) fn callee(&self, server: SocketAddr, proof: Proof<'_>) -> Result<Option<usize>, Route> {
+        match self.places.destination(server.ip()) {
+            Whose::Nobody => Ok(None),
+            Whose::One(index) => Ok(Some(index)),
+            Whose::Shared(_, shared) if self.untouched(shared, server.port()) => {
+                Ok(<[usize; 1]>::try_from(&*shared.members).ok().map(|[alone]| alone))
+            }
+            Whose::Shared(_, shared) => self.member(shared, server.ip(), proof.listener).map(Some),
+        }
+    }
+
+    /// Whether none of them wants to be protected there: then it does not matter who listens.
+    fn untouched(&self, shared: &Shared, port: u16) -> bool {
+        shared.members.iter().all(|&member| self.workloads[member].mode_of(port) == TlsMode::Disable)
+    }
+
+    fn member(&self, shared: &Shared, address: IpAddr, known: Known<'_>) -> Result<usize, Route> {
+        let of = || self.names(shared);
+        let found = match known {
+            Known::Nothing if planted::is(Bug::UnaskedIsFirst) => Ok(shared.members[0]),
+            Known::Nothing => Err(format!("{address} is an address of {}: the process decides", of())),
+            Known::Supposed(index) if shared.members.contains(&index) => Ok(index),
+            Known::Supposed(_) => Err(format!("{address} is an address of {}", of())),
+            Known::Owner(owner) => self.judge(shared, owner).map(|(index, _)| index),
         };
-        let matched = match proof {
-            Proof::None => Err(format!("{client} is an address of {}: the process decides", self.names(shared))),
-            Proof::Supposed(index) if shared.members.contains(&index) => Ok(index),
-            Proof::Supposed(_) => Err(format!("{client} is an address of {}", self.names(shared))),
-            Proof::Owner(owner) => self.judge(shared, owner).map(|(index, _)| index),
-        };
-        matched.map(Some).map_err(not_attested)
+        found.map_err(not_attested)
     }
 
     /// The one member that all processes match, with the selector that the first of them does.
@@ -99,24 +190,26 @@ impl Compiled {
         }
     }
 
-    /// By what a caller was attested, in a sentence. None: its address was enough.
-    pub fn evidence(&self, interface: &str, client: IpAddr, owner: &Owner) -> Option<String> {
-        let Whose::Shared(_, shared) = self.places.source(interface, client.to_canonical()) else { return None };
-        let (_, selector) = self.judge(shared, owner).ok()?;
-        let processes: Vec<_> = owner.processes.iter().take(SHOWN).map(ToString::to_string).collect();
-        Some(format!("{selector} ({}): {} holds socket {}", selector.place, processes.join(" and "), owner.inode))
+    /// By what the ends of a call were attested, in a sentence. None: their addresses were enough.
+    pub fn evidence(
+        &self,
+        interface: &str,
+        client: IpAddr,
+        server: SocketAddr,
+        witnesses: &Witnesses,
+    ) -> Option<String> {
+        let proof = witnesses.proof(server);
+        let caller = self.sentence(self.places.source(interface, client.to_canonical()), proof.caller, "holds");
+        let listener = self.sentence(self.places.destination(server.ip()), proof.listener, "listens by");
+        let said: Vec<_> = caller.into_iter().chain(listener).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 
-    /// Nothing tells yet which of several workloads a call is for: refused, unless none of them wants to
-    /// be protected there.
-    pub(super) fn ambiguous(&self, whose: Whose<'_>, server: SocketAddr) -> Option<Route> {
-        let Whose::Shared(_, shared) = whose else { return None };
-        let untouched = |member: &usize| self.workloads[*member].mode_of(server.port()) == TlsMode::Disable;
-        if shared.members.iter().all(untouched) {
-            return None;
-        }
-        let names = self.names(shared);
-        Some(not_attested(format!("{} is an address of {names}: who listens there is not attested", server.ip())))
+    fn sentence(&self, whose: Whose<'_>, known: Known<'_>, verb: &str) -> Option<String> {
+        let (Whose::Shared(_, shared), Known::Owner(owner)) = (whose, known) else { return None };
+        let (_, selector) = self.judge(shared, owner).ok()?;
+        let processes: Vec<_> = owner.processes.iter().take(SHOWN).map(ToString::to_string).collect();
+        Some(format!("{selector} ({}): {} {verb} socket {}", selector.place, processes.join(" and "), owner.inode))
     }
 
     fn names(&self, shared: &Shared) -> String {

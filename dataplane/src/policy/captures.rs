@@ -150,6 +150,7 @@ pub(super) fn protects(mode: TlsMode) -> bool {
 fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Captures) {
     match compiled.places.destination(address) {
         Whose::One(owner) if owner == index => {}
+        Whose::Shared(_, shared) if shared.members == [index] => {}
         Whose::Shared(_, shared) => return inbound_of_several(compiled, shared, address, captures),
         // A longer prefix of another workload owns the address.
         Whose::One(_) | Whose::Nobody => return,
@@ -176,7 +177,7 @@ fn bypassed(workload: &Workload, address: IpAddr, captures: &mut Captures) {
     captures.bypassed.extend(guarded.map(|(source, port)| Bypassed { source, server: SocketAddr::new(address, port) }));
 }
 
-/// As strict, at each port, as the strictest of them: calls are refused there.
+/// As strict, at each port, as the strictest of them: who is called is found out once it is ours.
 fn inbound_of_several(compiled: &Compiled, shared: &Shared, address: IpAddr, captures: &mut Captures) {
     let members = || shared.members.iter().map(|&member| &compiled.workloads[member]);
     let ports: BTreeSet<u16> = members().flat_map(|member| member.ports.iter().map(|(port, _)| *port)).collect();

@@ -9,8 +9,9 @@ use ::snapshot::{
     Direction, Explanation, PolicyRule, RefuseReason, RuleDirection, RuleId, Side, SourceAddress, TlsMode,
 };
 
+use super::explain_behind::{explain_shared, explain_virtual};
 use super::rules::Ends;
-use super::{Proof, Route, Verdict, decide, explain_behind, miss, why_not};
+use super::{Known, Proof, Route, Verdict, decide, miss, why_not};
 use crate::snapshot::{Compiled, Whose};
 use crate::tls::{Peer, Root, SpiffeId};
 
@@ -20,17 +21,20 @@ pub(super) const SHOWN: usize = 8;
 /// What would happen to a new connection of `caller` to `to` at `now`.
 pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -> Explanation {
     let mut story = Story::new(compiled);
-    match place_of(compiled, caller, to, &mut story) {
-        Some(position) if compiled.virtuals.find(to).is_some_and(|_| position.side == Side::Inside) => {
-            let of = compiled.virtuals.find(to).expect("asked above");
-            return explain_behind::explain(compiled, of, &position, story, now);
-        }
-        Some(Position { side, interface, address, id, proof }) => {
-            let route = compiled.route_of(proof, side, &interface, SocketAddr::new(address, 0), to, now);
-            story.tell_route(&route, to, id.as_deref());
-        }
-        None => story.refuse(RefuseReason::NoIdentity, None, None),
+    let Some(position) = place_of(compiled, caller, to, &mut story) else {
+        story.refuse(RefuseReason::NoIdentity, None, None);
+        return story.told;
+    };
+    if let Some(of) = compiled.virtuals.find(to).filter(|_| position.side == Side::Inside) {
+        return explain_virtual(compiled, of, &position, story, now);
     }
+    if let Some(shared) = compiled.told_apart(to).filter(|shared| shared.members.len() > 1) {
+        return explain_shared(shared, to, &position, story, now);
+    }
+    let proof = Proof { caller: position.caller, listener: story.suppose_listener(to) };
+    let client = SocketAddr::new(position.address, 0);
+    let route = compiled.route_of(proof, position.side, &position.interface, client, to, now);
+    story.tell_route(&route, to, position.id.as_deref());
     story.told
 }
 
@@ -39,16 +43,16 @@ pub(super) struct Position {
     pub side: Side,
     pub interface: String,
     pub address: IpAddr,
-    id: Option<String>,
+    pub id: Option<String>,
     /// Of an address of several workloads: the one that was named.
-    pub proof: Proof<'static>,
+    pub caller: Known<'static>,
 }
 
 fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut Story<'_>) -> Option<Position> {
-    let local = compiled.destination(to.ip().to_canonical()).is_some();
+    let local = compiled.is_ours(to.ip().to_canonical());
     let unspecified = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-    let outside =
-        |address, id| Position { side: Side::Outside, interface: String::new(), address, id, proof: Proof::None };
+    let (nothing, nowhere) = (Known::Nothing, String::new);
+    let outside = |address, id| Position { side: Side::Outside, interface: nowhere(), address, id, caller: nothing };
     match caller {
         Caller::Id(id) | Caller::IdAt(id, _) => {
             let from = match caller {
@@ -66,7 +70,7 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
                     story
                         .say(format!("{id} is workload {} at {} on {}.", workload.name, place.prefix, place.interface));
                     let (interface, address) = (place.interface.clone(), from.unwrap_or(place.prefix.address));
-                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::Supposed(index) })
+                    Some(Position { side: Side::Inside, interface, address, id: None, caller: Known::Supposed(index) })
                 }
                 None if local => {
                     story.say(format!("{id} is no workload of this node: it calls from the wire."));
@@ -92,7 +96,7 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
                             source.name, source.spiffe_id
                         ));
                     }
-                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::None })
+                    Some(Position { side: Side::Inside, interface, address, id: None, caller: nothing })
                 }
                 None if local => {
                     story.say(format!("{address} is no workload of this node: it calls from the wire."));
@@ -101,7 +105,7 @@ fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut St
                 None => {
                     story.say(format!("{address} has no WorkloadIdentity on this node."));
                     let interface = String::new();
-                    Some(Position { side: Side::Inside, interface, address, id: None, proof: Proof::None })
+                    Some(Position { side: Side::Inside, interface, address, id: None, caller: nothing })
                 }
             }
         }
@@ -131,6 +135,17 @@ impl<'a> Story<'a> {
 
     pub fn say(&mut self, sentence: String) {
         self.told.steps.push(sentence);
+    }
+
+    /// Of an address that is one workload's for its processes, that such a one listens.
+    pub fn suppose_listener(&mut self, to: SocketAddr) -> Known<'static> {
+        let compiled = self.compiled;
+        let Some(shared) = compiled.told_apart(to) else { return Known::Nothing };
+        let &[alone] = &shared.members[..] else { return Known::Nothing };
+        let (name, by) = (&compiled.workloads[alone].name, shared.selectors.iter().map(|(_, by)| by.to_string()));
+        let by = by.collect::<Vec<_>>().join(", or ");
+        self.say(format!("{} is workload {name} where a process with {by} listens.", to.ip()));
+        Known::Supposed(alone)
     }
 
     pub fn name_rule(&self, rule: Option<RuleId>) -> Option<String> {
@@ -206,10 +221,13 @@ impl<'a> Story<'a> {
     }
 
     fn direction_of(&self, workload: usize, to: SocketAddr) -> Direction {
-        match self.compiled.destination(to.ip().to_canonical()) {
-            Some(index) if index == workload => Direction::Inbound,
-            Some(_) => Direction::Local,
-            None => Direction::Egress,
+        let address = to.ip().to_canonical();
+        if self.compiled.destinations(address).any(|index| index == workload) {
+            Direction::Inbound
+        } else if self.compiled.is_ours(address) {
+            Direction::Local
+        } else {
+            Direction::Egress
         }
     }
 

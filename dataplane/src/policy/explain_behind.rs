@@ -1,14 +1,23 @@
-//! What would become of a call to a virtual address: what becomes of it at each endpoint, those alike together.
+//! What would become of a call that may be several: to a virtual address, or to one where the process that
+//! listens decides. What becomes of each, those alike together.
 
 use std::net::SocketAddr;
 
 use ::snapshot::Explanation;
 
+use super::Proof;
 use super::explain::{Position, SHOWN, Story};
-use crate::snapshot::{Compiled, Virtual};
+use crate::snapshot::{Compiled, Shared, Virtual};
+
+/// One of the calls that it may be.
+struct Case {
+    name: String,
+    to: SocketAddr,
+    proof: Proof<'static>,
+}
 
 /// `story` has said who calls from where. The answer is yes if it is at every endpoint.
-pub(super) fn explain(
+pub(super) fn explain_virtual(
     compiled: &Compiled,
     of: &Virtual,
     position: &Position,
@@ -18,7 +27,7 @@ pub(super) fn explain(
     let service = &compiled.services[of.service as usize].name;
     let client = SocketAddr::new(position.address, 0);
     if of.endpoints.is_empty() {
-        let route = compiled.leads_nowhere(of, &position.interface, client, position.proof);
+        let route = compiled.leads_nowhere(of, &position.interface, client, Proof::of_caller(position.caller));
         story.tell_route(&route, of.address, None);
         return story.told;
     }
@@ -28,23 +37,52 @@ pub(super) fn explain(
          that one's own address.",
         of.address
     ));
-    let mut groups: Vec<(Explanation, Vec<SocketAddr>)> = Vec::new();
-    for &endpoint in &of.endpoints {
-        let mut told = Story::new(compiled);
-        let route = compiled.route_of(position.proof, position.side, &position.interface, client, endpoint, now);
-        told.tell_route(&route, endpoint, None);
+    let case = |&to: &SocketAddr| Case { name: to.to_string(), to, proof: Proof::of_caller(position.caller) };
+    of_each(story, position, of.endpoints.iter().map(case).collect(), now)
+}
+
+/// The same of an address of several workloads. The answer is yes if it is for each of them.
+pub(super) fn explain_shared(
+    shared: &Shared,
+    to: SocketAddr,
+    position: &Position,
+    mut story: Story<'_>,
+    now: u64,
+) -> Explanation {
+    let compiled = story.compiled;
+    let count = shared.members.len();
+    story.say(format!("{} is an address of {count} workloads: the process that listens decides.", to.ip()));
+    let case = |&member: &usize| {
+        let own = shared.selectors.iter().filter(|(index, _)| *index == member);
+        let by: Vec<_> = own.map(|(_, selector)| selector.to_string()).collect();
+        let name = format!("{to} where {} listens ({})", compiled.workloads[member].name, by.join(", or "));
+        let listener = super::Known::Supposed(member);
+        Case { name, to, proof: Proof { caller: position.caller, listener } }
+    };
+    of_each(story, position, shared.members.iter().map(case).collect(), now)
+}
+
+fn of_each(mut story: Story<'_>, position: &Position, cases: Vec<Case>, now: u64) -> Explanation {
+    let client = SocketAddr::new(position.address, 0);
+    let mut groups: Vec<(Explanation, Vec<String>)> = Vec::new();
+    for Case { name, to, proof } in cases {
+        let mut told = Story::new(story.compiled);
+        let listener = if proof.listener == super::Known::Nothing { told.suppose_listener(to) } else { proof.listener };
+        let proof = Proof { listener, ..proof };
+        let route = story.compiled.route_of(proof, position.side, &position.interface, client, to, now);
+        told.tell_route(&route, to, position.id.as_deref());
         match groups.iter_mut().find(|(other, _)| is_alike(other, &told.told)) {
-            Some((_, alike)) => alike.push(endpoint),
-            None => groups.push((told.told, vec![endpoint])),
+            Some((_, alike)) => alike.push(name),
+            None => groups.push((told.told, vec![name])),
         }
     }
     let mut steps = std::mem::take(&mut story.told.steps);
     let decisive = groups.iter().position(|(told, _)| !told.allowed).unwrap_or(0);
     for (told, alike) in &mut groups {
-        let names: Vec<_> = alike.iter().take(SHOWN).map(ToString::to_string).collect();
         let more = alike.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        steps.push(format!("At {}{more}:", names.join(", ")));
+        alike.truncate(SHOWN);
+        steps.push(format!("At {}{more}:", alike.join(", ")));
         steps.append(&mut told.steps);
     }
     Explanation { steps, ..groups.swap_remove(decisive).0 }

@@ -79,7 +79,7 @@ impl Standing {
         peer.and_then(|peer| distrust(newer, peer)).map(|detail| Refusal::new(PolicyChanged, detail))
     }
 
-    /// Whether the addresses, and the process that called, still belong to the workloads that this
+    /// Whether the addresses, and the processes that called and listened, still belong to the workloads that this
     /// connection is of.
     fn are_there(
         &self,
@@ -88,7 +88,8 @@ impl Standing {
         (interface, client, server): (&str, SocketAddr, SocketAddr),
     ) -> bool {
         let source = newer.caller(interface, client.ip().to_canonical(), proof).ok().flatten();
-        let destination = newer.destination(server.ip().to_canonical());
+        let server = SocketAddr::new(server.ip().to_canonical(), server.port());
+        let destination = newer.callee(server, proof).ok().flatten();
         let is = |workload: Option<usize>, id: &str| workload.is_some_and(|w| &*newer.workloads[w].spiffe_id == id);
         let own = self.local_id.as_deref();
         match &self.wire {

@@ -27,7 +27,7 @@ mod tell;
 mod tests;
 
 pub use allow::AllowList;
-pub use attest::{Proof, not_attested};
+pub use attest::{Known, Proof, Wanted, Witnesses, not_attested};
 pub use bypass::{Bypasses, admitted};
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, at_once, decide};

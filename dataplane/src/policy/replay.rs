@@ -8,14 +8,14 @@ use ::snapshot::{Direction, Flow, Outcome, RefuseReason, RuleId, Side, TlsMode};
 
 use super::explain::hypothetical;
 use super::route::Svids;
-use super::{Proof, Route, Verdict, decide, why_not};
+use super::{Known, Proof, Route, Verdict, decide, why_not};
 use crate::snapshot::{Compiled, Whose};
 use crate::tls::SpiffeId;
 
 /// Under `compiled`, whether or not the workload has an SVID at this moment.
 pub fn replay(compiled: &Compiled, flow: &Flow) -> Outcome {
     let (side, interface, proof) = match flow.direction {
-        Direction::Inbound => (Side::Outside, "", Proof::None),
+        Direction::Inbound => (Side::Outside, "", Proof::of_listener(named_in(compiled, flow))),
         Direction::Egress | Direction::Local => inside(compiled, flow),
     };
     let client = SocketAddr::new(flow.client, 0);
@@ -42,11 +42,12 @@ pub fn replay(compiled: &Compiled, flow: &Flow) -> Outcome {
 
 /// Where it would come in, and as whom.
 fn inside<'c>(compiled: &'c Compiled, flow: &Flow) -> (Side, &'c str, Proof<'static>) {
-    let by_name = compiled.workloads.iter().enumerate().find(|(_, w)| Some(&*w.name) == flow.workload.as_deref());
-    let own = by_name.and_then(|(index, workload)| {
-        let place = workload.places.iter().find(|place| place.prefix.contains(flow.client))?;
-        Some((Side::Inside, place.interface.as_str(), Proof::Supposed(index)))
-    });
+    let known = named_in(compiled, flow);
+    let own = || {
+        let Known::Supposed(index) = known else { return None };
+        let place = compiled.workloads[index].places.iter().find(|place| place.prefix.contains(flow.client))?;
+        Some((Side::Inside, place.interface.as_str(), Proof { caller: known, listener: callee(compiled, flow) }))
+    };
     let somebodys = || {
         let mut places = compiled.workloads.iter().flat_map(|workload| &workload.places);
         let at = |place: &&::snapshot::Place| {
@@ -55,7 +56,20 @@ fn inside<'c>(compiled: &'c Compiled, flow: &Flow) -> (Side, &'c str, Proof<'sta
         };
         places.find(at).map_or("", |place| place.interface.as_str())
     };
-    own.unwrap_or_else(|| (Side::Inside, somebodys(), Proof::None))
+    own().unwrap_or_else(|| (Side::Inside, somebodys(), Proof::of_listener(callee(compiled, flow))))
+}
+
+/// The workload whose call it was, or who was called from the wire.
+fn named_in(compiled: &Compiled, flow: &Flow) -> Known<'static> {
+    let mut all = compiled.workloads.iter();
+    all.position(|w| Some(&*w.name) == flow.workload.as_deref()).map_or(Known::Nothing, Known::Supposed)
+}
+
+/// Of a call between workloads of this node: who was called.
+fn callee(compiled: &Compiled, flow: &Flow) -> Known<'static> {
+    let mut there = compiled.destinations(flow.server.ip().to_canonical());
+    let found = there.find(|&index| Some(&*compiled.workloads[index].spiffe_id) == flow.peer_id.as_deref());
+    found.map_or(Known::Nothing, Known::Supposed)
 }
 
 fn judged(compiled: &Compiled, route: &Route, id: Option<&str>) -> Outcome {

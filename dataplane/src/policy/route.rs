@@ -124,10 +124,10 @@ pub(super) enum Svids {
 impl Compiled {
     /// `interface` is the name of the port that the SYN came in on, `side` that port's side.
     pub fn route(&self, side: Side, interface: &str, client: SocketAddr, server: SocketAddr, now: u64) -> Route {
-        self.route_of(Proof::None, side, interface, client, server, now)
+        self.route_of(Proof::NONE, side, interface, client, server, now)
     }
 
-    /// The same, where it was asked which process calls.
+    /// The same, where it was asked which processes call and listen.
     pub fn route_of(
         &self,
         proof: Proof<'_>,
@@ -151,26 +151,26 @@ impl Compiled {
     ) -> Route {
         let (client, server) = (canonical(client), canonical(server));
         let ends = Ends { client: client.ip(), server };
-        let whose = self.places.destination(server.ip());
-        let (to, ambiguous) = (whose.one(), self.ambiguous(whose, server));
+        let callee = self.callee(server, proof);
         match side {
-            Side::Outside => match to {
-                Some(to) => self.inbound(svids, None, to, ends, self.bypass(to, ends)),
-                None => ambiguous.unwrap_or(Route::plain(None, Why::NotOurs, None)),
+            Side::Outside => match callee {
+                Ok(Some(to)) => self.inbound(svids, None, to, ends, self.bypass(to, ends)),
+                Ok(None) => Route::plain(None, Why::NotOurs, None),
+                Err(refusal) => refusal,
             },
             Side::Inside => {
                 let from = match self.caller(interface, client.ip(), proof) {
                     Ok(from) => from,
                     Err(refusal) => return refusal,
                 };
-                let to = to.filter(|&to| self.workloads[to].mode_of(server.port()) != TlsMode::Disable);
                 // What is denied to anyone is denied before anything else is asked.
                 if let Some(refusal) = from.and_then(|from| self.denied(from, RuleDirection::Outbound, ends)) {
                     return refusal;
                 }
-                if let Some(refusal) = ambiguous {
-                    return refusal;
-                }
+                let to = match callee {
+                    Ok(to) => to.filter(|&to| self.workloads[to].mode_of(server.port()) != TlsMode::Disable),
+                    Err(refusal) => return refusal,
+                };
                 match (from, to) {
                     (Some(from), Some(to)) => self.local(svids, from, to, ends),
                     (Some(from), None) => self.outbound(svids, from, ends),
@@ -320,7 +320,7 @@ impl Compiled {
             detail: Some(detail),
         };
         // A port that its own workload set to DISABLE asks nothing of its callers.
-        let untouched = self.destination(server.ip()).is_some();
+        let untouched = self.is_ours(server.ip());
         match (self.endpoints(server).first(), self.unmatched_egress) {
             (Some(&id), _) if !untouched => {
                 refuse(format!("{} calls service {} without an identity", client.ip(), self.service_name(id)))

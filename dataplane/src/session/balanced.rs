@@ -15,7 +15,7 @@ use crate::balance::Balancer;
 use crate::flow::{FlowKey, FlowRef};
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::{Proof, Standing, Verdict, at_once};
+use crate::policy::{Standing, Verdict, at_once};
 use crate::snapshot::Virtual;
 use crate::stats::Total;
 use crate::time::{Duration, Instant};
@@ -160,7 +160,7 @@ impl Session {
         };
         let Some(next) = next else { return false };
         let port = &cx.ports[usize::from(self.down.port.0)];
-        let proof = Proof::of(self.owner.as_deref());
+        let proof = self.witnesses.proof(next);
         let route = compiled.route_of(proof, port.side, &port.interface, caller, next, cx.now.unix());
         let Some(plan) = Plan::of(&route, port.side).filter(|plan| plan.order == Order::UpFirst) else { return false };
         let verdict = at_once(&compiled, &route);

@@ -11,7 +11,7 @@ use super::{Context, Ending, Session, State};
 use crate::flow;
 use crate::io::PacketIo;
 use crate::planted::{self, Bug};
-use crate::policy::{Lost, Proof, Standing, Verdict, What};
+use crate::policy::{Lost, Standing, Verdict, What};
 use crate::stats::Report;
 use crate::time::{Duration, Instant};
 use crate::tls::{Failure, Refusal};
@@ -116,7 +116,7 @@ impl Session {
         }
         let port = &cx.ports[usize::from(self.down.port.0)];
         let (client, server) = (self.down.remote, self.destination());
-        let proof = Proof::of(self.owner.as_deref());
+        let proof = self.witnesses.proof(server);
         let decided = match &self.standing {
             Some(standing) => standing.decide_again(cx.compiled, proof, port.side, &port.interface, client, server),
             None => {

@@ -28,7 +28,7 @@ mod which;
 
 use std::sync::Arc;
 
-use snapshot::{Admitted, CloseReason, Owner, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
+use snapshot::{Admitted, CloseReason, Port, PortRange, RefuseReason, RuleId, Timeouts, Version};
 use tcp_stack::Stack;
 
 pub use balanced::{Balanced, Left, choose};
@@ -44,7 +44,7 @@ use crate::balance::Balancer;
 use crate::flow;
 use crate::io::{PacketIo, PortId};
 use crate::neigh::Paths;
-use crate::policy::{Route, Standing};
+use crate::policy::{Route, Standing, Witnesses};
 use crate::snapshot::Compiled;
 use crate::stats::CoreCounters;
 use crate::time::{Instant, Now};
@@ -120,8 +120,8 @@ pub struct Session {
     /// What it is decided by again; None until it was allowed.
     standing: Option<Standing>,
     local_id: Option<Arc<str>>,
-    /// Who sent its SYN, where the address alone does not tell whose it is.
-    pub owner: Option<Arc<Owner>>,
+    /// Whose processes call and listen, where addresses alone do not tell.
+    pub witnesses: Witnesses,
     /// Names for the views, which must not depend on the indices of a snapshot that is gone.
     workload: Option<Arc<str>>,
     callee: Option<Arc<str>>,
@@ -189,7 +189,7 @@ impl Session {
             id,
             plan,
             local_id: local_id(compiled, &route),
-            owner: None,
+            witnesses: Witnesses::default(),
             workload: report::workload_name(compiled, &route),
             callee: report::callee(compiled, &route),
             route,

@@ -55,7 +55,7 @@ impl Session {
 
     fn attested(&self, ports: &[Port]) -> Option<String> {
         let interface = &ports[usize::from(self.down.port.0)].interface;
-        self.compiled.evidence(interface, self.down.remote.ip(), self.owner.as_deref()?)
+        self.compiled.evidence(interface, self.down.remote.ip(), self.destination(), &self.witnesses)
     }
 
     pub(super) fn tls(&self) -> Option<&TlsLeg> {

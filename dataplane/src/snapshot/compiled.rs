@@ -13,7 +13,7 @@ use ::snapshot::{
 };
 
 use super::addresses::Map;
-use super::shared::Places;
+use super::shared::{Places, Whose};
 use super::virtuals::Virtuals;
 use crate::policy::{AllowList, Bypasses, Revoked, Rules};
 use crate::tls::{Credentials, CryptoProvider, Roots};
@@ -159,9 +159,16 @@ impl Compiled {
         self.places.source(interface, address).one()
     }
 
-    /// The workload of this node that `address` belongs to, if it is one's alone.
-    pub fn destination(&self, address: IpAddr) -> Option<usize> {
-        self.places.destination(address).one()
+    /// Whether `address` is that of a workload of this node.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        !matches!(self.places.destination(address), Whose::Nobody)
+    }
+
+    /// The workloads of this node that may listen there: several, if processes tell them apart.
+    pub fn destinations(&self, address: IpAddr) -> impl Iterator<Item = usize> {
+        let whose = self.places.destination(address);
+        let several = if let Whose::Shared(_, shared) = whose { &shared.members[..] } else { &[] };
+        whose.one().into_iter().chain(several.iter().copied())
     }
 
     /// All endpoints at exactly this address and port.

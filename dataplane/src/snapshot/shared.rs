@@ -1,4 +1,4 @@
-//! Whose an address is: nobody's, one workload's, or that of several which their processes tell apart.
+//! Whose an address is: nobody's, one workload's whichever process it is, or theirs whose processes match.
 //!
 //! The longest prefix decides, as everywhere. If that is a place with process selectors, all workloads
 //! with such a place around the address may be meant, and none other: who matches none of them is not
@@ -7,18 +7,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ::snapshot::{Prefix, ProcessSelector};
+use ::snapshot::{Place, Prefix, ProcessSelector};
 
 use super::addresses::{AddressTable, Map};
 use super::compiled::{Error, Workload};
 
-/// Workloads that have an address together.
+/// Workloads that have an address for their processes only: several together, or one alone.
 #[derive(Debug)]
 pub struct Shared {
     /// Indices of workloads, each once.
     pub members: Vec<usize>,
-    /// What tells them apart where they call from; empty where they are called.
+    /// What tells them apart.
     pub selectors: Vec<(usize, ProcessSelector)>,
+    /// The inside port that all of them are behind.
+    pub interface: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,11 +80,11 @@ impl Places {
         }
     }
 
-    fn share(&mut self, members: impl Iterator<Item = usize>, selectors: Vec<(usize, ProcessSelector)>) -> usize {
-        let mut members: Vec<_> = members.collect();
+    fn share(&mut self, selectors: Vec<(usize, ProcessSelector)>, interface: &str) -> usize {
+        let mut members: Vec<_> = selectors.iter().map(|(index, _)| *index).collect();
         members.sort_unstable();
         members.dedup();
-        self.shared.push(Shared { members, selectors });
+        self.shared.push(Shared { members, selectors, interface: interface.to_owned() });
         self.workloads + self.shared.len() - 1
     }
 
@@ -107,8 +109,7 @@ impl Places {
                         let around = around.filter_map(|length| claims.get(&Prefix::new(prefix.address, *length)));
                         let each =
                             around.flatten().flat_map(|(index, all)| all.iter().map(|one| (*index, one.clone())));
-                        let selectors: Vec<_> = each.collect();
-                        self.share(selectors.clone().iter().map(|(index, _)| *index), selectors)
+                        self.share(each.collect(), interface)
                     }
                 };
                 self.sources.entry(interface.to_owned()).or_default().insert(prefix, value);
@@ -116,29 +117,29 @@ impl Places {
         }
     }
 
-    /// A place of every address (length 0) says where packets come from, not whose an address is.
+    /// Whose calls an address is called for: theirs who call from it. A place of every address (length 0)
+    /// says where packets come from, not whose an address is.
     fn add_destinations(&mut self, workloads: &[Workload]) -> Result<(), Error> {
-        let mut claims: BTreeMap<Prefix, Vec<(usize, bool)>> = BTreeMap::new();
+        let mut claims: BTreeMap<Prefix, Vec<(usize, &Place)>> = BTreeMap::new();
         for (index, workload) in workloads.iter().enumerate() {
             for place in workload.places.iter().filter(|place| place.prefix.length > 0) {
-                claims.entry(place.prefix).or_default().push((index, place.processes.is_empty()));
+                claims.entry(place.prefix).or_default().push((index, place));
             }
         }
         for (prefix, here) in claims {
-            let (first, _) = here[0];
-            let value = match here.iter().find(|(index, _)| *index != first) {
-                None => first,
-                Some(_) if here.iter().all(|(_, alone)| !alone) => {
-                    self.share(here.iter().map(|(index, _)| *index), Vec::new())
-                }
-                Some((second, _)) => {
-                    return Err(Error::Destination {
-                        address: prefix.to_string(),
-                        first: workloads[first].name.to_string(),
-                        second: workloads[*second].name.to_string(),
-                    });
-                }
-            };
+            let (first, at) = here[0];
+            let by_process = here.iter().all(|(_, place)| !place.processes.is_empty());
+            // One address is behind one port: two that are told apart by process have to be asked about there.
+            let together = |other: &Place| by_process && other.interface == at.interface;
+            if let Some((second, _)) = here.iter().find(|(index, place)| *index != first && !together(place)) {
+                return Err(Error::Destination {
+                    address: prefix.to_string(),
+                    first: workloads[first].name.to_string(),
+                    second: workloads[*second].name.to_string(),
+                });
+            }
+            let sender = self.sources.get(&at.interface).and_then(|table| table.exact(prefix));
+            let value = sender.filter(|_| by_process).unwrap_or(first);
             self.destinations.insert(prefix, value);
         }
         Ok(())

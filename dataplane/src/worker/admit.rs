@@ -3,17 +3,19 @@
 //! Everything that can be known from addresses alone is decided here, before memory for the
 //! connection or any crypto is spent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use snapshot::{DropReason, Owner, RefuseReason, RuleId, Side};
+use snapshot::{DropReason, RefuseReason, RuleId, Side};
 
 use super::Worker;
+use super::attest::Heard;
+use super::held::Arrived;
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
 use crate::planted::{self, Bug};
-use crate::policy::{Proof, Route, Standing, Verdict, Why, at_once, shadow, why_not};
+use crate::policy::{Route, Standing, Verdict, Why, at_once, shadow, why_not};
 use crate::session::{AtOnce, Balanced, Leg, Plan, Session, Syn, choose, count, refused_at_once};
 use crate::snapshot::Compiled;
 use crate::stats::{Report, Total};
@@ -21,43 +23,43 @@ use crate::time::Clock;
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
-        if !self.held.has(&FlowKey::new(port, segment.source, segment.destination), syn.sequence) {
-            self.admit_as(port, segment, syn, mac, None);
+        let side = self.side(port);
+        let arrived = Arrived { port, side, segment, syn, mac };
+        if !self.held.has(&arrived.key(), arrived.syn.sequence) {
+            self.admit_as(arrived, Heard::default());
         }
     }
 
-    /// `owner`: who sent it, where that was asked.
-    pub(super) fn admit_as(
-        &mut self,
-        port: PortId,
-        segment: Segment,
-        syn: Syn,
-        mac: [u8; 6],
-        owner: Option<Arc<Owner>>,
-    ) {
-        let key = FlowKey::new(port, segment.source, segment.destination);
-        self.clear_remains(&key);
+    /// `heard`: whose processes are at its ends, where that was asked.
+    pub(super) fn admit_as(&mut self, arrived: Arrived, heard: Heard) {
+        self.clear_remains(&arrived.key());
         if self.stopping.is_some() {
-            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::Draining);
+            return self.refuse_arrived(&arrived, None, RefuseReason::Draining);
         }
         let Some(compiled) = self.compiled.clone() else {
-            return self.refuse_at_once(port, &segment, &syn, mac, None, RefuseReason::NoSnapshot);
+            return self.refuse_arrived(&arrived, None, RefuseReason::NoSnapshot);
         };
-        let spec = self.port(port);
-        let side = spec.side;
-        if owner.is_none() && compiled.asks(side, &spec.interface, segment.source.ip()) {
-            return self.hold(port, segment, syn, mac);
-        }
+        let Arrived { port, side, ref segment, ref syn, mac } = arrived;
         let (client, server, now) = (segment.source, segment.destination, self.now.unix());
-        let proof = Proof::of(owner.as_deref());
         let of = compiled.virtuals.find(server).filter(|_| side == Side::Inside);
-        let endpoint = of.and_then(|of| choose(&mut self.balancer, of, client.ip(), None, self.now.mono));
+        // The endpoint whose listener was asked for is the one that it is given.
+        let asked = heard.witnesses.listener.as_ref().map(|(at, _)| *at);
+        let asked = asked.filter(|at| of.is_some_and(|of| of.endpoints.contains(at)));
+        let choose = |of| choose(&mut self.balancer, of, client.ip(), None, self.now.mono);
+        let endpoint = asked.or_else(|| of.and_then(choose));
         let interface = &self.settings.ports[usize::from(port.0)].interface;
+        let given = endpoint.unwrap_or(server);
+        let wanted = compiled.wanted(heard.witnesses.proof(given), (side, interface), client.ip(), given);
+        if !wanted.is_nothing() {
+            return self.hold(arrived, wanted, heard, given);
+        }
+        let witnesses = heard.witnesses;
+        let proof = witnesses.proof(given);
         let route = match of.filter(|_| endpoint.is_none()) {
             Some(nowhere) => compiled.leads_nowhere(nowhere, interface, client, proof),
             None => {
                 let decides = of.filter(|_| planted::is(Bug::FirstEndpointDecides)).map(|of| of.endpoints[0]);
-                let server = decides.or(endpoint).unwrap_or(server);
+                let server = decides.unwrap_or(given);
                 compiled.route_of(proof, side, interface, client, server, now)
             }
         };
@@ -68,15 +70,15 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let verdict = at_once(&compiled, &route);
         if let Some(Verdict::Refuse(reason, rule)) = verdict {
             let mut known = self.refused_by_policy(&compiled, &route, reason, rule);
-            known.attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
+            known.attested = compiled.evidence(interface, client.ip(), given, &witnesses);
             known.endpoint = endpoint;
-            return self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
+            return self.refuse_arrived(&arrived, Some(known), reason);
         }
-        match self.begin(port, side, &segment, &syn, mac, &compiled, route.clone(), verdict) {
+        match self.begin(port, side, segment, syn, mac, &compiled, route.clone(), verdict) {
             Ok(index) => {
                 let balanced = endpoint.map(|endpoint| self.give(endpoint));
                 if let Some(session) = self.sessions.find(index) {
-                    session.owner.clone_from(&owner);
+                    session.witnesses = witnesses;
                     session.balanced = balanced;
                 }
                 if let Some(verdict) = verdict {
@@ -85,10 +87,10 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
                 self.sessions.mark(index);
             }
             Err(reason) => {
-                let attested = self.evidence(&compiled, port, client.ip(), owner.as_deref());
+                let attested = compiled.evidence(&self.port(port).interface, client.ip(), given, &witnesses);
                 let (rule, detail, shadow) = (None, None, None);
                 let known = AtOnce { compiled: &compiled, route: &route, rule, detail, shadow, attested, endpoint };
-                self.refuse_at_once(port, &segment, &syn, mac, Some(known), reason);
+                self.refuse_arrived(&arrived, Some(known), reason);
             }
         }
     }
@@ -99,10 +101,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         self.mailbox.counters.add(Total::Balanced, 1);
         self.mailbox.counters.add(Total::EndpointsForgotten, u64::from(!balanced.is_counted()));
         balanced
-    }
-
-    fn evidence(&self, compiled: &Compiled, port: PortId, client: IpAddr, owner: Option<&Owner>) -> Option<String> {
-        compiled.evidence(&self.port(port).interface, client, owner?)
     }
 
     /// Counts what has refused it, and what would not have.
@@ -210,21 +208,13 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    pub(super) fn refuse_at_once(
-        &mut self,
-        port: PortId,
-        segment: &Segment,
-        syn: &Syn,
-        mac: [u8; 6],
-        known: Option<AtOnce<'_>>,
-        reason: RefuseReason,
-    ) {
+    pub(super) fn refuse_arrived(&mut self, arrived: &Arrived, known: Option<AtOnce<'_>>, reason: RefuseReason) {
         self.mailbox.counters.refuse(reason);
-        let (core, side) = (self.settings.core, self.side(port));
-        let report =
-            refused_at_once(self.next_id, core, side, segment.source, segment.destination, known, reason, self.now);
+        let Arrived { port, side, segment, syn, mac } = arrived;
+        let (client, server) = (segment.source, segment.destination);
+        let report = refused_at_once(self.next_id, self.settings.core, *side, client, server, known, reason, self.now);
         self.next_id += 1;
         self.mailbox.report(Report::Ended(Box::new(report)));
-        self.reset(port, mac, syn.packet());
+        self.reset(*port, *mac, syn.packet());
     }
 }

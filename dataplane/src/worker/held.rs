@@ -1,33 +1,64 @@
-//! SYNs that wait until it is known which process sent them: a bounded list, oldest first.
+//! SYNs that wait until it is known which processes call and listen: a bounded list, oldest first.
 //!
 //! Nothing is spent on them yet: no session, no flow, no crypto. The caller's SYN that comes again is
 //! no news. A SYN of the same 4-tuple with another sequence number is another call, whose process may
 //! be another one: what is found out about the first is not about it.
 
-use snapshot::RefuseReason;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use snapshot::{Owner, Party, RefuseReason, Side};
 
 use crate::flow::FlowKey;
 use crate::io::PortId;
 use crate::parse::Segment;
 use crate::planted::{self, Bug};
+use crate::policy::Witnesses;
 use crate::session::Syn;
 use crate::time::{Duration, Instant};
 
 /// How many may wait on a core.
 pub const HELD: usize = 256;
 
+/// How many of them may have come from the wire: a flood leaves the workloads their share.
+pub const FROM_WIRE: usize = HELD / 2;
+
 /// How long: less than a tenth of the second after which the caller's kernel would ask again.
 pub const PATIENCE: Duration = Duration::from_millis(100);
 
+/// A SYN, and how it came in.
 #[derive(Debug, Clone)]
-pub struct Waiting {
-    key: FlowKey,
-    pub token: u64,
+pub struct Arrived {
     pub port: PortId,
+    pub side: Side,
     pub segment: Segment,
     pub syn: Syn,
     pub mac: [u8; 6],
-    until: Instant,
+}
+
+impl Arrived {
+    pub fn key(&self) -> FlowKey {
+        FlowKey::new(self.port, self.segment.source, self.segment.destination)
+    }
+}
+
+/// What a SYN waits for.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    pub caller: bool,
+    pub listener: bool,
+    /// Where it goes: behind a virtual address, the endpoint that it is given.
+    pub server: SocketAddr,
+    /// What is known by now.
+    pub witnesses: Witnesses,
+}
+
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub token: u64,
+    pub arrived: Arrived,
+    pub missing: Missing,
+    pub until: Instant,
 }
 
 #[derive(Debug)]
@@ -43,30 +74,46 @@ impl Held {
 
     /// Whether this very SYN waits. One of the same name that is another call is forgotten.
     pub fn has(&mut self, key: &FlowKey, sequence: u32) -> bool {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.key == *key) else { return false };
-        let same = self.waiting[at].syn.sequence == sequence || planted::is(Bug::AnswerUnbound);
+        let same_name = |waiting: &Waiting| waiting.arrived.key() == *key;
+        let Some(at) = self.waiting.iter().position(same_name) else { return false };
+        let same = self.waiting[at].arrived.syn.sequence == sequence || planted::is(Bug::AnswerUnbound);
         if !same {
             self.waiting.remove(at);
         }
         same
     }
 
-    /// The token that the answer has to name.
-    pub fn hold(
-        &mut self,
-        port: PortId,
-        segment: Segment,
-        syn: Syn,
-        mac: [u8; 6],
-        now: Instant,
-    ) -> Result<u64, RefuseReason> {
-        if self.waiting.len() == HELD {
+    /// The token that the answers have to name.
+    pub fn hold(&mut self, arrived: Arrived, missing: Missing, until: Instant) -> Result<u64, RefuseReason> {
+        let of_wire = |waiting: &&Waiting| waiting.arrived.side == Side::Outside;
+        let crowded = arrived.side == Side::Outside
+            && self.waiting.iter().filter(of_wire).count() >= FROM_WIRE
+            && !planted::is(Bug::WireHoldsAll);
+        if crowded || self.waiting.len() == HELD {
             return Err(RefuseReason::AttestationsFull);
         }
-        let (key, token) = (FlowKey::new(port, segment.source, segment.destination), self.next_token);
+        let token = self.next_token;
         self.next_token += 1;
-        self.waiting.push(Waiting { key, token, port, segment, syn, mac, until: now + PATIENCE });
+        let at = self.waiting.partition_point(|waiting| waiting.until <= until);
+        self.waiting.insert(at, Waiting { token, arrived, missing, until });
         Ok(token)
+    }
+
+    /// One answer. The SYN goes on when it was the last.
+    pub fn tell(&mut self, token: u64, party: Party, owner: Arc<Owner>) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|waiting| waiting.token == token)?;
+        let missing = &mut self.waiting[at].missing;
+        match party {
+            Party::Caller => {
+                missing.caller = false;
+                missing.witnesses.caller = Some(owner);
+            }
+            Party::Listener => {
+                missing.listener = false;
+                missing.witnesses.listener = Some((missing.server, owner));
+            }
+        }
+        (!missing.caller && !missing.listener).then(|| self.waiting.remove(at))
     }
 
     /// None: nobody waits for that any more.

@@ -28,7 +28,7 @@ use snapshot::{Boot, Limits, Port, Timeouts, Waiting};
 use tcp_stack::{Config, Stack};
 
 pub use attest::{Asked, Told};
-pub use held::HELD;
+pub use held::{FROM_WIRE, HELD};
 pub use mailbox::{Command, Mailbox};
 pub use pool::Pool;
 

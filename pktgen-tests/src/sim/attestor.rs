@@ -38,7 +38,11 @@ impl Attestor {
     /// After a turn of the worker's, as the agent does.
     pub fn serve(&mut self, mailbox: &Mailbox, now: i64) {
         while let Some(asked) = mailbox.asked.pop() {
-            let told = |found: Found| Told { token: asked.token, found: found.map(Arc::new).map_err(Arc::from) };
+            let told = |found: Found| Told {
+                token: asked.token,
+                party: asked.party,
+                found: found.map(Arc::new).map_err(Arc::from),
+            };
             match (self.say)(&asked) {
                 Answer::AtOnce(found) => self.due.push((now, told(found))),
                 Answer::After(delay, found) => self.due.push((now + delay, told(found))),

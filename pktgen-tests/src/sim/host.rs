@@ -10,7 +10,7 @@ use std::rc::Rc;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{AnySocket, tcp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
@@ -142,6 +142,13 @@ impl Host {
     pub fn listen(&mut self, port: u16, service: Service) {
         let handles = (0..BACKLOG).map(|_| self.listening(port)).collect();
         self.listeners.push(Listener { port, service, handles });
+    }
+
+    /// How many connections to `port` stand, whatever is said in them.
+    pub fn standing(&self, port: u16) -> usize {
+        let sockets = self.sockets.iter().filter_map(|(_, socket)| tcp::Socket::downcast(socket));
+        let there = sockets.filter(|socket| socket.local_endpoint().is_some_and(|at| at.port == port));
+        there.filter(|socket| matches!(socket.state(), tcp::State::Established | tcp::State::CloseWait)).count()
     }
 
     /// Has what listens on `port` speak something else from the next caller on.

@@ -96,7 +96,7 @@ fn a_living_probe_is_decided_again_by_the_entries_that_stand() {
     let again = |world: &World| {
         let newer = world.compile();
         let (side, interface, client) = OUTSIDE;
-        let decided = standing.decide_again(&newer, crate::policy::Proof::None, side, interface, at(client), at(DB_AT));
+        let decided = standing.decide_again(&newer, crate::policy::Proof::NONE, side, interface, at(client), at(DB_AT));
         decided.map(|(_, rule)| rule).map_err(|lost| lost.refusal.reason)
     };
     assert_eq!(again(&world), Ok(Some(ENTRY)));

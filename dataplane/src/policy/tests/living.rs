@@ -20,7 +20,7 @@ fn again(way: Way, to: &str, tls: bool, id: Option<&str>, change: impl Fn(&mut W
     let standing = Standing::new(&before, &first, tls, peer.as_ref());
     change(&mut world);
     let after = world.compile();
-    match standing.decide_again(&after, Proof::None, way.0, way.1, at(way.2), at(to)) {
+    match standing.decide_again(&after, Proof::NONE, way.0, way.1, at(way.2), at(to)) {
         Ok(_) => None,
         Err(lost) => {
             assert_eq!(lost.refusal.reason, PolicyChanged);

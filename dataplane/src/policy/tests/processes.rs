@@ -1,5 +1,5 @@
-//! Addresses that several workloads have: who is asked about, what steering takes for all of them, and
-//! that a call to such an address is nobody's in particular.
+//! Addresses that processes tell apart: who is asked about, what steering takes for all of them, and whose a
+//! call from or to such an address is.
 
 use std::net::SocketAddr;
 
@@ -7,9 +7,9 @@ use ::snapshot::report::Caller;
 use ::snapshot::{Owner, Place, Prefix, Process, ProcessSelector, RefuseReason, Side, TlsMode};
 
 use super::views::{PORTS, caught};
-use super::{FROM_FRONTEND, OUTSIDE, Way};
+use super::{FROM_FRONTEND, FROM_NOBODY, OUTSIDE, Way};
 use crate::policy::captures::{Source, captures};
-use crate::policy::{Proof, Route, Why, explain};
+use crate::policy::{Known, Proof, Route, Why, Witnesses, explain};
 use crate::snapshot::Compiled;
 use crate::tls::tests::certs::NOW;
 use crate::tls::tests::world::{API_AT, DATABASE, DB_AT, FRONTEND, World, at};
@@ -35,7 +35,7 @@ fn shared() -> World {
     world
 }
 
-fn by(compiled: &Compiled, users: &[u32], (side, interface, client): Way, to: &str) -> Route {
+fn owner(users: &[u32]) -> Owner {
     let process = |uid: &u32| Process {
         pid: 1,
         started: 1,
@@ -46,13 +46,24 @@ fn by(compiled: &Compiled, users: &[u32], (side, interface, client): Way, to: &s
         gid: 0,
         cgroup: "/".into(),
     };
-    let owner = Owner { inode: 1, processes: users.iter().map(process).collect() };
-    compiled.route_of(Proof::Owner(&owner), side, interface, at(client), at(to), NOW)
+    Owner { inode: 1, processes: users.iter().map(process).collect() }
+}
+
+/// Called by a process of these users.
+fn by(compiled: &Compiled, users: &[u32], (side, interface, client): Way, to: &str) -> Route {
+    let owner = owner(users);
+    compiled.route_of(Proof::of_caller(Known::Owner(&owner)), side, interface, at(client), at(to), NOW)
+}
+
+/// To where a process of these users listens.
+fn heard_by(compiled: &Compiled, users: &[u32], (side, interface, client): Way, to: &str) -> Route {
+    let owner = owner(users);
+    compiled.route_of(Proof::of_listener(Known::Owner(&owner)), side, interface, at(client), at(to), NOW)
 }
 
 fn workload(route: &Route) -> Option<usize> {
     match *route {
-        Route::Egress { workload, .. } => Some(workload),
+        Route::Egress { workload, .. } | Route::Inbound { workload, .. } => Some(workload),
         Route::Plain { workload, .. } => workload,
         _ => None,
     }
@@ -76,7 +87,8 @@ fn nobody_calls_from_a_shared_address_before_it_was_asked_which_process_does() {
         (Side::Inside, "in1", "198.18.1.2", false),
         (Side::Outside, "out0", "198.18.1.2", false),
     ] {
-        assert_eq!(compiled.asks(side, interface, client.parse().unwrap()), asks, "{interface} {client}");
+        let wanted = compiled.wanted(Proof::NONE, (side, interface), client.parse().unwrap(), at(API_AT));
+        assert_eq!((wanted.caller, wanted.listener), (asks, None), "{interface} {client}");
     }
     assert_eq!(refused(&super::route(&compiled, FROM_FRONTEND, API_AT)), Some(RefuseReason::NotAttested));
     assert_eq!(workload(&by(&compiled, &[1], FROM_FRONTEND, API_AT)), Some(0));
@@ -103,7 +115,9 @@ fn the_longest_prefix_decides_whether_processes_are_asked_and_wider_ones_of_the_
     assert_eq!(workload(&by(&compiled, &[2], FROM_FRONTEND, API_AT)), Some(1));
     let elsewhere = (Side::Inside, "in0", "198.18.1.7:1");
     assert_eq!(refused(&by(&compiled, &[2], elsewhere, API_AT)), Some(RefuseReason::NotAttested));
-    assert!(!compiled.asks(Side::Inside, "in0", "198.18.1.9".parse().unwrap()));
+    assert!(
+        compiled.wanted(Proof::NONE, (Side::Inside, "in0"), "198.18.1.9".parse().unwrap(), at(API_AT)).is_nothing()
+    );
     // A wider place without selectors admits nobody whom the narrower one does not.
     world.frontend().places = vec![place("198.18.1.0", 24, &[])];
     let compiled = world.compile();
@@ -127,28 +141,61 @@ fn steering_takes_from_a_shared_address_what_any_of_its_workloads_or_nobody_woul
 }
 
 #[test]
-fn a_call_to_a_shared_address_is_refused_unless_all_leave_the_port_alone() {
+fn a_call_to_a_shared_address_is_its_listeners_and_nobodys_where_none_matches() {
+    let compiled = shared().compile();
+    for (way, interface) in [(OUTSIDE, Some("in0")), (FROM_NOBODY, Some("in0"))] {
+        let wanted = compiled.wanted(Proof::NONE, (way.0, way.1), at(way.2).ip(), at(SHARED));
+        assert_eq!((wanted.caller, wanted.listener), (false, interface), "{way:?}");
+    }
+    assert_eq!(workload(&heard_by(&compiled, &[1], OUTSIDE, SHARED)), Some(0));
+    assert_eq!(workload(&heard_by(&compiled, &[2, 2], OUTSIDE, SHARED)), Some(1));
+    for nobody in [&[3][..], &[1, 2], &[1, 3], &[]] {
+        let route = heard_by(&compiled, nobody, OUTSIDE, SHARED);
+        assert_eq!(refused(&route), Some(RefuseReason::NotAttested), "{nobody:?}");
+    }
+    assert_eq!(refused(&super::route(&compiled, OUTSIDE, SHARED)), Some(RefuseReason::NotAttested));
+    // Of one workload alone too: what else listens at its address is not it.
+    let mut world = shared();
+    world.database().places = vec![place("198.18.1.3", 32, &[2])];
+    let compiled = world.compile();
+    assert_eq!(workload(&heard_by(&compiled, &[2], OUTSIDE, DB_AT)), Some(1));
+    assert_eq!(refused(&heard_by(&compiled, &[1], OUTSIDE, DB_AT)), Some(RefuseReason::NotAttested));
+}
+
+#[test]
+fn what_listens_at_one_address_says_nothing_of_another() {
+    let witnesses = Witnesses { caller: None, listener: Some((at(SHARED), owner(&[1]).into())) };
+    assert_eq!(witnesses.proof(at(SHARED)).listener, Known::Owner(&owner(&[1])));
+    assert_eq!(witnesses.proof(at("198.18.1.2:81")).listener, Known::Nothing);
+    assert_eq!(witnesses.proof(at(DB_AT)), Proof::NONE);
+}
+
+#[test]
+fn nobody_is_asked_who_listens_where_all_leave_the_port_alone() {
     let mut world = shared();
     world.frontend().ports = vec![(80, TlsMode::Disable), (81, TlsMode::Disable)];
     world.database().ports = vec![(80, TlsMode::Disable)];
     let compiled = world.compile();
     let made = captures(&compiled, &PORTS);
     let to = |port: u16| SocketAddr::new(at(SHARED).ip(), port);
-    for (port, refuses) in [(80, false), (81, true), (82, true)] {
-        let route = compiled.route(OUTSIDE.0, OUTSIDE.1, at(OUTSIDE.2), to(port), NOW);
-        let want = if refuses { Some(RefuseReason::NotAttested) } else { None };
-        assert_eq!(refused(&route), want, "{port}");
-        assert!(refuses || matches!(route, Route::Plain { why: Why::NotOurs, .. }));
+    for (port, asks) in [(80, false), (81, true), (82, true)] {
+        let (side, interface, client) = OUTSIDE;
+        let wanted = compiled.wanted(Proof::NONE, (side, interface), at(client).ip(), to(port));
+        assert_eq!(wanted.listener.is_some(), asks, "{port}");
+        let route = compiled.route(side, interface, at(client), to(port), NOW);
+        assert_eq!(refused(&route).is_some(), asks, "{port}");
+        assert!(asks || matches!(route, Route::Plain { why: Why::NotOurs, .. }));
         let exact = made.inbound.iter().find(|i| (i.address, i.port) == (to(port).ip(), port));
         let any = made.inbound.iter().find(|i| (i.address, i.port) == (to(port).ip(), 0));
         let inbound = exact.or(any).expect("an entry");
-        assert_eq!((inbound.take, inbound.protected), (refuses, refuses), "{port}");
+        assert_eq!((inbound.take, inbound.protected), (asks, asks), "{port}");
         let guarded = made.guarded.iter().filter(|g| g.port == port || g.port == 0).max_by_key(|g| g.port);
-        assert_eq!(guarded.map(|g| g.guard), Some(refuses), "{port}");
+        assert_eq!(guarded.map(|g| g.guard), Some(asks), "{port}");
     }
-    // One's alone is one's, also where processes are asked about its calls.
-    world.database().places = vec![place("198.18.1.3", 32, &[2])];
-    assert!(matches!(super::route(&world.compile(), OUTSIDE, DB_AT), Route::Inbound { workload: 1, .. }));
+    // At 81 the frontend leaves it alone and the database does not: the listener decides.
+    let one = heard_by(&compiled, &[1], OUTSIDE, "198.18.1.2:81");
+    assert!(matches!(one, Route::Plain { workload: Some(0), why: Why::Disabled, .. }), "{one:?}");
+    assert!(matches!(heard_by(&compiled, &[2], OUTSIDE, "198.18.1.2:81"), Route::Inbound { workload: 1, .. }));
 }
 
 #[test]
@@ -164,4 +211,21 @@ fn explain_supposes_the_process_of_whom_it_is_asked_about_and_says_that_an_addre
         assert_eq!(names, reason.is_some(), "{told:#?}");
     }
     assert!(explain(&compiled, &Caller::Id(DATABASE.into()), at(API_AT), NOW).passed, "it has no egress entry");
+}
+
+#[test]
+fn explain_tells_what_becomes_of_a_call_at_each_process_that_may_listen() {
+    let from = Caller::Address("198.18.9.9".parse().unwrap());
+    let mut world = shared();
+    world.frontend().ports = vec![(80, TlsMode::Disable)];
+    let told = explain(&world.compile(), &from, at(SHARED), NOW);
+    let has = |part: &str| told.steps.iter().any(|step| step.contains(part));
+    assert!(has("198.18.1.2 is an address of 2 workloads: the process that listens decides."), "{told:#?}");
+    assert!(has("At 198.18.1.2:80 where apps/frontend listens (process:uid 1):"), "{told:#?}");
+    assert!(has("The mode is DISABLE") && has("The caller's certificate decides"), "{told:#?}");
+    // One's alone: it is supposed, and said.
+    world.database().places = vec![place("198.18.1.3", 32, &[2])];
+    let told = explain(&world.compile(), &from, at(DB_AT), NOW);
+    let says = "198.18.1.3 is workload apps/database where a process with process:uid 2 listens.";
+    assert!(told.steps.iter().any(|step| step == says) && told.refused.is_none(), "{told:#?}");
 }

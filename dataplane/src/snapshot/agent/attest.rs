@@ -1,11 +1,11 @@
-//! Between the workers and ctrl: whose process sent the SYNs that are held.
+//! Between the workers and ctrl: whose processes are at the ends of the SYNs that are held.
 //!
 //! Nothing waits here: what cannot be asked now is answered at once that it cannot be. An id on the
-//! channel is a worker's token and that worker's number.
+//! channel is a worker's token, which end of the call is meant, and that worker's number.
 
 use std::sync::Arc;
 
-use snapshot::{Found, Question, ToCtrl};
+use snapshot::{Found, Party, Question, ToCtrl};
 
 use super::Agent;
 use crate::time::Clock;
@@ -28,15 +28,15 @@ impl<C: Clock> Agent<C> {
     }
 
     fn ask(&mut self, at: usize, asked: Asked) {
-        let id = asked.token << WORKER_BITS | at as u64;
-        let Asked { port, client, server, .. } = asked;
+        let Asked { token, party, port, client, server } = asked;
+        let id = (token << 1 | u64::from(party == Party::Listener)) << WORKER_BITS | at as u64;
         let interface = self.boot.ports[usize::from(port.0)].interface.clone();
         if self.channel.is_none() {
-            self.told(id, Err("sluice-ctrl, which finds out who calls, is not there".into()));
+            self.told(id, Err("sluice-ctrl, which finds out who calls or listens, is not there".into()));
         } else if self.outbox.len() >= MOST_WAITING {
-            self.told(id, Err("sluice-ctrl, which finds out who calls, does not read its questions".into()));
+            self.told(id, Err("sluice-ctrl, which finds out who calls or listens, does not read its questions".into()));
         } else {
-            self.send(ToCtrl::Attest { id, question: Question { interface, client, server } });
+            self.send(ToCtrl::Attest { id, question: Question { interface, client, server, party } });
         }
     }
 
@@ -44,7 +44,9 @@ impl<C: Clock> Agent<C> {
     pub(super) fn told(&self, id: u64, found: Found) {
         let Some(worker) = self.workers.get((id & ((1 << WORKER_BITS) - 1)) as usize) else { return };
         let found = found.map(Arc::new).map_err(Arc::from);
-        let _ = worker.mailbox.told.push(Told { token: id >> WORKER_BITS, found });
+        let of = id >> WORKER_BITS;
+        let party = if of & 1 == 1 { Party::Listener } else { Party::Caller };
+        let _ = worker.mailbox.told.push(Told { token: of >> 1, party, found });
         worker.waker.wake();
     }
 }

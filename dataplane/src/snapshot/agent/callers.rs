@@ -77,7 +77,7 @@ fn chosen(compiled: &Compiled, name: &str) -> Result<Vec<usize>, String> {
     let mut services = compiled.services.iter().filter(|service| named(&service.name)).peekable();
     let service = services.peek().map(|service| service.name.clone());
     let addresses = services.flat_map(|service| &service.endpoints).map(|endpoint| endpoint.address.ip());
-    found.extend(addresses.filter_map(|address| compiled.destination(address)));
+    found.extend(addresses.flat_map(|address| compiled.destinations(address)));
     found.sort_unstable();
     found.dedup();
     match (found.is_empty(), service) {
