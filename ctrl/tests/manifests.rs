@@ -59,14 +59,16 @@ fn the_commands_of_the_daemonset_are_commands_of_the_program_that_the_image_has(
     let (container, image) = (container(), deploy("Containerfile"));
     let probe = |name: &str| words(&container[name]["exec"]["command"]);
     let (config, _) = mount("config");
-    for command in [words(&container["command"]), probe("startupProbe"), probe("readinessProbe")] {
+    for command in [words(&container["command"]), probe("readinessProbe")] {
         Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         assert_eq!(command[0], "sluice");
         let named = command.iter().skip_while(|word| *word != "--config").nth(1).expect("it names the configuration");
         assert_eq!(Path::new(named), config);
     }
     assert_eq!(words(&container["command"])[1], "up");
-    assert_eq!([probe("startupProbe")[1].as_str(), probe("readinessProbe")[1].as_str()], ["status"; 2]);
+    assert_eq!(probe("readinessProbe")[1], "status");
+    // A gateway that waits for something else is not mended by being killed.
+    assert!(["livenessProbe", "startupProbe"].iter().all(|probe| container.get(probe).is_none()));
     let copied: Vec<_> = image.lines().filter(|line| line.starts_with("COPY --from=build")).collect();
     for binary in ["sluice", "sluice-ctrl", "sluice-dataplane"] {
         assert!(copied.iter().any(|line| line.contains(&format!("/release/{binary} "))), "{binary}: {copied:?}");

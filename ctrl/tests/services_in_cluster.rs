@@ -314,4 +314,13 @@ fn a_service_is_of_a_cluster_or_by_addresses_and_is_named_once() {
     let some = words::gateway(ASKS.0, "spec:\n  kubernetes: { namespaces: [shop] }\n");
     assert!(warned(&some)[0].contains("the Gateway's kubernetes.namespaces lack bank"), "{:?}", warned(&some));
     assert!(warned(GATEWAY)[0].contains("the Gateway has no `kubernetes`"), "{:?}", warned(GATEWAY));
+    // Nor does a rule match nothing, as long as nobody knows where the Service leads.
+    let caller = "---\napiVersion: core.riptides.io/v1alpha1\nkind: WorkloadIdentity\nmetadata: { name: w }\nspec:\n  \
+                  workloadID: w\n  selectors: [{ net:ip: 203.0.113.12 }]\n  allowedSPIFFEIDs: { inbound: [], outbound: [] }\n  \
+                  egress: [{ selectors: [{ app: web }] }]\n---\napiVersion: sluice.dev/v1alpha1\nkind: Policy\n\
+                  metadata: { name: p }\nspec:\n  workloads: [default/w]\n  \
+                  rules: [{ action: allow, direction: outbound, peers: [\"spiffe://example.com/b\"], ports: [8080] }]\n";
+    let text = of_cluster("web", "kubernetes: { name: web }, labels: { app: web }") + caller;
+    let loaded = load(&[("s.yaml", &text), ("g.yaml", &asks)]).unwrap_or_else(|f| panic!("{:#?}", words(&f)));
+    assert_eq!(words(&loaded.warnings), [""; 0]);
 }
