@@ -1,5 +1,5 @@
 //! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
-//! taken, and which pods this node had.
+//! taken, which pods this node had, and where Services of its cluster led.
 //!
 //! None of it is secret. SVIDs are not in it, since their keys are in no file: the dataplane goes on with
 //! those that it has ([`snapshot::Workload::svid`]). What is here decides who is trusted, so a file that
@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::attest::pods::Pods;
 use crate::crls;
+use crate::services::cluster::AllLed;
 use crate::source::OfSource;
 
 /// Some sources of 100 roots, a hundred federated bundles: far below it.
@@ -26,6 +27,7 @@ pub struct Memory {
     pub crls: crls::Known,
     /// Of this node, as the Kubernetes API had them last.
     pub pods: Pods,
+    pub services: AllLed,
 }
 
 /// Keeps a [`Memory`] in `<admin socket>.trust`.

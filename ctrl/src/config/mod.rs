@@ -49,7 +49,7 @@ pub use load::{
     reload_dir,
 };
 pub use policy::{Naming, Policy};
-pub use service::{Address, Service, Target, VirtualAddress};
+pub use service::{Address, InCluster, Service, Target, VirtualAddress};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -185,6 +185,7 @@ impl Core {
             trusted: self.identities.trusted(),
             crls: self.crls.known(),
             pods: self.cluster.pods().clone(),
+            services: self.cluster.services().clone(),
         });
         self.warnings = warnings;
         self.publisher.set(|desired| {

@@ -37,7 +37,7 @@ impl Core {
             .into_iter()
             .chain(crls)
             .chain(self.unassembled.clone())
-            .chain(self.cluster.problems());
+            .chain(self.cluster.problems(&self.loaded));
         names.chain(svids).chain(left_out).chain(more).collect()
     }
 
