@@ -40,7 +40,9 @@ pub struct Vault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// A token that somebody else keeps there, such as an agent.
-    Token { file: PathBuf },
+    Token {
+        file: PathBuf,
+    },
     AppRole {
         mount: String,
         role_id: String,

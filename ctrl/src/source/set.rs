@@ -98,7 +98,9 @@ impl Sources {
         let same = |named: &NamedSource| self.entries.iter().any(|entry| entry.is_of(named, &gateway.trust_domain));
         let one = |named: &NamedSource| match (&named.source, same(named)) {
             // It looks after what it is given by itself, and knows the last that was good.
-            (IdentitySource::Files(_) | IdentitySource::Spire(_) | IdentitySource::Vault(_), true) => Ok(Reopened::Kept(None)),
+            (IdentitySource::Files(_) | IdentitySource::Spire(_) | IdentitySource::Vault(_), true) => {
+                Ok(Reopened::Kept(None))
+            }
             (_, known) => match open(named, &gateway.trust_domain, &self.news) {
                 Ok(source) => Ok(Reopened::Anew(source)),
                 Err(error) if known => Ok(Reopened::Kept(Some(error.to_string()))),

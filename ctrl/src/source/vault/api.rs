@@ -148,8 +148,7 @@ impl Api {
     }
 
     pub async fn renew(&self, token: &Secret) -> Result<Lease, Fault> {
-        let leased: Leased =
-            self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
+        let leased: Leased = self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
         Ok(leased.auth)
     }
 

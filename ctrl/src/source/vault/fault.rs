@@ -193,7 +193,11 @@ mod tests {
     #[test]
     fn words_of_a_server_are_one_line_that_a_terminal_does_not_obey() {
         for (name, text, want) in [
-            ("as Vault has it", "1 error occurred:\n\t* permission denied\n\n", "1 error occurred: * permission denied"),
+            (
+                "as Vault has it",
+                "1 error occurred:\n\t* permission denied\n\n",
+                "1 error occurred: * permission denied",
+            ),
             ("quotes", "unless \"require_cn\" isn't", "unless \"require_cn\" isn't"),
             ("a colour", "\u{1b}[31mred\u{7}", "\\u{1b}[31mred\\u{7}"),
             ("right to left", "a\u{202e}b", "a\\u{202e}b"),

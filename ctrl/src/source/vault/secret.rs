@@ -90,12 +90,22 @@ mod tests {
         assert!(read_file(&path, Mode::Private).is_ok());
         let shown = path.display();
         for (name, content, mode, want) in [
-            ("everybody's", &b"s.abc"[..], 0o644, format!("mode 0644 lets everybody read a secret; run: chmod o-rwx {shown}")),
+            (
+                "everybody's",
+                &b"s.abc"[..],
+                0o644,
+                format!("mode 0644 lets everybody read a secret; run: chmod o-rwx {shown}"),
+            ),
             ("nothing", b" \n", 0o600, "is empty".into()),
             ("two words", b"s.abc s.def", 0o600, "is not one word of printable ASCII".into()),
             ("a header more", b"s.abc\r\nX-Evil: 1", 0o600, "is not one word of printable ASCII".into()),
             ("no text", &[0xff, 0xfe], 0o600, "is no text".into()),
-            ("too long", &[b'x'; LONGEST + 1], 0o600, format!("{} bytes; a token or secret ID has at most {LONGEST}", LONGEST + 1)),
+            (
+                "too long",
+                &[b'x'; LONGEST + 1],
+                0o600,
+                format!("{} bytes; a token or secret ID has at most {LONGEST}", LONGEST + 1),
+            ),
         ] {
             put(content, mode);
             assert_eq!(read_file(&path, Mode::Private), Err(want), "{name}");
