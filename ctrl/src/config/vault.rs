@@ -249,7 +249,7 @@ fn segments(text: &str) -> Result<String, String> {
             return Err(format!("{other:?} is no letter, digit, '.', '-' or '_'"));
         }
         if matches!(segment, "" | "." | "..") {
-            return Err(format!("{segment:?} is between two slashes"));
+            return Err(format!("{segment:?} is no part of a path"));
         }
     }
     Ok(path.to_owned())

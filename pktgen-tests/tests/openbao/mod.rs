@@ -262,3 +262,40 @@ pub fn put_secret(path: &Path, secret: &str) {
     file.write_all(secret.as_bytes()).unwrap();
     std::fs::rename(aside, path).unwrap();
 }
+
+/// A Kubernetes API that knows one token, and whose it is. Returns where it is.
+pub async fn reviewer(known: String, who: &'static str) -> (String, tokio::task::JoinHandle<()>) {
+    let review = move |body: String| async move {
+        let asked: Value = serde_json::from_str(&body).unwrap_or_default();
+        let status = match asked["spec"]["token"] == known.as_str() {
+            true => json!({
+                "authenticated": true, "user": { "username": who, "uid": "u-1" },
+                "audiences": asked["spec"]["audiences"],
+            }),
+            false => json!({ "authenticated": false, "error": "who is that?" }),
+        };
+        json!({ "kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status }).to_string()
+    };
+    let router = axum::Router::new().fallback(axum::routing::post(review));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    (address, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
+}
+
+/// With a signature that is none.
+pub fn jwt(claims: &Value) -> String {
+    let header = json!({ "alg": "RS256", "typ": "JWT" });
+    [&header.to_string(), &claims.to_string(), "signature"].map(|part| base64url(part.as_bytes())).join(".")
+}
+
+/// RFC 4648 §5, without padding.
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = |group: &[u8]| {
+        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        (0..=group.len())
+            .map(move |nth| char::from(ALPHABET[(bits >> (18 - 6 * nth)) as usize & 63]))
+            .collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}

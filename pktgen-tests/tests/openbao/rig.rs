@@ -65,6 +65,13 @@ impl<'b> Place<'b> {
         let auth = self.app_role(directory.path(), json!({}));
         Rig::new(directory, &self.vault(&auth, more), wanted)
     }
+
+    /// With a token of its policy.
+    pub fn rig_by_token(&self, wanted: &[&str], more: &str) -> Rig {
+        let directory = tempfile::tempdir().unwrap();
+        put_secret(&directory.path().join("token"), &self.bao.token(json!({ "policies": [self.name] })));
+        Rig::new(directory, &self.vault("tokenFile: token", more), wanted)
+    }
 }
 
 pub struct Rig {

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::fault::{Asked, Fault, Problem, said};
-use super::secret::{Mode, Secret, read_file};
+use super::secret::{Mode, Secret, bare, read_file};
 use crate::config::vault::{Auth, Vault as Config};
+use crate::source::files::read::read;
 use crate::web::{Answer, Client, Error, Headers, Limits, Schemes, Url, tls};
 
 /// A server and how it is asked.
@@ -160,8 +161,11 @@ impl Api {
     /// The names of the mount's issuers.
     pub async fn issuers(&self) -> Result<Vec<String>, Fault> {
         let path = format!("{}/issuers?list=true", self.config.mount);
-        let data: Data<Keys> = self.ask(Asked::Roots, &path, None, None::<&Nothing>).await?;
-        Ok(data.data.keys)
+        match self.ask::<Data<Keys>>(Asked::Roots, &path, None, None::<&Nothing>).await {
+            Ok(data) => Ok(data.data.keys),
+            Err(fault) if fault.is_empty_list() => Ok(Vec::new()),
+            Err(fault) => Err(fault),
+        }
     }
 
     pub async fn issuer(&self, name: &str) -> Result<Issuer, Fault> {
@@ -234,7 +238,7 @@ impl Api {
         let tls = match &self.config.ca_bundle {
             Some(path) => {
                 let bundle = |reason| Problem::Bundle { path: path.clone(), reason };
-                let content = crate::source::files::read::read(path).map_err(|fault| bundle(fault.to_string()))?;
+                let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
                 tls::only(tls::roots(&content.bytes).map_err(bundle)?)
             }
             // Nobody proves who he is, so nobody's roots are needed.

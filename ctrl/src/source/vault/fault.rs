@@ -27,7 +27,7 @@ pub enum Problem {
     Pending(web::Url),
     #[error("{0}")]
     Web(web::Error),
-    #[error("{error} (`caBundle`: {})", trusted.as_ref().map_or("not given, so the system's roots".into(), |path| path.display().to_string()))]
+    #[error("{error} (`caBundle`: {})", trusted.as_ref().map_or("not given, so the system's roots decide".into(), |path| path.display().to_string()))]
     Untrusted { error: web::Error, trusted: Option<PathBuf> },
     #[error("`caBundle`: {}: {reason}", path.display())]
     Bundle { path: PathBuf, reason: String },
@@ -91,6 +91,11 @@ impl Fault {
     /// The token is over, or may not do this: a server does not say which.
     pub fn is_denied(&self) -> bool {
         matches!(self.problem, Problem::Refused { status: 401 | 403, .. })
+    }
+
+    /// How a list without entries is answered.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(&self.problem, Problem::Refused { status: 404, said, .. } if said == NO_REASON)
     }
 
     /// The server has decided: asking again does not help by itself.
@@ -169,7 +174,7 @@ pub fn said(answer: &web::Answer) -> String {
     }
     match answer.json::<Errors>() {
         Ok(Errors { errors }) if !errors.is_empty() => one_line(&errors.join("; ")),
-        Ok(_) | Err(_) => "without a reason".into(),
+        Ok(_) | Err(_) => NO_REASON.into(),
     }
 }
 
@@ -184,6 +189,7 @@ pub fn one_line(text: &str) -> String {
     words.chars().take(LONGEST).flat_map(harmless).collect()
 }
 
+const NO_REASON: &str = "without a reason";
 const LONGEST: usize = 240;
 
 #[cfg(test)]

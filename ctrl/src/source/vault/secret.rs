@@ -47,11 +47,7 @@ pub enum Mode {
 
 /// One line, without the spaces and newlines around it. Err says what is wrong, and nothing of what is there.
 pub fn read_file(path: &Path, mode: Mode) -> Result<Secret, String> {
-    let content = read(path).map_err(|fault| match fault {
-        svid::Fault::Io { reason, .. } => reason,
-        svid::Fault::NotAFile { .. } => "is no regular file".into(),
-        other => other.to_string(),
-    })?;
+    let content = read(path).map_err(|fault| bare(fault, path))?;
     if mode == Mode::Private && content.mode & 0o007 != 0 {
         let (mode, path) = (content.mode, path.display());
         return Err(format!("mode {mode:04o} lets everybody read a secret; run: chmod o-rwx {path}"));
@@ -63,6 +59,12 @@ pub fn read_file(path: &Path, mode: Mode) -> Result<Secret, String> {
         _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err("is not one word of printable ASCII".into()),
         _ => Ok(Secret(Zeroizing::new(text.to_owned()))),
     }
+}
+
+/// Without the path that it begins with: whoever names the field names that.
+pub fn bare(fault: svid::Fault, path: &Path) -> String {
+    let text = fault.to_string();
+    text.strip_prefix(&format!("{}: ", path.display())).map_or(text.clone(), str::to_owned)
 }
 
 /// Tokens of service accounts are the longest, at one to four KiB.
