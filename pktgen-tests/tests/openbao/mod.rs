@@ -10,14 +10,15 @@ pub mod rig;
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use pktgen_tests::netns::{run, wait_until};
+use pktgen_tests::netns::{Namespace, run, wait_until};
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
 
 /// Generous: the machine may be busy with something else.
@@ -32,6 +33,8 @@ pub struct Bao {
     /// What opens it after it was sealed.
     unseal_key: String,
     log: PathBuf,
+    /// Where it runs; None: here.
+    at: Option<Namespace>,
     running: Option<Running>,
 }
 
@@ -126,19 +129,62 @@ impl Bao {
             root_token: "root".into(),
             unseal_key: key,
             log,
+            at: None,
             running: Some(running),
         };
         bao.until_ready();
         Some(bao)
     }
 
+    /// In a namespace, with what it knows on a disk, so that it can be stopped and started again.
+    pub fn kept(at: &Namespace, address: IpAddr, directory: &Path) -> Self {
+        std::fs::create_dir_all(directory.join("data")).unwrap();
+        let ca = certify(address, directory);
+        let here = directory.display();
+        let config = format!(
+            "storage \"raft\" {{\n path = \"{here}/data\"\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
+             listener \"tcp\" {{\n address = \"{address}:8200\"\n tls_cert_file = \"{here}/tls.crt\"\n \
+             tls_key_file = \"{here}/tls.key\"\n}}\n\
+             api_addr = \"https://{address}:8200\"\ncluster_addr = \"https://{address}:8201\"\n"
+        );
+        std::fs::write(directory.join("bao.hcl"), config).unwrap();
+        let mut bao = Self {
+            server: format!("https://{address}:8200"),
+            ca,
+            root_token: String::new(),
+            unseal_key: String::new(),
+            log: directory.join("bao.log"),
+            at: Some(at.clone()),
+            running: None,
+        };
+        bao.start();
+        let made = json!({ "secret_shares": 1, "secret_threshold": 1 });
+        let made = bao.ask("POST", "sys/init", &made).unwrap();
+        (bao.root_token, bao.unseal_key) = (text(&made["root_token"]), text(&made["keys"][0]));
+        bao.unseal();
+        bao
+    }
+
+    /// Sealed, as every start leaves it.
+    pub fn start(&mut self) {
+        let config = self.log.with_file_name("bao.hcl").display().to_string();
+        let arguments = ["server".to_owned(), format!("-config={config}")];
+        self.running = Some(start(self.command("sh"), &arguments, &self.log, ""));
+        let answers = || self.ask("GET", "sys/seal-status", &Value::Null).ok();
+        wait_until("OpenBao answers", PATIENCE, answers).unwrap();
+    }
+
+    pub fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn command(&self, program: &str) -> Command {
+        self.at.as_ref().map_or_else(|| Command::new(program), |namespace| namespace.command(program))
+    }
+
     fn until_ready(&self) {
         let ready = || self.ask("GET", "sys/health", &Value::Null).ok().filter(|answer| answer["sealed"] == false);
         wait_until("OpenBao answers", PATIENCE, ready).unwrap();
-    }
-
-    fn curl(&self) -> Command {
-        Command::new("curl")
     }
 
     /// Err: what it said instead.
@@ -147,7 +193,7 @@ impl Bao {
     }
 
     pub fn ask_in(&self, namespace: &str, method: &str, path: &str, body: &Value) -> Result<Value, String> {
-        let mut command = self.curl();
+        let mut command = self.command("curl");
         command.args(["-sS", "--fail-with-body", "--noproxy", "*", "--max-time", "30", "-X", method]);
         command.arg("--cacert").arg(&self.ca).args(["-H", &format!("X-Vault-Token: {}", self.root_token)]);
         if !namespace.is_empty() {
@@ -248,6 +294,20 @@ impl Bao {
         self.write("sys/unseal", json!({ "key": self.unseal_key }));
         self.until_ready();
     }
+}
+
+/// `tls.crt` and `tls.key` for a server at that address; returns where its CA is.
+fn certify(address: IpAddr, directory: &Path) -> PathBuf {
+    let (authority, key) = (played::ca("spiffe://web.example"), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "OpenBao");
+    params.subject_alt_names = vec![SanType::IpAddress(address)];
+    let leaf = params.signed_by(&key, &*authority).unwrap();
+    std::fs::write(directory.join("tls.crt"), leaf.pem()).unwrap();
+    put_secret(&directory.join("tls.key"), &key.serialize_pem());
+    let ca = directory.join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    ca
 }
 
 pub fn text(value: &Value) -> String {
