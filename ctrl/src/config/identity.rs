@@ -43,7 +43,7 @@ pub enum IdentitySource {
     /// The SPIRE agent of this node.
     Spire(Spire),
     /// The PKI of an OpenBao or a Vault.
-    Vault(Vault),
+    Vault(Box<Vault>),
 }
 
 /// A directory with an SVID, its key and its trust bundle.
@@ -174,7 +174,8 @@ fn decode_source(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Option<(&'
         Kind::Embedded => decode_embedded(&fields.required("embedded", faults)?, faults),
         Kind::Files => decode_files(&fields.required("files", faults)?, faults),
         Kind::Spire => spire::decode(&fields.required("spire", faults)?, faults).map(IdentitySource::Spire),
-        Kind::Vault => vault::decode(&fields.required("vault", faults)?, faults).map(IdentitySource::Vault),
+        Kind::Vault => vault::decode(&fields.required("vault", faults)?, faults)
+            .map(|vault| IdentitySource::Vault(Box::new(vault))),
     };
     Some((kind.name(), source?))
 }

@@ -387,7 +387,7 @@ pub fn open(named: &NamedSource, trust_domain: &TrustDomain, news: &News) -> Res
         IdentitySource::Files(files) => Ok(Box::new(Files::new(files.clone(), trust_domain.clone(), news.clone()))),
         IdentitySource::Spire(spire) => Ok(Box::new(Spire::new(spire.clone(), trust_domain.clone(), news.clone()))),
         IdentitySource::Vault(vault) => {
-            Ok(Box::new(Vault::new(&named.name, vault.clone(), trust_domain.clone(), news.clone())))
+            Ok(Box::new(Vault::new(&named.name, vault.as_ref().clone(), trust_domain.clone(), news.clone())))
         }
     }
 }

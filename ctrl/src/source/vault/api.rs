@@ -229,21 +229,21 @@ impl Api {
         if let Some(client) = &*held {
             return Ok(client.clone());
         }
-        let client = self.connector().map_err(|problem| self.fault(problem))?;
+        let client = self.connector()?;
         *held = Some(client.clone());
         Ok(client)
     }
 
-    fn connector(&self) -> Result<Client, Problem> {
+    fn connector(&self) -> Result<Client, Fault> {
         let tls = match &self.config.ca_bundle {
             Some(path) => {
-                let bundle = |reason| Problem::Bundle { path: path.clone(), reason };
+                let bundle = |reason| self.fault(Problem::Bundle { path: path.clone(), reason });
                 let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
                 tls::only(tls::roots(&content.bytes).map_err(bundle)?)
             }
             // Nobody proves who he is, so nobody's roots are needed.
             None if self.config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
-            None => tls::system().map_err(|why| Problem::System(why.to_string()))?,
+            None => tls::system().map_err(|why| self.fault(Problem::System(why.to_string())))?,
         };
         let schemes = if self.config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
         Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
@@ -258,7 +258,7 @@ impl Api {
     }
 
     pub fn fault(&self, problem: Problem) -> Fault {
-        Fault { source_name: self.source_name.clone(), problem }
+        Fault { source_name: self.source_name.clone(), problem: Box::new(problem) }
     }
 }
 

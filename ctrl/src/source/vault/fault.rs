@@ -17,7 +17,7 @@ use crate::web;
 #[error("identity source {source_name}: {problem}")]
 pub struct Fault {
     pub source_name: Arc<str>,
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,12 +67,12 @@ pub enum Asked {
 impl Fault {
     /// No failure, and nothing to be done about.
     pub fn is_wait(&self) -> bool {
-        matches!(self.problem, Problem::Pending(_))
+        matches!(*self.problem, Problem::Pending(_))
     }
 
     /// Of the server or the source as a whole: whoever else asks now would hear the same.
     pub fn is_common(&self) -> bool {
-        match &self.problem {
+        match &*self.problem {
             Problem::Svid(_) | Problem::Answer { .. } | Problem::Crypto(_) => false,
             // A role may take one name and not another; nothing else depends on who asks.
             Problem::Refused { asked, status, .. } => *asked != Asked::Sign || *status != 400,
@@ -90,17 +90,17 @@ impl Fault {
 
     /// The token is over, or may not do this: a server does not say which.
     pub fn is_denied(&self) -> bool {
-        matches!(self.problem, Problem::Refused { status: 401 | 403, .. })
+        matches!(*self.problem, Problem::Refused { status: 401 | 403, .. })
     }
 
     /// How a list without entries is answered.
     pub fn is_empty_list(&self) -> bool {
-        matches!(&self.problem, Problem::Refused { status: 404, said, .. } if said == NO_REASON)
+        matches!(&*self.problem, Problem::Refused { status: 404, said, .. } if said == NO_REASON)
     }
 
     /// The server has decided: asking again does not help by itself.
     pub fn is_refusal(&self) -> bool {
-        matches!(self.problem, Problem::Refused { status: 400..=404, .. })
+        matches!(*self.problem, Problem::Refused { status: 400..=404, .. })
     }
 }
 

@@ -208,7 +208,7 @@ impl Renewer {
             Ok(held) => self.rotation.issued(id, now, held.issued.svid.not_after),
             Err(fault) => {
                 self.rotation.failed(id, now);
-                if let Problem::Svid(svid::Fault::Chain { .. }) = fault.problem {
+                if let Problem::Svid(svid::Fault::Chain { .. }) = *fault.problem {
                     self.stale_roots.notify_one();
                 }
             }

@@ -159,16 +159,12 @@ impl Session {
 
     async fn tend_own(&mut self) -> Result<(), Fault> {
         if let Some(held) = &mut self.held {
-            if self.doubted {
-                match self.api.look_up(&held.token.secret).await {
-                    // What it may not do is its policy's matter.
-                    Ok(_) => return Ok(()),
-                    Err(fault) if fault.is_denied() => {}
-                    Err(fault) => return Err(fault),
-                }
-            } else if !held.is_due() {
-                return Ok(());
-            } else if held.is_renewable() && renew(&self.api, held).await? {
+            let stands = match self.doubted {
+                // If it does, what it may not do is its policy's matter.
+                true => is_known(&self.api, held).await?,
+                false => !held.is_due() || held.is_renewable() && renew(&self.api, held).await?,
+            };
+            if stands {
                 return Ok(());
             }
         }
@@ -250,6 +246,14 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+async fn is_known(api: &Api, held: &Held) -> Result<bool, Fault> {
+    match api.look_up(&held.token.secret).await {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.is_denied() => Ok(false),
+        Err(fault) => Err(fault),
     }
 }
 
