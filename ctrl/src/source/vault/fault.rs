@@ -129,9 +129,11 @@ fn remedy(asked: Asked, status: u16, said: &str, config: &Config) -> String {
         (_, 412) => "it is behind what was written last, and is asked again".into(),
         (_, 500..) => "see the server's own log".into(),
         (Asked::Sign, 400) => format!(
-            "the role of `path` ({path}) has to take it: allowed_uri_sans, require_cn=false, key_type=ec or any \
+            "the role of `path` ({path}) has to take it: allowed_uri_sans, {}require_cn=false, key_type=ec or any \
              (bao read {}/roles/{})",
-            config.mount, config.role
+            if config.dns_names { "allowed_domains (by `dnsNames`), " } else { "" },
+            config.mount,
+            config.role
         ),
         (Asked::Sign, 403) => format!(
             "the token by `{}` is over, or its policy lacks: path \"{path}\" {{ capabilities = [\"update\"] }}",

@@ -56,6 +56,16 @@ pub struct Renewer {
     pub token: u64,
 }
 
+/// What a look at the schedule came to.
+enum Round {
+    /// There may be more to do at once.
+    More,
+    /// Nothing is due.
+    Done,
+    /// Somebody is due, and there is no word about a token or roots yet.
+    Blind,
+}
+
 type Signing = JoinSet<(SpiffeId, Result<Held, Fault>)>;
 
 impl Renewer {
@@ -64,14 +74,11 @@ impl Renewer {
         loop {
             self.take_orders();
             self.look_at_world();
-            if self.round().await {
-                continue;
-            }
-            let pause = self.rotation.next_due().map_or(LONGEST, |due| {
-                Duration::from_millis(due.saturating_mul(1000).saturating_sub(clock::now_ms())).min(LONGEST)
-            });
-            // What is due and cannot be asked for yet waits for what it needs.
-            let pause = pause.max(SHORTEST);
+            let pause = match self.round().await {
+                Round::More => continue,
+                Round::Blind => LONGEST,
+                Round::Done => self.rotation.next_due().map_or(LONGEST, until),
+            };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.ordered.notified() => {}
@@ -134,23 +141,22 @@ impl Renewer {
         failing.for_each(|(id, _)| self.rotation.hurry(id));
     }
 
-    /// True: there may be more to do.
-    async fn round(&mut self) -> bool {
+    async fn round(&mut self) -> Round {
         let mut due: VecDeque<_> = self.rotation.due(clock::now()).into();
         if due.is_empty() {
-            return false;
+            return Round::Done;
         }
         let (access, trust) = (self.access.borrow().clone(), self.trust.borrow().clone());
         if access.is_pending() || !trust.looked {
-            return false;
+            return Round::Blind;
         }
         let (token, roots) = match (access.token, trust.roots, access.fault.or(trust.fault)) {
             (Some(token), Some(roots), _) => (token, roots),
             (_, _, Some(fault)) => {
                 self.fail(due, &fault);
-                return false;
+                return Round::Done;
             }
-            (_, _, None) => return false,
+            (None, _, None) | (_, None, None) => return Round::Blind,
         };
         let later = due.split_off(due.len().min(AT_A_TIME));
         let (left, common) = self.sign(due, &token, &roots).await;
@@ -160,7 +166,7 @@ impl Renewer {
             }
             self.fail(left.into_iter().chain(later), &fault);
         }
-        true
+        Round::More
     }
 
     /// Returns who was not asked for, or not to the end, for a fault that is everybody's.
@@ -223,6 +229,11 @@ impl Renewer {
     }
 }
 
+/// Until that second, or for an hour: by then the clock may have been set.
+fn until(due: u64) -> Duration {
+    Duration::from_millis(due.saturating_mul(1000).saturating_sub(clock::now_ms())).min(LONGEST)
+}
+
 fn tell(workload: &str, found: &Found<Held, Fault>) {
     match found.now() {
         Some(Ok(held)) => {
@@ -239,4 +250,3 @@ const TOGETHER: usize = 8;
 /// Before orders and roots are looked at again.
 const AT_A_TIME: usize = 64;
 const LONGEST: Duration = Duration::from_secs(3_600);
-const SHORTEST: Duration = Duration::from_millis(20);

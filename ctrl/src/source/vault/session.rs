@@ -215,7 +215,7 @@ impl Session {
     fn tell(&self, fault: Option<Fault>) {
         let token = self.held.as_ref().filter(|held| !held.is_over()).map(|held| held.token.clone());
         if let Some(fault) = fault.as_ref().filter(|fault| self.access.borrow().fault.as_ref() != Some(*fault)) {
-            warn!(%fault, "no new token; the one before is used until it ends");
+            warn!(%fault, "no new token; the one before, if there is one, is used until it ends");
         }
         let next = Access { token, fault };
         if self.access.send_if_modified(|access| std::mem::replace(access, next.clone()) != next) {

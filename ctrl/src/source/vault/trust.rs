@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::api::{Api, Issuer};
@@ -50,7 +50,7 @@ impl Keeper {
     pub async fn run(self) {
         let mut failures = 0;
         loop {
-            let read = read(&self.api, &self.trust_domain, clock::now()).await;
+            let read = self.read().await;
             let refresh = self.api.config.refresh;
             let pause = match &read {
                 Ok(_) => refresh,
@@ -66,6 +66,15 @@ impl Keeper {
                 () = self.hurry.notified() => {}
             }
         }
+    }
+
+    async fn read(&self) -> Result<Read, Fault> {
+        let read = timeout(WHOLE, read(&self.api, &self.trust_domain, clock::now()));
+        read.await.unwrap_or_else(|_late| {
+            let url = self.api.url(&format!("{}/issuers", self.api.config.mount));
+            let reason = format!("and what leads on from it takes more than {} s", WHOLE.as_secs());
+            Err(self.api.fault(Problem::Answer { url, reason }))
+        })
     }
 
     fn take(&self, read: Result<Read, Fault>) {
@@ -131,4 +140,6 @@ fn roots_of(issuer: &Issuer) -> Result<Vec<Vec<u8>>, String> {
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// A chain, and cross-signed ones beside it.
 const MOST_OF_ONE: usize = 32;
+/// Of all issuers together, each of which has its own time.
+const WHOLE: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(500);
