@@ -34,6 +34,7 @@ pub mod supervise;
 pub mod version;
 pub mod view;
 pub mod watch;
+pub mod web;
 pub mod whois;
 
 /// Shown wherever a process says who it is.

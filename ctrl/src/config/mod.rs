@@ -36,6 +36,7 @@ pub mod spire;
 pub mod suggest;
 pub mod tree;
 pub mod trust;
+pub mod vault;
 pub mod workload;
 
 pub use decode::Chosen;
