@@ -16,6 +16,7 @@ pub mod config;
 pub mod crds;
 pub mod crls;
 pub mod difference;
+pub mod fetch;
 pub mod kubernetes;
 pub mod logging;
 pub mod metrics;

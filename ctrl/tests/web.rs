@@ -94,7 +94,8 @@ async fn a_server_that_is_slow_is_given_up_at_whatever_it_is_slow_at_and_the_con
         let mut limits = SOON;
         loop {
             server.reply(reply.clone());
-            match get(&ca, &server.url("/"), limits).await.unwrap_err() {
+            let given_up = tokio::time::timeout(LIMITS.whole, get(&ca, &server.url("/"), limits)).await;
+            match given_up.expect("it is given up").unwrap_err() {
                 Error::Slow { stage, .. } if stage == want => break,
                 Error::Slow { stage, .. } if stage < want => limits.whole *= 2,
                 other => panic!("{want:?}: {other:?}"),

@@ -14,6 +14,7 @@ pub mod crl;
 pub mod crls;
 pub mod decode;
 pub mod diagnostic;
+pub mod endpoint;
 pub mod faults;
 pub mod gateway;
 pub mod identity;

@@ -12,7 +12,7 @@ mod roots;
 mod set;
 pub mod signer;
 pub mod spire;
-mod svid;
+pub(crate) mod svid;
 pub mod vault;
 
 use std::path::PathBuf;

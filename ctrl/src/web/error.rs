@@ -17,7 +17,7 @@ pub enum Error {
     Plain { url: Url },
     #[error("{url}: no connection: {why}; check that it can be reached from this node")]
     Unreachable { url: Url, why: String },
-    #[error("{url}: its certificate {why}")]
+    #[error("{url}: {why}")]
     Certificate { url: Url, why: String },
     #[error("{url}: TLS does not come about: {why}")]
     Tls { url: Url, why: String },
@@ -85,20 +85,22 @@ fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> 
 
 fn in_words(error: &CertificateError, host: &str) -> String {
     match error {
-        CertificateError::UnknownIssuer => {
-            "is signed by none of the roots that are trusted for it; give the root that its CA has".into()
+        // Of another CA by the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is signed by none of the roots that are trusted for it; give the root that its CA has"
+                .into()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("is not for {host}; give a URL with a name that it has")
+            format!("its certificate is not for {host}; give a URL with a name that it has")
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".into(),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired".into(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "is not valid yet; check the clock".into()
+            "its certificate is not valid yet; check the clock".into()
         }
         // What a verifier of ours says.
         CertificateError::Other(why) => why.to_string(),
         // rustls's own are many, and grow.
-        other => format!("is refused: {other}"),
+        other => format!("its certificate is refused: {other}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A URL that can be asked: http or https, a host, no user and no fragment. Whatever shows it leaves the query
 //! out, where tokens stand.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use hyper::Uri;
@@ -8,6 +9,19 @@ use hyper::http::uri::{PathAndQuery, Scheme};
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Url(Uri);
+
+impl PartialOrd for Url {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Those that are equal differ at most in the case of the host, where both are as good.
+impl Ord for Url {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self == other { Ordering::Equal } else { self.whole().cmp(&other.whole()) }
+    }
+}
 
 /// None of these repeats the text: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +77,11 @@ impl Url {
         let mut parts = self.0.clone().into_parts();
         parts.path_and_query = Some(path.parse::<PathAndQuery>().map_err(|_| BadUrl::Syntax)?);
         Uri::from_parts(parts).map(Self).map_err(|_| BadUrl::Syntax)
+    }
+
+    /// With its query: not for showing.
+    pub fn whole(&self) -> String {
+        self.0.to_string()
     }
 
     /// Whether nothing is encrypted.

@@ -5,10 +5,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair,
-    KeyUsagePurpose as Use, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams, CertifiedIssuer,
+    DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose as Use, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
@@ -30,14 +32,53 @@ impl Ca {
         Self::new(&format!("{trust_domain} root"), Some(format!("spiffe://{trust_domain}")))
     }
 
-    fn new(name: &str, id: Option<String>) -> Self {
+    pub fn new(name: &str, id: Option<String>) -> Self {
+        let params = Self::params(name, id);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// An intermediate of it.
+    pub fn below(&self, name: &str) -> Self {
+        self.below_as(name, None)
+    }
+
+    pub fn below_as(&self, name: &str, id: Option<&str>) -> Self {
+        let params = Self::params(name, id.map(str::to_owned));
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+    }
+
+    fn params(name: &str, id: Option<String>) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
         params.subject_alt_names = id.iter().map(|id| SanType::URI(id.as_str().try_into().unwrap())).collect();
         (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2044, 1, 1));
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params
+    }
+
+    /// DER.
+    pub fn crl(&self, number: u64, serials: &[u64], next: u64) -> Vec<u8> {
+        self.crl_list(number, serials, next).der().to_vec()
+    }
+
+    /// Of this number, with these serials, issued long ago and followed by the next at `next` (seconds since the epoch).
+    pub fn crl_list(&self, number: u64, serials: &[u64], next: u64) -> CertificateRevocationList {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(1970, 1, 1) + Duration::from_secs(next),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap()
     }
 
     pub fn pem(&self) -> String {
@@ -58,23 +99,38 @@ impl Ca {
 
     /// For whoever has these names.
     pub fn server(&self, names: Vec<SanType>) -> Arc<ServerConfig> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names;
-        params.key_usages = vec![Use::DigitalSignature];
-        params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2044, 1, 1));
-        self.server_of(params)
+        self.server_of(leaf(names))
     }
 
     pub fn server_of(&self, params: CertificateParams) -> Arc<ServerConfig> {
+        self.server_by(params, &[])
+    }
+
+    /// With what leads up from the leaf.
+    pub fn server_with(&self, names: Vec<SanType>, between: &[&Ca]) -> Arc<ServerConfig> {
+        self.server_by(leaf(names), between)
+    }
+
+    fn server_by(&self, params: CertificateParams, between: &[&Ca]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+        let between = between.iter().map(|ca| ca.0.der().clone());
+        let chain = [certificate.der().clone()].into_iter().chain(between).collect();
+        Arc::new(builder.with_single_cert(chain, key).unwrap())
     }
+}
+
+fn leaf(names: Vec<SanType>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names;
+    params.key_usages = vec![Use::DigitalSignature];
+    params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2044, 1, 1));
+    params
 }
 
 pub fn spiffe(id: &str) -> Vec<SanType> {
