@@ -1,5 +1,5 @@
 //! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
-//! taken, what was fetched, and which pods this node had.
+//! taken, what was fetched, which pods this node had, and where Services of its cluster led.
 //!
 //! None of it is secret. SVIDs are not in it, since their keys are in no file: the dataplane goes on with
 //! those that it has ([`snapshot::Workload::svid`]). What is here decides who is trusted, so a file that
@@ -14,6 +14,7 @@ use snapshot::codec::{from_state, to_state};
 use tracing::warn;
 
 use crate::attest::pods::Pods;
+use crate::services::cluster::AllLed;
 use crate::source::OfSource;
 use crate::{crls, fetch};
 
@@ -26,6 +27,7 @@ pub struct Memory {
     pub crls: crls::Known,
     /// Of this node, as the Kubernetes API had them last.
     pub pods: Pods,
+    pub services: AllLed,
     pub fetched: fetch::Known,
 }
 

@@ -81,13 +81,13 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
     let mut identities = open_sources(&loaded, &news)?;
-    let (remembered, Memory { trusted, crls, pods, fetched }) = Remembered::open(&admin.socket);
+    let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.socket);
     identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
-        cluster: Cluster::of(&loaded.gateway, pods, &news),
+        cluster: Cluster::of(&loaded, pods, services, &news),
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
@@ -131,7 +131,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     core.learn(&lookups);
     core.network_changed(network.borrow_and_update().clone());
     // Those of the process before, until the API has a list.
-    attest::pods::fill(&mut core.loaded, core.cluster.pods());
+    core.cluster.fill(&mut core.loaded);
     let now = core.attested_by(&network.borrow().clone());
     core.await_kubernetes(&now, &mut lookups, &news).await;
     core.await_sources(&now, &news).await;

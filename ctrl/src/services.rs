@@ -1,5 +1,7 @@
 //! Services: as the snapshot has them, and as `sluice services` shows them.
 
+pub mod cluster;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,29 +15,37 @@ use crate::resolve::Resolved;
 
 /// In the order of their names, so that an index means the same in every assembly.
 ///
-/// What DNS and the network bring can make a virtual address somebody's own. That is left out, with a warning,
-/// where a snapshot that is refused would keep everything else from changing: `owned` are the workloads'.
+/// What DNS, a cluster and the network bring can make a virtual address somebody's own. That is left out, with a
+/// warning, where a snapshot that is refused would keep everything else from changing: `owned` are the workloads'.
 pub fn assemble(
     loaded: &Loaded,
     resolved: &Resolved,
     owned: &HashSet<IpAddr>,
 ) -> (Vec<snapshot::Service>, Vec<Diagnostic>) {
     let all = loaded.services.iter().flat_map(|service| &service.virtual_addresses);
-    let virtuals: HashSet<_> = all.map(|v| SocketAddr::new(v.ip.to_canonical(), v.port)).collect();
+    let virtuals: HashSet<_> = all.map(|v| canonical(SocketAddr::new(v.ip, v.port))).collect();
     let mut services: Vec<_> = loaded.services.iter().map(|service| of(service, resolved, &virtuals)).collect();
+    let mut taken = taken(loaded, &services);
     let (mut warnings, mut room) = (Vec::new(), MOST_ENDPOINTS_OF_ALL);
     for (from, service) in loaded.services.iter().zip(&mut services) {
         let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
-        let by_name = |address: &Address| match &address.target {
-            Target::Ip(_) => None,
-            Target::Name(name) => Some((name.clone(), address.port)),
-        };
-        for (name, port) in from.addresses.iter().filter_map(by_name) {
-            let found = resolved.addresses(&name).map(|ip| SocketAddr::new(ip.to_canonical(), port));
+        for address in from.addresses.iter().filter(|address| comes(from, address)) {
+            let (name, found) = match &address.target {
+                Target::Name(name) => (name.as_str(), resolved.addresses(name).collect()),
+                Target::Ip(ip) => ("an endpoint", vec![*ip]),
+            };
+            let found = found.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), address.port));
             for at in found.filter(|at| virtuals.contains(at)) {
                 warn(format!("{name} is {at}, which is a virtual address: it is no endpoint"));
             }
         }
+        service.virtual_addresses.retain(|v| {
+            let is_free = from.kubernetes.is_none() || taken.insert(canonical(v.address));
+            if !is_free {
+                warn(format!("{} of the cluster is another Service's address: it leads nowhere", v.address));
+            }
+            is_free
+        });
         service.virtual_addresses.retain(|v| {
             let is_owned = owned.contains(&v.address.ip().to_canonical());
             if is_owned {
@@ -58,15 +68,29 @@ pub fn assemble(
     (services, warnings)
 }
 
+/// Addresses that are some Service's, apart from the virtual ones that clusters have given out.
+fn taken(loaded: &Loaded, services: &[snapshot::Service]) -> HashSet<SocketAddr> {
+    let files = loaded.services.iter().zip(services).filter(|(from, _)| from.kubernetes.is_none());
+    let virtuals = files.flat_map(|(_, service)| &service.virtual_addresses).map(|v| v.address);
+    let endpoints = services.iter().flat_map(|service| &service.endpoints).map(|endpoint| endpoint.address);
+    virtuals.chain(endpoints).map(canonical).collect()
+}
+
+/// It is nobody's word that was checked when it was written.
+fn comes(service: &Service, address: &Address) -> bool {
+    service.kubernetes.is_some() || matches!(address.target, Target::Name(_))
+}
+
+fn canonical(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip().to_canonical(), at.port())
+}
+
 fn of(service: &Service, resolved: &Resolved, virtuals: &HashSet<SocketAddr>) -> snapshot::Service {
-    let named = |host: &Option<String>, at: &SocketAddr| {
-        host.is_some() && virtuals.contains(&SocketAddr::new(at.ip().to_canonical(), at.port()))
-    };
     let mut endpoints: Vec<_> = service
         .addresses
         .iter()
         .flat_map(|address| addresses(address, resolved).map(move |(at, host)| (at, host, address)))
-        .filter(|(at, host, _)| !named(host, at))
+        .filter(|(at, _, address)| !comes(service, address) || !virtuals.contains(&canonical(*at)))
         .collect();
     endpoints.sort_by(|(a, host, _), (b, other, _)| (a, host).cmp(&(b, other)));
     endpoints.dedup_by(|(b, other, _), (a, host, _)| (a, host) == (b, other));
@@ -136,6 +160,9 @@ pub struct Row {
     pub labels: Vec<String>,
     pub virtual_addresses: Vec<VirtualRow>,
     pub endpoints: Vec<EndpointRow>,
+    /// The Service of a cluster that it is, as `namespace/name`.
+    #[serde(default)]
+    pub kubernetes: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -195,6 +222,7 @@ pub fn shown(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Row> {
             labels: of.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
             virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
             endpoints: service.endpoints.iter().map(endpoint).collect(),
+            kubernetes: of.kubernetes.as_ref().map(|named| named.name.clone()),
         }
     };
     loaded.services.iter().zip(services).map(row).collect()
@@ -206,8 +234,7 @@ pub fn rows(shown: &[Row], loads: &[EndpointLoad]) -> Vec<Row> {
     loads.iter().for_each(|load| by_address.entry(load.address).or_default().push(load));
     let mut rows = shown.to_vec();
     for endpoint in rows.iter_mut().flat_map(|row| &mut row.endpoints) {
-        let at = SocketAddr::new(endpoint.address.ip().to_canonical(), endpoint.address.port());
-        for load in by_address.get(&at).into_iter().flatten() {
+        for load in by_address.get(&canonical(endpoint.address)).into_iter().flatten() {
             endpoint.active += u64::from(load.active);
             endpoint.connected += load.connected;
             endpoint.failed += load.failed;

@@ -282,12 +282,17 @@ impl ServiceRow {
         };
         Self {
             name: service.name.clone(),
-            addresses: service.addresses.iter().map(address).collect(),
+            addresses: match &service.kubernetes {
+                // As it is configured; where that leads now, `sluice services` says.
+                Some(named) => vec![format!("{} in the cluster", named.name)],
+                None => service.addresses.iter().map(address).collect(),
+            },
             labels: service.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
             place: service.place.to_string(),
             virtual_addresses: service
                 .virtual_addresses
                 .iter()
+                .filter(|v| v.endpoints.is_none())
                 .map(|v| std::net::SocketAddr::new(v.ip, v.port).to_string())
                 .collect(),
         }

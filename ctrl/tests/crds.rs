@@ -52,6 +52,14 @@ fn violations(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>
                     says.as_array().unwrap().iter().filter(|name| value.get(name.as_str().unwrap()).is_none());
                 missing.for_each(|name| wrong(format!("{name} is missing")));
             }
+            "oneOf" => {
+                let fits = |one: &&Value| {
+                    one["required"].as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some())
+                };
+                if says.as_array().unwrap().iter().filter(fits).count() != 1 {
+                    wrong(format!("not exactly one of {says}"));
+                }
+            }
             "minimum" | "maximum" | "minLength" | "properties" | "additionalProperties" | "items" | "format" => {}
             "x-kubernetes-preserve-unknown-fields" | "x-kubernetes-list-type" | "x-kubernetes-list-map-keys" => {}
             other => panic!("{path}: {other} is no word of ours"),
@@ -165,6 +173,8 @@ fn what_has_the_wrong_shape_is_refused_by_both() {
     let workload = resource("WorkloadIdentity", "core.riptides.io/v1alpha1", workload);
     let service = json!({ "addresses": [{ "address": "198.18.2.2", "port": 80 }], "labels": { "app": "b" } });
     let service = resource("Service", "core.riptides.io/v1alpha1", service);
+    let in_cluster = json!({ "kubernetes": { "namespace": "shop", "name": "b" }, "labels": { "app": "b" } });
+    let in_cluster = resource("Service", "core.riptides.io/v1alpha1", in_cluster);
     let policy =
         json!({ "workloads": ["shop/a"], "rules": [{ "action": "deny", "direction": "inbound", "ports": [80] }] });
     let policy = resource("Policy", "sluice.dev/v1alpha1", policy);
@@ -187,6 +197,10 @@ fn what_has_the_wrong_shape_is_refused_by_both() {
         (&service, "/spec/addresses/0/port", json!(65_536)),
         (&service, "/spec/addresses/0/port", json!("80")),
         (&service, "/spec/labels/app", json!(true)),
+        (&in_cluster, "/spec/kubernetes", Value::Null),
+        (&in_cluster, "/spec/kubernetes/name", Value::Null),
+        (&in_cluster, "/spec/kubernetes", json!({ "name": 7 })),
+        (&in_cluster, "/spec", json!({ "addresses": [], "kubernetes": { "name": "b" } })),
         (&policy, "/spec/rules/0/action", json!("refuse")),
         (&policy, "/spec/rules/0/direction", Value::Null),
         (&policy, "/spec/rules/0/ports/0", json!({})),
@@ -228,7 +242,10 @@ fn the_role_that_is_delivered_allows_what_is_asked_for_and_no_more() {
             allowed.extend(groups.iter().map(|group| format!("{verb} {resource} of {group:?}")));
         }
     }
-    let mut asked: std::collections::BTreeSet<_> = ["list", "watch"].map(|verb| format!("{verb} pods of \"\"")).into();
+    let mut asked = std::collections::BTreeSet::new();
+    for (plural, group) in [("pods", ""), ("services", ""), ("endpointslices", "discovery.k8s.io")] {
+        asked.extend(["list", "watch"].map(|verb| format!("{verb} {plural} of {group:?}")));
+    }
     for kind in KINDS {
         let (group, plural) = (kind.group(), kind.plural);
         asked.extend(["list", "watch"].map(|verb| format!("{verb} {plural} of {group:?}")));

@@ -46,16 +46,27 @@ impl Services {
 }
 
 pub fn show(services: &[Row], wide: bool) -> Rows {
-    let header: &'static [&'static str] =
-        &["SERVICE", "VIRTUAL", "ENDPOINT", "NAME", "STATE", "ACTIVE", "CONNECTED", "FAILED", "EJECTED", "ON CORES"];
+    let header: &'static [&'static str] = &[
+        "SERVICE",
+        "VIRTUAL",
+        "ENDPOINT",
+        "NAME",
+        "STATE",
+        "ACTIVE",
+        "CONNECTED",
+        "FAILED",
+        "EJECTED",
+        "ON CORES",
+        "KUBERNETES",
+    ];
     let mut rows = Vec::new();
     for service in services {
         let mut ends = service.endpoints.iter().peekable();
         if ends.peek().is_none() {
             let row = [service.name.clone(), virtuals(service, None), "-".into(), "-".into(), red("no endpoint")];
-            rows.push(padded(row.into(), wide));
+            rows.push(padded(row.into(), service, wide));
         }
-        rows.extend(ends.map(|endpoint| padded(row(service, endpoint, wide), wide)));
+        rows.extend(ends.map(|endpoint| padded(row(service, endpoint, wide), service, wide)));
     }
     (if wide { header } else { &header[..9] }, rows)
 }
@@ -88,7 +99,8 @@ fn virtuals(service: &Row, to: Option<&EndpointRow>) -> String {
     or_dash((!all.is_empty()).then(|| all.join(",")))
 }
 
-fn padded(mut row: Vec<String>, wide: bool) -> Vec<String> {
+fn padded(mut row: Vec<String>, service: &Row, wide: bool) -> Vec<String> {
     row.resize(if wide { 10 } else { 9 }, "-".into());
+    row.extend(wide.then(|| or_dash(service.kubernetes.as_ref())));
     row
 }

@@ -250,6 +250,13 @@ impl<'n> Fields<'n> {
         field
     }
 
+    /// Said to the schema: exactly one of these is there.
+    pub fn one_of(&self, names: &[&'static str], faults: &mut Faults<'_>) {
+        if self.any {
+            faults.recorder.one_of(&self.path, names);
+        }
+    }
+
     /// Fields that others may have put there.
     pub fn tolerate(&mut self, names: &'static [&'static str]) {
         self.tolerated = names;

@@ -176,18 +176,22 @@ fn modes(identity: &WorkloadIdentity, ports: &[PortRange]) -> Vec<TlsMode> {
     modes
 }
 
-/// Whether a call that the workload's lists are asked about could fit. What a name stands for may change.
+/// Whether a call that the workload's lists are asked about could fit. What a name, or a Service of a cluster,
+/// stands for may change.
 fn reaches(rule: &PolicyRule, identity: &WorkloadIdentity, services: &[Service]) -> bool {
-    let selected = services.iter().filter(|service| identity.egress.iter().any(|entry| entry.selects(service)));
-    let mut addresses = selected.flat_map(|service| &service.addresses);
-    addresses.any(|address| {
-        let port = rule.ports.is_empty() || rule.ports.iter().any(|range| range.contains(address.port));
-        let fits = match &address.target {
-            Target::Ip(ip) => rule.cidrs.is_empty() || rule.cidrs.iter().any(|cidr| cidr.contains(ip.to_canonical())),
-            Target::Name(_) => true,
-        };
-        port && fits
-    })
+    let mut selected = services.iter().filter(|service| identity.egress.iter().any(|entry| entry.selects(service)));
+    let mut addresses = selected.clone().flat_map(|service| &service.addresses);
+    selected.any(|service| service.kubernetes.is_some())
+        || addresses.any(|address| {
+            let port = rule.ports.is_empty() || rule.ports.iter().any(|range| range.contains(address.port));
+            let fits = match &address.target {
+                Target::Ip(ip) => {
+                    rule.cidrs.is_empty() || rule.cidrs.iter().any(|cidr| cidr.contains(ip.to_canonical()))
+                }
+                Target::Name(_) => true,
+            };
+            port && fits
+        })
 }
 
 /// Rules of which an enforced deny leaves nothing: an allow at any place, a deny behind it.

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use snapshot::{Prefix, RuleDirection};
 
-use super::{Diagnostic, Place, Resources, Service, Target, VirtualAddress};
+use super::{Diagnostic, InCluster, Place, Resources, Service, Target, VirtualAddress};
 
 pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
+    in_clusters(resources, found);
     let all: Vec<_> = resources
         .services
         .iter()
@@ -43,6 +44,34 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
         }
     }
     named_by_rules(resources, &all, found);
+}
+
+/// Services of a cluster that two name, or that nobody looks for.
+fn in_clusters(resources: &Resources, found: &mut Vec<Diagnostic>) {
+    const PATH: &str = "spec.kubernetes";
+    let mut first: HashMap<&str, &Service> = HashMap::new();
+    for service in &resources.services {
+        let Some(InCluster { name, place }) = &service.kubernetes else { continue };
+        if let Some(earlier) = first.insert(name, service) {
+            let message = format!("{name} is named twice, first by {} in {}", earlier.name, earlier.place);
+            let help = "a Service of a cluster is one Service here: give that one all the labels";
+            found.push(Diagnostic::error(place, PATH, message).help(help));
+        }
+        let Some(gateway) = &resources.gateway else { continue };
+        let namespace = name.split('/').next().unwrap_or_default();
+        let (message, help) = match &gateway.kubernetes {
+            None => (
+                format!("the Gateway has no `kubernetes`, so that {name} is not known and this leads nowhere"),
+                "add `kubernetes: {}` to the Gateway's spec",
+            ),
+            Some(asked) if !asked.namespaces.is_empty() && !asked.namespaces.iter().any(|one| one == namespace) => (
+                format!("the Gateway's kubernetes.namespaces lack {namespace}, so that this leads nowhere"),
+                "add it there",
+            ),
+            Some(_) => continue,
+        };
+        found.push(Diagnostic::warning(place, PATH, message).help(help));
+    }
 }
 
 /// Whose addresses are, as far as the files say.

@@ -37,6 +37,7 @@ pub mod spire;
 pub mod suggest;
 pub mod tree;
 pub mod trust;
+pub mod vault;
 pub mod workload;
 
 pub use decode::Chosen;
@@ -50,7 +51,7 @@ pub use load::{
     reload_dir,
 };
 pub use policy::{Naming, Policy};
-pub use service::{Address, Service, Target, VirtualAddress};
+pub use service::{Address, InCluster, Service, Target, VirtualAddress};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use trust::TrustBundle;
 pub use workload::{AllowList, Egress, Selector, WorkloadIdentity};

@@ -39,6 +39,8 @@ pub struct Recorder {
     asked: BTreeMap<String, Asked>,
     known: BTreeSet<String>,
     required: BTreeSet<String>,
+    /// Fields of which there is exactly one, by the path of their mapping.
+    one_of: BTreeMap<String, Vec<&'static str>>,
 }
 
 impl Recorder {
@@ -54,6 +56,10 @@ impl Recorder {
             self.required.insert(path.clone());
         }
         self.known.insert(path);
+    }
+
+    pub fn one_of(&mut self, path: &str, names: &[&'static str]) {
+        self.one_of.insert(path.to_owned(), names.to_vec());
     }
 
     /// The schema of what stands at `path`.
@@ -88,6 +94,9 @@ impl Recorder {
             json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": properties });
         if !required.is_empty() {
             schema["required"] = json!(required);
+        }
+        if let Some(names) = self.one_of.get(path) {
+            schema["oneOf"] = names.iter().map(|name| json!({ "required": [name] })).collect();
         }
         schema
     }

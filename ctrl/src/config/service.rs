@@ -1,10 +1,10 @@
 //! The `Service` kind: a destination by name, with labels that egress rules select.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::decode::{Faults, Field};
-use super::resource::Meta;
+use super::resource::{Meta, resource_name};
 use super::{Place, resource};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,17 @@ pub struct Service {
     pub addresses: Vec<Address>,
     pub labels: BTreeMap<String, String>,
     pub virtual_addresses: Vec<VirtualAddress>,
+    /// Where it is said, [`crate::services::cluster::fill`] writes into addresses and virtual addresses what
+    /// that is now; the configuration has none.
+    pub kubernetes: Option<InCluster>,
+}
+
+/// A Service of the Kubernetes API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InCluster {
+    /// `namespace/name`.
+    pub name: String,
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +43,9 @@ pub struct VirtualAddress {
     pub ip: IpAddr,
     pub port: u16,
     pub target_ports: Vec<u16>,
+    /// Of a Service in a cluster: those that take its calls, in order, whatever their ports. None: by its target
+    /// ports.
+    pub endpoints: Option<Vec<SocketAddr>>,
     pub place: Place,
 }
 
@@ -45,21 +59,59 @@ pub enum Target {
 impl Service {
     pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
         let mut fields = spec.fields(faults)?;
-        let addresses = fields
-            .required("addresses", faults)
-            .and_then(|list| list.list(faults))
-            .map(|list| list.iter().filter_map(|entry| Address::decode(entry, faults)).collect());
         // Each field is asked for, whatever the others came to: the schema is what is asked for.
+        let kubernetes = fields.optional("kubernetes");
+        let addresses = match kubernetes {
+            Some(_) => fields.optional("addresses"),
+            None => fields.required("addresses", faults),
+        };
+        fields.one_of(&["addresses", "kubernetes"], faults);
+        let virtual_addresses = fields.optional("virtualAddresses");
         let labels =
             fields.optional("labels").map_or(Some(BTreeMap::new()), |labels| resource::labels(&labels, faults));
-        let virtual_addresses = fields.optional("virtualAddresses").map_or(Some(vec![]), |field| {
-            let list = field.list(faults)?;
-            Some(list.iter().filter_map(|entry| VirtualAddress::decode(entry, faults)).collect())
-        });
+        if let Some(field) = kubernetes.as_ref().filter(|field| !field.is_any())
+            && (addresses.is_some() || virtual_addresses.is_some())
+        {
+            let help = "leave addresses and virtualAddresses out, or give them to a Service of their own";
+            faults.error(field.at(), &field.path, "what this leads to is the cluster's to say", help);
+        }
+        let missing = kubernetes.is_some().then(Vec::new);
+        let addresses = addresses.map_or(missing, |list| each(&list, Address::decode, faults));
+        let virtual_addresses =
+            virtual_addresses.map_or(Some(vec![]), |list| each(&list, VirtualAddress::decode, faults));
+        let kubernetes = kubernetes.map(|field| InCluster::decode(&field, &meta, faults));
         fields.finish(faults);
-        let place = meta.place.clone();
-        let (labels, virtual_addresses) = (labels?, virtual_addresses?);
-        Some(Self { name: meta.full_name(), place, addresses: addresses?, labels, virtual_addresses })
+        Some(Self {
+            name: meta.full_name(),
+            place: meta.place,
+            addresses: addresses?,
+            labels: labels?,
+            virtual_addresses: virtual_addresses?,
+            kubernetes: kubernetes.map_or(Some(None), |decoded| decoded.map(Some))?,
+        })
+    }
+}
+
+fn each<T>(
+    list: &Field<'_>,
+    decode: fn(&Field<'_>, &mut Faults<'_>) -> Option<T>,
+    faults: &mut Faults<'_>,
+) -> Option<Vec<T>> {
+    Some(list.list(faults)?.iter().filter_map(|entry| decode(entry, faults)).collect())
+}
+
+impl InCluster {
+    fn decode(field: &Field<'_>, meta: &Meta, faults: &mut Faults<'_>) -> Option<Self> {
+        let mut fields = field.fields(faults)?;
+        let help = "as `kubectl get services -A` shows it";
+        let name = fields.required("name", faults).and_then(|field| field.parsed(resource_name, help, faults));
+        let namespace = match fields.optional("namespace") {
+            Some(field) => field.parsed(resource_name, help, faults),
+            None => Some(meta.namespace.clone()),
+        };
+        let place = faults.place(fields.at);
+        fields.finish(faults);
+        Some(Self { name: format!("{}/{}", namespace?, name?), place })
     }
 }
 
@@ -74,12 +126,16 @@ impl VirtualAddress {
         };
         let place = faults.place(fields.at);
         fields.finish(faults);
-        Some(Self { ip: ip?.to_canonical(), port: port?, target_ports: target_ports?, place })
+        Some(Self { ip: ip?.to_canonical(), port: port?, target_ports: target_ports?, endpoints: None, place })
     }
 
     /// The Service's addresses that stand behind it.
     pub fn leads_to(&self, address: &Address) -> bool {
-        self.target_ports.contains(&address.port)
+        match (&self.endpoints, &address.target) {
+            (None, _) => self.target_ports.contains(&address.port),
+            (Some(those), Target::Ip(ip)) => those.binary_search(&SocketAddr::new(*ip, address.port)).is_ok(),
+            (Some(_), Target::Name(_)) => false,
+        }
     }
 }
 

@@ -35,18 +35,8 @@ pub async fn connect(spec: &Kubernetes) -> Result<(Client, String), Fault> {
         Err(_late) => Err(Fault::Config(format!("the kubeconfig's way to log in takes over {BUILD:?}"))),
         Ok(built) => match built.expect("building a client does not panic") {
             Ok(client) => Ok((client, server)),
-            Err(error) => Err(Fault::Config(without_output(&error))),
+            Err(error) => Err(Fault::Config(chain(&error))),
         },
-    }
-}
-
-/// What a program has printed may be the token that it was run for.
-fn without_output(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Auth(kube::client::AuthError::AuthExecRun { cmd, out }) => {
-            format!("the kubeconfig's command {cmd} failed ({})", out.status)
-        }
-        other => chain(other),
     }
 }
 

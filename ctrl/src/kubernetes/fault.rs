@@ -44,6 +44,10 @@ impl Fault {
 
 /// An error with what it came from, as long as that says more.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut all = std::iter::successors(Some(error), |error| error.source());
+    if let Some(told) = all.find_map(super::login::told) {
+        return told;
+    }
     // The library's names of its own layers say nothing.
     let text = error.to_string();
     let text = text.trim_start_matches("ServiceError: ").trim_start_matches("HyperError: ");

@@ -38,6 +38,7 @@ pub struct Asked {
     /// `/api/v1/pods`.
     pub path: String,
     pub fields: Option<String>,
+    pub labels: Option<String>,
     /// As it is shown: `pods of node node-a`.
     pub what: String,
     pub resource: String,
@@ -115,7 +116,7 @@ struct VersionOf {
 }
 
 /// Of one list: a server that never says that it was the last would be asked for ever.
-const MOST_PAGES: usize = 10_000;
+const MOST_PAGES: usize = 1_000;
 
 impl<T: Object> Follower<T> {
     pub fn new(
@@ -180,8 +181,14 @@ impl<T: Object> Follower<T> {
             }
             // Without a version: as it is now, and not as some cache has it.
             let limit = Some(PAGE);
-            let fields = self.asked.fields.clone();
-            let params = ListParams { field_selector: fields, limit, continue_token: more, ..ListParams::default() };
+            let (fields, labels) = (self.asked.fields.clone(), self.asked.labels.clone());
+            let params = ListParams {
+                field_selector: fields,
+                label_selector: labels,
+                limit,
+                continue_token: more,
+                ..ListParams::default()
+            };
             let request = Request::new(&self.asked.path).list(&params).expect("parameters of a list fit each other");
             let page = self.ask(client, "list").read(request).await?;
             let page: Page<T::Json> = serde_json::from_slice(&page).map_err(|e| Fault::Garbage(e.to_string()))?;
@@ -213,6 +220,7 @@ impl<T: Object> Follower<T> {
         let version = self.version.clone().expect("listed before");
         let params = WatchParams {
             field_selector: self.asked.fields.clone(),
+            label_selector: self.asked.labels.clone(),
             timeout: Some(WATCH),
             bookmarks: true,
             ..WatchParams::default()

@@ -1,4 +1,5 @@
-//! What the Kubernetes API says: the pods of this node, listed and watched.
+//! What the Kubernetes API says: the pods of this node, our own resources, and the Services that those name,
+//! listed and watched.
 //!
 //! ```text
 //!   API server ── client ── follow (list, watch, list again) ─┬─▶ what is known ─▶ news ─▶ Core
@@ -14,16 +15,22 @@ mod fault;
 #[cfg(feature = "kubernetes")]
 pub mod follow;
 #[cfg(feature = "kubernetes")]
+mod login;
+#[cfg(feature = "kubernetes")]
 mod object;
 #[cfg(feature = "kubernetes")]
 mod pod;
 #[cfg(feature = "kubernetes")]
 mod report;
 #[cfg(feature = "kubernetes")]
+mod service;
+#[cfg(feature = "kubernetes")]
+mod services;
+#[cfg(feature = "kubernetes")]
 mod start;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, Weak};
 
 use snapshot::Version;
 use tokio::sync::watch;
@@ -31,6 +38,7 @@ use tokio::task::JoinSet;
 
 use crate::attest::pods::Pods;
 use crate::config::objects::{Id, Object};
+use crate::services::cluster::AllLed;
 use crate::view;
 
 #[cfg(feature = "kubernetes")]
@@ -43,6 +51,8 @@ pub struct Feed {
     pods: watch::Receiver<Option<Pods>>,
     /// Of one kind, of all namespaces or of one.
     resources: Vec<(&'static str, watch::Receiver<Option<Objects>>)>,
+    named: watch::Sender<BTreeSet<String>>,
+    services: watch::Receiver<Option<Followed>>,
     verdicts: watch::Sender<Verdicts>,
     live: Live,
     _tasks: JoinSet<()>,
@@ -50,6 +60,9 @@ pub struct Feed {
 
 /// By `namespace/name`.
 type Objects = Arc<BTreeMap<String, Object>>;
+
+/// Services that were named, as `namespace/name`, and where they lead.
+pub type Followed = (BTreeSet<String>, AllLed);
 
 /// What is to be said of each object.
 pub type Verdicts = Arc<BTreeMap<Id, Verdict>>;
@@ -66,13 +79,16 @@ pub struct Verdict {
     pub since: u64,
 }
 
-/// How each list is doing, now.
+/// How each list that is followed is doing, now.
 #[derive(Debug, Clone, Default)]
-pub struct Live(Vec<Arc<Mutex<view::Watched>>>);
+pub struct Live(Arc<Mutex<Vec<Weak<Mutex<view::Watched>>>>>);
 
 impl Live {
     pub fn now(&self) -> Vec<view::Watched> {
-        self.0.iter().map(|one| one.lock().expect("no holder panics").clone()).collect()
+        let mut all = self.0.lock().expect("no holder panics");
+        all.retain(|one| one.strong_count() > 0);
+        let held = all.iter().filter_map(Weak::upgrade);
+        held.map(|one| one.lock().expect("no holder panics").clone()).collect()
     }
 }
 
@@ -102,9 +118,22 @@ impl Feed {
         self.live.clone()
     }
 
+    /// Follows these, as `namespace/name`, and no others.
+    pub fn name_services(&self, named: BTreeSet<String>) {
+        self.named.send_if_modified(|before| std::mem::replace(before, named.clone()) != named);
+    }
+
+    /// Where the Services that are named lead, if that is elsewhere than when this was asked last.
+    pub fn new_services(&mut self) -> Option<AllLed> {
+        let changed = self.services.has_changed().unwrap_or(false);
+        changed.then(|| self.services.borrow_and_update().clone().map(|(_, all)| all)).flatten()
+    }
+
     /// Everything has been listed once.
     pub fn is_listed(&self) -> bool {
-        self.pods.borrow().is_some() && self.resources.iter().all(|(_, list)| list.borrow().is_some())
+        let named = self.named.borrow();
+        let services = named.is_empty() || self.services.borrow().as_ref().is_some_and(|(of, _)| *of == *named);
+        services && self.pods.borrow().is_some() && self.resources.iter().all(|(_, list)| list.borrow().is_some())
     }
 
     pub fn follows_resources(&self) -> bool {

@@ -79,6 +79,7 @@ impl Reporter {
         let asked = Asked {
             path: format!("/apis/{}/namespaces/{namespace}/{}", kind.api_version, kind.plural),
             fields: None,
+            labels: None,
             what: "statuses".into(),
             resource: format!("{}/status", kind.plural),
             group: kind.group(),

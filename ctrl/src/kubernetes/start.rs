@@ -1,5 +1,6 @@
 //! What a Gateway asks for becomes tasks: a follower for each list, and one that writes statuses.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -7,9 +8,10 @@ use tokio::task::JoinSet;
 
 use super::follow::{Asked, Follower, Known, Object, Patience};
 use super::report::Reporter;
+use super::services::ServicesFollower;
 use super::{Feed, Live, Verdicts, object, pod};
 use crate::config::{Gateway, Kubernetes};
-use crate::crds::{KINDS, Kind};
+use crate::crds::KINDS;
 use crate::source::News;
 use crate::view::Watched;
 
@@ -19,39 +21,46 @@ pub fn start(gateway: &Gateway, news: &News) -> Option<Feed> {
 }
 
 pub fn start_with(gateway: &Gateway, news: &News, patience: Patience) -> Option<Feed> {
-    let spec = gateway.kubernetes.as_ref()?;
+    let spec = gateway.kubernetes.clone()?;
     let node = spec.node.clone().or_else(|| std::env::var("NODE_NAME").ok()).unwrap_or_else(|| gateway.name.clone());
-    let mut tasks = Tasks { spec, patience, news, live: vec![], tasks: JoinSet::new() };
+    let follow = Follow { spec, node, patience, news: news.clone(), live: Live::default() };
+    let mut tasks = follow.tasks();
     let pods = tasks.follow::<pod::Listed>(Asked {
         path: "/api/v1/pods".into(),
-        fields: Some(format!("spec.nodeName={node}")),
-        what: format!("pods of node {node}"),
+        fields: Some(format!("spec.nodeName={}", follow.node)),
+        labels: None,
+        what: format!("pods of node {}", follow.node),
         resource: "pods".into(),
         group: "",
     });
     let mut resources = vec![];
-    for kind in KINDS.iter().filter(|_| spec.resources) {
-        for asked in lists_of(kind, &spec.namespaces) {
+    for kind in KINDS.iter().filter(|_| follow.spec.resources) {
+        let root = format!("/apis/{}", kind.api_version);
+        for asked in lists_of(&root, (kind.plural, kind.group()), &follow.spec.namespaces) {
             resources.push((kind.kind, tasks.follow::<object::Listed>(asked)));
         }
     }
+    let (named, named_out) = watch::channel(BTreeSet::new());
+    let (services, services_out) = watch::channel(None);
+    tasks.tasks.spawn(ServicesFollower { follow: follow.clone(), named: named_out, out: services }.run());
     let (verdicts, verdicts_out) = watch::channel(Verdicts::default());
-    if spec.resources {
-        let shown = tasks.shown("statuses of them");
-        let reporter = Reporter { spec: spec.clone(), node, patience, verdicts: verdicts_out, shown };
-        tasks.tasks.spawn(reporter.run());
+    if follow.spec.resources {
+        let (shown, Follow { spec, node, .. }) = (follow.live.add("statuses of them"), follow.clone());
+        tasks.tasks.spawn(Reporter { spec, node, patience, verdicts: verdicts_out, shown }.run());
     }
-    Some(Feed { pods, resources, verdicts, live: Live(tasks.live), _tasks: tasks.tasks })
+    let (live, tasks) = (follow.live, tasks.tasks);
+    Some(Feed { pods, resources, named, services: services_out, verdicts, live, _tasks: tasks })
 }
 
 /// One of all namespaces, or one of each.
-fn lists_of(kind: &Kind, namespaces: &[String]) -> Vec<Asked> {
+pub fn lists_of(root: &str, (plural, group): (&str, &'static str), namespaces: &[String]) -> Vec<Asked> {
     let asked = |within: &str, of: &str| Asked {
-        path: format!("/apis/{}{within}/{}", kind.api_version, kind.plural),
+        path: format!("{root}{within}/{plural}"),
         fields: None,
-        what: format!("{}{of}", kind.plural),
-        resource: kind.plural.into(),
-        group: kind.group(),
+        labels: None,
+        what: format!("{plural}{of}"),
+        resource: plural.into(),
+        group,
     };
     match namespaces {
         [] => vec![asked("", "")],
@@ -59,26 +68,43 @@ fn lists_of(kind: &Kind, namespaces: &[String]) -> Vec<Asked> {
     }
 }
 
-struct Tasks<'a> {
-    spec: &'a Kubernetes,
-    patience: Patience,
-    news: &'a News,
-    live: Vec<Arc<Mutex<Watched>>>,
-    tasks: JoinSet<()>,
+/// What every follower is given.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    pub spec: Kubernetes,
+    pub node: String,
+    pub patience: Patience,
+    pub news: News,
+    pub live: Live,
 }
 
-impl Tasks<'_> {
-    fn shown(&mut self, what: &str) -> Arc<Mutex<Watched>> {
-        let shown = Arc::new(Mutex::new(Watched { what: what.into(), ..Watched::default() }));
-        self.live.push(shown.clone());
-        shown
-    }
+/// Followers, for as long as this lives.
+pub struct Tasks {
+    with: Follow,
+    pub tasks: JoinSet<()>,
+}
 
-    fn follow<T: Object>(&mut self, asked: Asked) -> watch::Receiver<Option<Known<T>>> {
+impl Follow {
+    pub fn tasks(&self) -> Tasks {
+        Tasks { with: self.clone(), tasks: JoinSet::new() }
+    }
+}
+
+impl Tasks {
+    pub fn follow<T: Object>(&mut self, asked: Asked) -> watch::Receiver<Option<Known<T>>> {
         let (known, known_out) = watch::channel(None);
-        let shown = self.shown(&asked.what);
-        let follower = Follower::<T>::new(self.spec.clone(), asked, self.patience, known, shown, self.news.clone());
-        self.tasks.spawn(follower.run());
+        let Follow { spec, patience, news, live, .. } = self.with.clone();
+        let shown = live.add(&asked.what);
+        self.tasks.spawn(Follower::<T>::new(spec, asked, patience, known, shown, news).run());
         known_out
+    }
+}
+
+impl Live {
+    /// One more, for as long as it is held.
+    fn add(&self, what: &str) -> Arc<Mutex<Watched>> {
+        let shown = Arc::new(Mutex::new(Watched { what: what.into(), ..Watched::default() }));
+        self.0.lock().expect("no holder panics").push(Arc::downgrade(&shown));
+        shown
     }
 }

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::{Network, Version};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Core;
 use crate::attest::pods::{self, Filled, Pods};
 use crate::clock;
 use crate::config::objects::{Id, Ledger, Trial};
-use crate::config::{Diagnostic, Gateway, Known};
+use crate::config::{Diagnostic, Gateway, Known, Loaded};
 use crate::kubernetes::{self, Feed, Live, Verdict, Verdicts};
 use crate::resolve::Lookups;
+use crate::services::cluster::{self as in_cluster, AllLed};
 use crate::source::News;
 
 /// How long the first snapshot waits for the first list. Without it pods are nobody, and a dataplane that
@@ -28,6 +30,7 @@ pub(super) struct Cluster {
     feed: Option<Feed>,
     /// As the API had them last.
     pods: Pods,
+    services: AllLed,
     ledger: Ledger,
     /// The ledger has once been what the API has.
     is_complete: bool,
@@ -36,22 +39,46 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// `before`: the pods of the process before this one. They stand until the API lists its own, since the
-    /// address of a workload that is nobody's is one that MUTUAL does not protect.
-    pub fn of(gateway: &Gateway, before: Pods, news: &News) -> Self {
-        let feed = kubernetes::start(gateway, news);
-        Self {
-            pods: if feed.is_some() { before } else { Pods::default() },
+    /// `pods`, `services`: those of the process before this one. They stand until the API lists its own, since
+    /// what is nobody's address is one that MUTUAL does not protect, and one that leads nowhere is not captured.
+    pub fn of(loaded: &Loaded, pods: Pods, services: AllLed, news: &News) -> Self {
+        let feed = kubernetes::start(&loaded.gateway, news);
+        let (pods, services) = if feed.is_some() { (pods, services) } else { Default::default() };
+        let cluster = Self {
+            pods,
+            services,
             feed,
             ledger: Ledger::default(),
             is_complete: false,
             said: Verdicts::default(),
             news: news.clone(),
-        }
+        };
+        cluster.name_services(loaded);
+        cluster
     }
 
     pub fn pods(&self) -> &Pods {
         &self.pods
+    }
+
+    pub fn services(&self) -> &AllLed {
+        &self.services
+    }
+
+    /// Writes what the API says into what names it.
+    pub fn fill(&self, loaded: &mut Loaded) -> Filled {
+        let services = if in_cluster::fill(loaded, &self.services) { Filled::Places } else { Filled::Nothing };
+        pods::fill(loaded, &self.pods).max(services)
+    }
+
+    fn is_listed(&self) -> bool {
+        self.feed.as_ref().is_none_or(Feed::is_listed)
+    }
+
+    fn name_services(&self, loaded: &Loaded) {
+        if let Some(feed) = &self.feed {
+            feed.name_services(in_cluster::named(loaded));
+        }
     }
 
     pub fn live(&self) -> Live {
@@ -70,13 +97,15 @@ impl Cluster {
 
     /// Follows what another Gateway asks for. What is known stays until the new one has listed something,
     /// unless nothing is asked for any more. True: the objects are none of this Gateway's any more.
-    pub fn reopen(&mut self, before: &Gateway, now: &Gateway) -> bool {
-        if before.kubernetes == now.kubernetes {
+    pub fn reopen(&mut self, before: &Gateway, now: &Loaded) -> bool {
+        if before.kubernetes == now.gateway.kubernetes {
+            self.name_services(now);
             return false;
         }
-        self.feed = kubernetes::start(now, &self.news);
+        self.feed = kubernetes::start(&now.gateway, &self.news);
+        self.name_services(now);
         if self.feed.is_none() {
-            self.pods = Pods::default();
+            (self.pods, self.services) = Default::default();
         }
         if let Some(feed) = &self.feed {
             feed.say(self.said.clone());
@@ -88,10 +117,13 @@ impl Cluster {
         shed
     }
 
-    /// Objects that are not in force as they are now.
-    pub fn problems(&self) -> impl Iterator<Item = String> {
+    /// Objects that are not in force as they are now, and Services that lead nowhere.
+    pub fn problems(&self, loaded: &Loaded) -> impl Iterator<Item = String> {
         let faults = self.ledger.faults.iter();
-        faults.map(|((kind, name), why)| format!("{kind} {name} is not in force as the API has it: {why}"))
+        let faults =
+            faults.map(|((kind, name), why)| format!("{kind} {name} is not in force as the API has it: {why}"));
+        let services = self.feed.is_some().then(|| in_cluster::problems(loaded, &self.services));
+        faults.chain(services.into_iter().flatten())
     }
 
     pub fn trial(&self, directory: &Path, known: &Mutex<Known>) -> Trial {
@@ -169,10 +201,11 @@ impl Core {
     /// Takes over what is new. True: objects are, which have to be read.
     pub(super) fn hear_kubernetes(&mut self, network: &Network) -> bool {
         let Some(feed) = &mut self.cluster.feed else { return false };
-        let (pods, objects) = (feed.new_pods(), feed.new_objects());
-        if let Some(pods) = pods {
-            self.cluster.pods = pods;
-            match pods::fill(&mut self.loaded, &self.cluster.pods) {
+        let (pods, services, objects) = (feed.new_pods(), feed.new_services(), feed.new_objects());
+        if pods.is_some() || services.is_some() {
+            self.cluster.pods = pods.unwrap_or_else(|| self.cluster.pods.clone());
+            self.cluster.services = services.unwrap_or_else(|| self.cluster.services.clone());
+            match self.cluster.fill(&mut self.loaded) {
                 Filled::Nothing => {}
                 Filled::Evidence => self.show(network),
                 Filled::Places => self.inputs.changed(),
@@ -191,19 +224,27 @@ impl Core {
         self.cluster.say(made, acked);
     }
 
+    /// Takes what is listed, and then what that names, unless it takes too long.
     pub(super) async fn await_kubernetes(&mut self, network: &Network, lookups: &mut Lookups, news: &News) {
-        let listed = async {
-            while self.cluster.feed.as_ref().is_some_and(|feed| !feed.is_listed()) {
-                news.notified().await;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let listed = async {
+                while !self.cluster.is_listed() {
+                    news.notified().await;
+                }
+            };
+            let late = timeout_at(until, listed).await.is_err();
+            if self.hear_kubernetes(network) {
+                self.reload(network, lookups).await;
             }
-        };
-        if tokio::time::timeout(PATIENCE, listed).await.is_err() {
-            warn!(
-                "the Kubernetes API has not listed everything yet; until it has, only pods from before this start are somebody"
-            );
-        }
-        if self.hear_kubernetes(network) {
-            self.reload(network, lookups).await;
+            if late {
+                warn!(
+                    "the Kubernetes API has not listed everything yet; until it has, only pods and Services from before this start are somebody"
+                );
+            }
+            if late || self.cluster.is_listed() {
+                return;
+            }
         }
     }
 }

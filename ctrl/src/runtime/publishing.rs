@@ -186,6 +186,7 @@ impl Core {
             trusted: self.identities.trusted(),
             crls: self.crls.known(),
             pods: self.cluster.pods().clone(),
+            services: self.cluster.services().clone(),
             fetched: self.fetches.got().known(),
         });
         self.warnings = warnings;

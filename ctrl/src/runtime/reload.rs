@@ -14,7 +14,7 @@ use super::{Core, port_names, text};
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
 use crate::source::Reopened;
-use crate::{assemble, attest, clock, view};
+use crate::{assemble, clock, view};
 
 /// How long a change waits for names that are new. Those that are late come when they come.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl Core {
         files: Files,
     ) -> Result<Candidate, Vec<Diagnostic>> {
         let mut loaded = load(&self.directory, &self.known, files).await?;
-        attest::pods::fill(&mut loaded, self.cluster.pods());
+        self.cluster.fill(&mut loaded);
         self.fetches.got().fill(&mut loaded);
         // Opened again in any case: its own files may be what changed.
         let sources = self
@@ -103,7 +103,7 @@ impl Core {
         lookups: &Lookups,
     ) -> Result<Snapshot, Vec<String>> {
         let mut loaded = loaded.clone();
-        attest::pods::fill(&mut loaded, self.cluster.pods());
+        self.cluster.fill(&mut loaded);
         self.fetches.got().fill(&mut loaded);
         let (resolved, now) = (lookups.of(&loaded), clock::now());
         let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
@@ -120,9 +120,9 @@ impl Core {
     /// True: it has to be read once more, without what the API has.
     fn take(&mut self, Candidate { mut loaded, sources }: Candidate) -> bool {
         self.faults.clear();
-        let again = self.cluster.reopen(&self.loaded.gateway, &loaded.gateway);
+        let again = self.cluster.reopen(&self.loaded.gateway, &loaded);
         // Of a Gateway that asks no API any more nobody is a pod.
-        attest::pods::fill(&mut loaded, self.cluster.pods());
+        self.cluster.fill(&mut loaded);
         self.identities.replace_sources(&loaded.gateway, sources);
         if loaded == self.loaded {
             return again;

@@ -38,7 +38,7 @@ impl Core {
             .chain(crls)
             .chain(self.fetches.problems())
             .chain(self.unassembled.clone())
-            .chain(self.cluster.problems());
+            .chain(self.cluster.problems(&self.loaded));
         names.chain(svids).chain(left_out).chain(more).collect()
     }
 

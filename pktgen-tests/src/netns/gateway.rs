@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use snapshot::{ConnectionReport, Explanation, Status, Version};
 
-use super::{Namespace, Output, Process, Rig, run, wait_until};
+use super::{Container, Namespace, Output, Process, Rig, run, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -167,6 +167,14 @@ impl Gateway {
     pub fn launch(&mut self) -> Result<()> {
         let directory = text(&self.directory);
         self.spawn("sluice", &["up", "--config", &directory])
+    }
+
+    /// `sluice` in a container, with these arguments.
+    pub fn launch_in(&mut self, container: &Container, arguments: &[String]) -> Result<()> {
+        let mut command = container.command(&self.namespace, &binary("sluice")?);
+        command.args(arguments);
+        self.processes.push(Process::start(command, &self.log())?);
+        Ok(())
     }
 
     /// Both processes without a supervisor: one that is killed stays dead.

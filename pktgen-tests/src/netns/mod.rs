@@ -11,6 +11,7 @@
 //! netns exec`: that one unshares the mounts, and what a program pins in a bpffs would die with it.
 
 mod capture;
+mod container;
 pub mod gateway;
 mod namespace;
 mod packet_socket;
@@ -24,6 +25,7 @@ mod site;
 use std::time::{Duration, Instant};
 
 pub use capture::Capture;
+pub use container::Container;
 pub use gateway::Gateway;
 pub use namespace::Namespace;
 pub use packet_socket::PacketSocket;

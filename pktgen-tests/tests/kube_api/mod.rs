@@ -4,23 +4,26 @@
 //! Every change has a version of its own, as in etcd. A watch gets the changes after its version, one JSON
 //! object a line.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
+
+mod answer;
+mod cluster;
+mod objects;
+mod tls;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+pub use cluster::Cluster;
+pub use objects::*;
+pub use tls::Tls;
 
 /// How it answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,9 +77,8 @@ pub struct Api {
     address: SocketAddr,
     bind: Box<dyn Fn(SocketAddr) -> TcpListener + Send>,
     runtime: Option<Runtime>,
+    tls: Option<Tls>,
 }
-
-pub const PODS: &str = "/api/v1/pods";
 
 impl Api {
     pub fn start() -> Self {
@@ -85,6 +87,11 @@ impl Api {
 
     /// `bind` makes its socket, in whichever namespace.
     pub fn start_in(bind: impl Fn(SocketAddr) -> TcpListener + Send + 'static) -> Self {
+        Self::start_with(None, bind)
+    }
+
+    /// The same over HTTPS.
+    pub fn start_with(tls: Option<Tls>, bind: impl Fn(SocketAddr) -> TcpListener + Send + 'static) -> Self {
         let world = World {
             mood: Mood::Well,
             objects: BTreeMap::new(),
@@ -98,7 +105,7 @@ impl Api {
         let shared = Shared { world: Arc::new(Mutex::new(world)), changes: watch::channel(0).0 };
         let first = bind("127.0.0.1:0".parse().unwrap());
         let address = first.local_addr().unwrap();
-        let mut api = Self { shared, address, bind: Box::new(bind), runtime: None };
+        let mut api = Self { shared, address, bind: Box::new(bind), runtime: None, tls };
         api.serve_on(first);
         api
     }
@@ -108,7 +115,12 @@ impl Api {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
+    }
+
+    /// Of the server, in PEM.
+    pub fn ca(&self) -> Option<String> {
+        self.tls.as_ref().map(Tls::ca)
     }
 
     pub fn serve(&mut self) {
@@ -120,10 +132,14 @@ impl Api {
         listener.set_nonblocking(true).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let router = Router::new().fallback(answer).with_state(self.shared.clone());
+        let router = Router::new().fallback(answer::answer).with_state(self.shared.clone());
+        let acceptor = self.tls.as_ref().map(Tls::acceptor);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            axum::serve(listener, router).await
+            match acceptor {
+                None => axum::serve(listener, router).await,
+                Some(acceptor) => axum::serve(tls::Listener::new(listener, acceptor), router).await,
+            }
         });
         self.runtime = Some(runtime);
     }
@@ -160,11 +176,17 @@ impl Api {
 
     /// A kubeconfig that leads here.
     pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        self.kubeconfig_of(directory, json!({}), json!({ "token": "let-me-in" }))
+    }
+
+    /// With more about the cluster, and another user.
+    pub fn kubeconfig_of(&self, directory: &Path, mut cluster: Value, user: Value) -> PathBuf {
         let file = directory.join("kubeconfig");
+        cluster["server"] = json!(self.url());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{ "name": "test", "cluster": { "server": self.url() } }],
-            "users": [{ "name": "test", "user": { "token": "let-me-in" } }],
+            "clusters": [{ "name": "test", "cluster": cluster }],
+            "users": [{ "name": "test", "user": user }],
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
         });
         std::fs::write(&file, config.to_string()).unwrap();
@@ -218,188 +240,4 @@ impl World {
         self.oldest = self.version;
         self.events.clear();
     }
-}
-
-type Parameters = BTreeMap<String, String>;
-
-async fn answer(
-    State(shared): State<Shared>,
-    method: Method,
-    uri: Uri,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let watches = parameters.get("watch").is_some_and(|watch| watch == "true");
-    let verb = match (&method, watches) {
-        (&Method::GET, true) => "watch",
-        (&Method::GET, false) => "list",
-        _ => "patch",
-    };
-    let (mood, token) = {
-        let mut world = shared.world.lock().unwrap();
-        world.requests.push(format!("{verb} {uri}"));
-        (world.mood.clone(), world.token.clone())
-    };
-    let carried = headers.get("authorization").and_then(|value| value.to_str().ok());
-    if token.is_some_and(|token| carried != Some(&format!("Bearer {token}"))) {
-        return status(401, "Unauthorized");
-    }
-    match mood {
-        Mood::Refuses(only, code, message) if only.is_none_or(|only| only == verb) => return status(code, message),
-        Mood::Hangs => std::future::pending().await,
-        Mood::Says(what) if verb == "list" => return what.into_response(),
-        Mood::Refuses(..) | Mood::Well | Mood::Says(_) | Mood::Endless | Mood::Curt => {}
-    }
-    match verb {
-        "watch" => watched(shared, uri.path().to_owned(), &parameters),
-        "list" => listed(&shared, uri.path(), &parameters),
-        _ => {
-            let applied = headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
-            assert!(applied && parameters.get("force").is_some_and(|force| force == "true"), "{headers:?} {uri}");
-            patched(&shared, uri.path(), &parameters["fieldManager"], &body)
-        }
-    }
-}
-
-/// `/apis/g/v/namespaces/shop/kinds` is the list `/apis/g/v/kinds`, of one namespace.
-fn list_of(path: &str) -> (String, Option<String>) {
-    match path.split_once("/namespaces/") {
-        None => (path.to_owned(), None),
-        Some((before, rest)) => {
-            let (namespace, plural) = rest.split_once('/').unwrap();
-            (format!("{before}/{plural}"), Some(namespace.to_owned()))
-        }
-    }
-}
-
-/// Server-side apply to a status: of `nodes`, a list by `node`, each manager has its own entries.
-fn patched(shared: &Shared, path: &str, manager: &str, body: &[u8]) -> Response {
-    let body: Value = serde_json::from_slice(body).unwrap();
-    let path = path.strip_suffix("/status").expect("the subresource");
-    let (list, name) = path.rsplit_once('/').unwrap();
-    let (list, namespace) = list_of(list);
-    let key = format!("{}/{name}", namespace.unwrap());
-    let mut world = shared.world.lock().unwrap();
-    let Some(mut object) = world.objects.get(&list).and_then(|all| all.get(&key)).cloned() else {
-        return status(404, "there is none of that name");
-    };
-    if body["metadata"]["uid"] != object["metadata"]["uid"] {
-        return status(409, "it is another one");
-    }
-    let mut nodes = object["status"]["nodes"].as_array().cloned().unwrap_or_default();
-    for entry in body["status"]["nodes"].as_array().unwrap() {
-        assert_eq!(manager, format!("sluice-{}", entry["node"].as_str().unwrap()));
-        nodes.retain(|known| known["node"] != entry["node"]);
-        nodes.push(entry.clone());
-    }
-    object["status"] = json!({ "nodes": nodes });
-    world.put(&list, object.clone());
-    drop(world);
-    shared.changes.send_modify(|count| *count += 1);
-    axum::Json(object).into_response()
-}
-
-fn status(code: u16, message: &str) -> Response {
-    let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code });
-    (StatusCode::from_u16(code).unwrap(), axum::Json(body)).into_response()
-}
-
-/// `spec.nodeName=node-a`.
-fn selected(object: &Value, parameters: &Parameters) -> bool {
-    let fields = parameters.get("fieldSelector").and_then(|fields| fields.split_once('='));
-    fields.is_none_or(|(path, want)| {
-        path.split('.').try_fold(object, |object, name| object.get(name)).is_some_and(|value| value == want)
-    })
-}
-
-fn listed(shared: &Shared, path: &str, parameters: &Parameters) -> Response {
-    let world = shared.world.lock().unwrap();
-    let (path, namespace) = list_of(path);
-    let within = |object: &&Value| namespace.as_ref().is_none_or(|name| object["metadata"]["namespace"] == *name);
-    let all = world.objects.get(&path).into_iter().flat_map(BTreeMap::values);
-    let all: Vec<_> = all.filter(within).filter(|object| selected(object, parameters)).cloned().collect();
-    let from: usize = parameters.get("continue").map_or(0, |token| token.parse().unwrap());
-    let limit = parameters.get("limit").map_or(usize::MAX, |limit| limit.parse().unwrap()).min(world.page);
-    let to = from.saturating_add(limit).min(all.len());
-    let more = if to < all.len() { to.to_string() } else { String::new() };
-    let metadata = json!({ "resourceVersion": world.version.to_string(), "continue": more });
-    axum::Json(json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": all[from..to] }))
-        .into_response()
-}
-
-fn watched(shared: Shared, path: String, parameters: &Parameters) -> Response {
-    let from: u64 = parameters["resourceVersion"].parse().unwrap();
-    let (path, namespace) = list_of(&path);
-    if from < shared.world.lock().unwrap().oldest {
-        return status(410, "too old resource version");
-    }
-    let (changes, parameters) = (shared.changes.subscribe(), parameters.clone());
-    let lines = stream::unfold((shared, changes, from), move |(shared, mut changes, mut from)| {
-        let (path, parameters, namespace) = (path.clone(), parameters.clone(), namespace.clone());
-        async move {
-            loop {
-                changes.borrow_and_update();
-                let text = {
-                    let world = shared.world.lock().unwrap();
-                    match &world.mood {
-                        Mood::Curt => return None,
-                        Mood::Says(what) => Some(format!("{what}\n")),
-                        Mood::Endless => Some("x".repeat(1 << 20)),
-                        Mood::Well | Mood::Refuses(..) | Mood::Hangs if from < world.oldest => {
-                            let object = json!({ "code": 410, "reason": "Expired", "message": "too old" });
-                            Some(format!("{}\n", json!({ "type": "ERROR", "object": object })))
-                        }
-                        Mood::Well | Mood::Refuses(..) | Mood::Hangs => {
-                            let within = |event: &Event| {
-                                namespace.as_ref().is_none_or(|name| event.object["metadata"]["namespace"] == *name)
-                            };
-                            let new = world.events.iter().filter(|event| event.version > from && event.path == path);
-                            let new = new.filter(|event| {
-                                event.kind == "BOOKMARK" || within(event) && selected(&event.object, &parameters)
-                            });
-                            let line = |event: &Event| {
-                                json!({ "type": event.kind, "object": event.object }).to_string() + "\n"
-                            };
-                            let text: String = new.map(line).collect();
-                            from = world.version;
-                            Some(text).filter(|text| !text.is_empty())
-                        }
-                    }
-                };
-                if let Some(text) = text {
-                    return Some((Ok::<_, Infallible>(text), (shared, changes, from)));
-                }
-                if changes.changed().await.is_err() {
-                    return None;
-                }
-            }
-        }
-    });
-    Body::from_stream(lines).into_response()
-}
-
-/// One of our own.
-pub fn resource(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
-    let (namespace, name) = name.split_once('/').unwrap();
-    let metadata = json!({ "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"),
-        "managedFields": [{ "manager": "kubectl" }], "annotations": { "a": "b" } });
-    json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec })
-}
-
-pub const WORKLOADS: &str = "/apis/core.riptides.io/v1alpha1/workloadidentities";
-pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/policies";
-
-/// A pod that runs on `node`.
-pub fn pod(name: &str, node: &str, address: &str, labels: &[(&str, &str)]) -> Value {
-    let (namespace, name) = name.split_once('/').unwrap();
-    let labels: BTreeMap<_, _> = labels.iter().copied().collect();
-    let ips: Vec<_> = [address].into_iter().filter(|address| !address.is_empty()).collect();
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": namespace, "uid": format!("uid-of-{name}"), "labels": labels },
-        "spec": { "nodeName": node, "serviceAccountName": format!("{name}-account"), "containers": [] },
-        "status": { "phase": "Running", "podIP": address,
-            "podIPs": ips.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>() },
-    })
 }

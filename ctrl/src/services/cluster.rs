@@ -1,0 +1,212 @@
+//! What Services of the Kubernetes API lead to, and how that becomes a Service of ours.
+//!
+//! ```text
+//!   Service: cluster IPs × TCP ports ──────────────▶ virtual addresses ─┐
+//!   EndpointSlices: addresses × ports by their names ─▶ endpoints ──────┴─ Led ─ fill ─▶ Loaded
+//! ```
+//! Which endpoints take calls is what kube-proxy says: those of the port's name and the address's family that
+//! are ready; if none is, those that still serve while they end. Without a cluster IP (headless) there are only
+//! endpoints, to be called by their own addresses. Both come from whoever may write to the cluster, so both
+//! are bounded, and what is over is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Address, InCluster, Loaded, Service, Target, VirtualAddress};
+
+/// A Service, as far as it matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterService {
+    /// None: headless.
+    pub ips: Vec<IpAddr>,
+    /// Names and numbers of its TCP ports.
+    pub ports: Vec<(String, u16)>,
+    /// `internalTrafficPolicy: Local`: calls go to endpoints of the caller's node.
+    pub local: bool,
+    /// Where its name leads instead: it is an alias, and has no endpoints.
+    pub alias: Option<String>,
+}
+
+/// One of the slices that a Service's endpoints are cut into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// `namespace/name` of the Service.
+    pub service: String,
+    /// Names and numbers of its TCP ports.
+    pub ports: Vec<(String, u16)>,
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    pub ip: IpAddr,
+    pub state: State,
+    pub node: Option<String>,
+}
+
+/// The better one counts where two slices have the same endpoint: it is moved from one to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    NotReady,
+    /// It serves yet, and is about to go.
+    Ending,
+    Ready,
+}
+
+/// What one Service leads to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Led {
+    /// With those that take its calls, in order.
+    pub virtual_addresses: Vec<(SocketAddr, Vec<SocketAddr>)>,
+    /// Whether calls are given to it.
+    pub endpoints: BTreeMap<SocketAddr, bool>,
+    pub problem: Option<String>,
+}
+
+/// By `namespace/name` of the Service in the cluster. What is not in it has not been listed yet.
+pub type AllLed = Arc<BTreeMap<String, Led>>;
+
+/// Those that are named, as `namespace/name`.
+pub fn named(loaded: &Loaded) -> BTreeSet<String> {
+    in_clusters(loaded).map(|(_, named)| named.name.clone()).collect()
+}
+
+/// Where each of those that are named leads, on `node`.
+pub fn lead<'s>(
+    named: &BTreeSet<String>,
+    services: impl Fn(&str) -> Option<&'s ClusterService>,
+    slices: impl Iterator<Item = &'s Slice>,
+    node: &str,
+) -> BTreeMap<String, Led> {
+    let mut by_service: BTreeMap<&str, Vec<&Slice>> = BTreeMap::new();
+    for slice in slices.filter(|slice| named.contains(&slice.service)) {
+        by_service.entry(&slice.service).or_default().push(slice);
+    }
+    let led = |name: &String| match services(name) {
+        None => Led { problem: Some("there is none of that name".into()), ..Led::default() },
+        Some(service) => service.lead(by_service.get(name.as_str()).map_or(&[], Vec::as_slice), node),
+    };
+    named.iter().map(|name| (name.clone(), led(name))).collect()
+}
+
+impl ClusterService {
+    fn lead(&self, slices: &[&Slice], node: &str) -> Led {
+        if let Some(alias) = &self.alias {
+            let problem = format!("it is an alias for {alias:?} (ExternalName): name that in `addresses`");
+            return Led { problem: Some(problem), ..Led::default() };
+        }
+        let ports: BTreeMap<&str, Port> =
+            self.ports.iter().map(|(name, _)| (name.as_str(), Port::of(name, slices))).collect();
+        let mut led = Led::default();
+        let all = self.ips.iter().flat_map(|ip| self.ports.iter().map(move |port| (ip, port)));
+        for (ip, (name, port)) in all.clone().take(MOST_VIRTUAL) {
+            let takes = ports[name.as_str()].takes(ip.is_ipv4(), self.local.then_some(node));
+            led.virtual_addresses.push((SocketAddr::new(*ip, *port), takes));
+        }
+        let given: BTreeSet<_> = led.virtual_addresses.iter().flat_map(|(_, takes)| takes).copied().collect();
+        for (at, (state, _)) in ports.values().flat_map(|port| &port.0) {
+            *led.endpoints.entry(*at).or_default() |= *state == State::Ready || given.contains(at);
+        }
+        let left_out = led.endpoints.len().saturating_sub(MOST_ENDPOINTS);
+        while led.endpoints.len() > MOST_ENDPOINTS {
+            led.endpoints.pop_last();
+        }
+        led.problem = self.problem(left_out, all.count().saturating_sub(MOST_VIRTUAL));
+        led
+    }
+
+    fn problem(&self, left_out: usize, virtuals_left_out: usize) -> Option<String> {
+        match (left_out, virtuals_left_out) {
+            _ if self.ports.is_empty() => Some("it has no TCP port, and leads nowhere".into()),
+            (0, 0) => None,
+            (0, over) => {
+                Some(format!("{over} of its ports are left out: at most {MOST_VIRTUAL} virtual addresses are taken"))
+            }
+            (over, _) => Some(format!("{over} of its endpoints are left out: at most {MOST_ENDPOINTS} are taken")),
+        }
+    }
+}
+
+/// The endpoints of one port, and which node each is on.
+struct Port<'s>(BTreeMap<SocketAddr, (State, Option<&'s str>)>);
+
+impl<'s> Port<'s> {
+    /// Each slice says what number the name stands for with its own endpoints.
+    fn of(name: &str, slices: &[&'s Slice]) -> Self {
+        let mut endpoints = BTreeMap::new();
+        for slice in slices {
+            for (_, number) in slice.ports.iter().filter(|(of, _)| of == name) {
+                for endpoint in &slice.endpoints {
+                    let at = SocketAddr::new(endpoint.ip, *number);
+                    let known = endpoints.entry(at).or_insert((endpoint.state, endpoint.node.as_deref()));
+                    known.0 = known.0.max(endpoint.state);
+                }
+            }
+        }
+        Self(endpoints)
+    }
+
+    /// `only`: those of this node.
+    fn takes(&self, v4: bool, only: Option<&str>) -> Vec<SocketAddr> {
+        let within =
+            |at: &SocketAddr, node: &Option<&str>| at.is_ipv4() == v4 && only.is_none_or(|only| *node == Some(only));
+        let of = |wanted: State| -> Vec<SocketAddr> {
+            let all = self.0.iter().filter(|(at, (state, node))| *state == wanted && within(at, node));
+            all.map(|(at, _)| *at).collect()
+        };
+        let ready = of(State::Ready);
+        if ready.is_empty() { of(State::Ending) } else { ready }
+    }
+}
+
+/// Writes into each Service that names one of a cluster where that leads now. True: something else than before.
+pub fn fill(loaded: &mut Loaded, all: &AllLed) -> bool {
+    let mut changed = false;
+    for service in &mut loaded.services {
+        let Some(InCluster { name, place }) = service.kubernetes.clone() else { continue };
+        let empty = Led::default();
+        let led = all.get(&name).unwrap_or(&empty);
+        let address = |(at, ready): (&SocketAddr, &bool)| Address {
+            target: Target::Ip(at.ip()),
+            port: at.port(),
+            place: place.clone(),
+            ready: *ready,
+        };
+        let virtual_address = |(at, takes): &(SocketAddr, Vec<SocketAddr>)| VirtualAddress {
+            ip: at.ip(),
+            port: at.port(),
+            target_ports: vec![],
+            endpoints: Some(takes.clone()),
+            place: place.clone(),
+        };
+        let addresses = led.endpoints.iter().map(address).collect();
+        let virtual_addresses = led.virtual_addresses.iter().map(virtual_address).collect();
+        changed |= service.addresses != addresses || service.virtual_addresses != virtual_addresses;
+        (service.addresses, service.virtual_addresses) = (addresses, virtual_addresses);
+    }
+    changed
+}
+
+/// What keeps a Service that names one of a cluster from leading anywhere.
+pub fn problems(loaded: &Loaded, all: &AllLed) -> Vec<String> {
+    let problem = |(service, named): (&Service, &InCluster)| {
+        let why = match all.get(&named.name) {
+            Some(led) => led.problem.clone()?,
+            None => "it has not been listed yet, and leads nowhere until then".into(),
+        };
+        Some(format!("Service {}: {} in the cluster: {why}", service.name, named.name))
+    };
+    in_clusters(loaded).filter_map(problem).collect()
+}
+
+fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> {
+    loaded.services.iter().filter_map(|service| Some((service, service.kubernetes.as_ref()?)))
+}
+
+/// Of one Service, each of which may be called by its own address too.
+pub const MOST_ENDPOINTS: usize = 4_096;
+/// Of one Service.
+pub const MOST_VIRTUAL: usize = 512;
