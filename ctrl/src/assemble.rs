@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use snapshot::channel::PrivateKey;
 use snapshot::{
     Boot, Bundle, Bypass, Cores, Crl, EgressRule, KeyId, Network, Policy, Prefix, Revoked, RuleId, RuleSource, SCHEMA,
@@ -291,20 +292,29 @@ fn revoked(bundle: &TrustBundle, rules: &mut Rules, now: u64) -> Option<Revoked>
     let ids: Vec<_> = ids.map(|(nth, id)| (id.what.clone(), rule("spiffeIDs", nth, &id.place))).collect();
     let serials = bundle.revoked_serials.iter().enumerate();
     let serials: Vec<_> = serials.map(|(nth, s)| (s.what.clone(), rule("serials", nth, &s.place))).collect();
-    let crls: Vec<_> = bundle.crls.iter().enumerate().map(|(nth, crl)| of_crl(bundle, nth, crl, rules, now)).collect();
+    let mut crls: Vec<_> = bundle.crls.iter().map(|crl| of_crl(bundle, crl, rules, now)).collect();
+    let awaited = bundle.awaited().filter(|crl| crl.on_stale == OnStale::Fail);
+    crls.extend(awaited.map(|crl| awaited_crl(bundle, crl, rules)));
     let any = !ids.is_empty() || !serials.is_empty() || !crls.is_empty();
     any.then(|| Revoked { trust_domain: bundle.trust_domain.to_string(), ids, serials, crls })
 }
 
-fn of_crl(bundle: &TrustBundle, nth: usize, crl: &crls::Crl, rules: &mut Rules, now: u64) -> Crl {
+fn of_crl(bundle: &TrustBundle, crl: &crls::Crl, rules: &mut Rules, now: u64) -> Crl {
     let fails = crl.on_stale == OnStale::Fail;
     Crl {
         issuer: crl.list.issuer_id,
         serials: crl.list.serials.clone(),
-        rule: rules.add(format!("TrustBundle {} spec.crls[{nth}] ({})", bundle.name, crl.from), &crl.place),
+        rule: rules.add(format!("TrustBundle {} {} ({})", bundle.name, crl.path, crl.from), &crl.place),
         fails_after: fails.then_some(crl.list.next),
         is_stale: fails && crl.list.is_stale(now),
     }
+}
+
+/// One that was never seen is as good as one that is stale since ever. Nobody is its issuer yet.
+fn awaited_crl(bundle: &TrustBundle, crl: &crls::CrlUrl, rules: &mut Rules) -> Crl {
+    let rule = rules.add(format!("TrustBundle {} {} ({})", bundle.name, crl.path, crl.url), &crl.place);
+    let nobody = digest(&SHA256, crl.path.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes");
+    Crl { issuer: nobody, serials: vec![], rule, fails_after: Some(0), is_stale: true }
 }
 
 /// Each key once, in the order of the workloads.

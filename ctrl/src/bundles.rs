@@ -6,6 +6,7 @@ use snapshot::Bundle;
 use crate::config::crls::Crl;
 use crate::config::roots::Certificate;
 use crate::config::{Loaded, TrustBundle};
+use crate::fetch;
 
 /// Where roots come from that no file of policy gives.
 pub const SOURCE: &str = "identity source";
@@ -22,6 +23,9 @@ pub struct Row {
     pub revoked: Vec<RevokedRow>,
     #[serde(default)]
     pub crls: Vec<CrlRow>,
+    /// Where its bundle and CRLs are fetched from.
+    #[serde(default)]
+    pub fetched: Vec<fetch::Row>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +89,15 @@ pub fn rows(loaded: &Loaded, source: &Bundle, federated: &[Bundle]) -> Vec<Row> 
 
 impl Row {
     fn empty(trust_domain: &str, own: bool) -> Self {
-        Self { trust_domain: trust_domain.into(), own, resource: None, roots: vec![], revoked: vec![], crls: vec![] }
+        Self {
+            trust_domain: trust_domain.into(),
+            own,
+            resource: None,
+            roots: vec![],
+            revoked: vec![],
+            crls: vec![],
+            fetched: vec![],
+        }
     }
 
     fn add(&mut self, bundle: &TrustBundle) {

@@ -16,6 +16,7 @@ pub mod config;
 pub mod crds;
 pub mod crls;
 pub mod difference;
+pub mod fetch;
 pub mod kubernetes;
 pub mod logging;
 pub mod metrics;
@@ -34,6 +35,7 @@ pub mod supervise;
 pub mod version;
 pub mod view;
 pub mod watch;
+pub mod web;
 pub mod whois;
 
 /// Shown wherever a process says who it is.

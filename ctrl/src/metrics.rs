@@ -24,7 +24,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use snapshot::{BypassHits, CloseReason, Counters, DropReason, Query, RefuseReason, Reply, RuleHits};
 
-use crate::{admin::App, bundles, view};
+use crate::{admin::App, bundles, fetch, view};
 
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Series of single rules: a policy of any length must not fill the store that scrapes it.
@@ -115,6 +115,7 @@ impl Collector for Scrape {
         self.snapshot(&mut encoder)?;
         self.identities(&mut encoder)?;
         self.crls(&mut encoder)?;
+        self.fetched(&mut encoder)?;
         self.kubernetes(&mut encoder)?;
         self.names(&mut encoder)?;
         self.dataplane(&mut encoder)
@@ -214,6 +215,25 @@ impl Scrape {
         gauges(encoder, "crl_next_update_timestamp_seconds", "When the CRL is stale unless the next one comes", next)?;
         let entries = all().map(|(row, crl)| (labels(row, crl), crl.entries as i64));
         gauges(encoder, "crl_entries", "Certificates that the CRL revokes", entries)
+    }
+
+    fn fetched(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let all = || self.bundles.iter().flat_map(|row| row.fetched.iter().map(move |source| (row, source)));
+        // The field tells two URLs apart that differ in what is not shown of them.
+        let labels = |row: &bundles::Row, source: &fetch::Row| {
+            let (domain, field, url) = (row.trust_domain.clone(), source.field.clone(), source.url.clone());
+            vec![("trust_domain", domain), ("field", field), ("url", url)]
+        };
+        let got = all().map(|(row, source)| (labels(row, source), source.got_at.unwrap_or(0) as i64));
+        let help = "When a bundle or CRL was fetched and taken last; 0 if never";
+        gauges(encoder, "fetched_timestamp_seconds", help, got)?;
+        let numbers = all().filter_map(|(row, source)| Some((labels(row, source), source.sequence? as i64)));
+        gauges(encoder, "bundle_sequence", "spiffe_sequence of the bundle that was fetched last", numbers)?;
+        let fetches = all().map(|(row, source)| (labels(row, source), source.counts.fetched));
+        counters(encoder, "fetches", "How often a bundle or CRL was fetched and taken", fetches)?;
+        let failures = all().map(|(row, source)| (labels(row, source), source.counts.failed));
+        let help = "How often a bundle or CRL could not be fetched, or was refused: the last good stays";
+        counters(encoder, "fetch_failures", help, failures)
     }
 
     fn kubernetes(&self, encoder: &mut DescriptorEncoder) -> Encoded {

@@ -1,5 +1,5 @@
 //! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
-//! taken, which pods this node had, and where Services of its cluster led.
+//! taken, what was fetched, which pods this node had, and where Services of its cluster led.
 //!
 //! None of it is secret. SVIDs are not in it, since their keys are in no file: the dataplane goes on with
 //! those that it has ([`snapshot::Workload::svid`]). What is here decides who is trusted, so a file that
@@ -14,9 +14,9 @@ use snapshot::codec::{from_state, to_state};
 use tracing::warn;
 
 use crate::attest::pods::Pods;
-use crate::crls;
 use crate::services::cluster::AllLed;
 use crate::source::OfSource;
+use crate::{crls, fetch};
 
 /// Some sources of 100 roots, a hundred federated bundles: far below it.
 const MOST: u64 = 64 << 20;
@@ -28,6 +28,7 @@ pub struct Memory {
     /// Of this node, as the Kubernetes API had them last.
     pub pods: Pods,
     pub services: AllLed,
+    pub fetched: fetch::Known,
 }
 
 /// Keeps a [`Memory`] in `<admin socket>.trust`.

@@ -11,6 +11,7 @@
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
 mod cluster;
+mod fetching;
 mod publishing;
 mod reload;
 mod show;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 use crate::clock::Jumps;
 use crate::config::{Diagnostic, Known, Loaded};
+use crate::fetch::{Fetches, Got};
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered};
 use crate::resolve::{Dns, Lookups, Resolved};
@@ -55,6 +57,8 @@ pub struct View {
     pub bundles: Vec<bundles::Row>,
     pub kubernetes: kubernetes::Live,
     pub services: Arc<Vec<services::Row>>,
+    /// What was fetched, and fills a configuration.
+    pub got: Arc<Got>,
 }
 
 /// Runs until `stop` completes.
@@ -77,7 +81,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
     let mut identities = open_sources(&loaded, &news)?;
-    let (remembered, Memory { trusted, crls, pods, services }) = Remembered::open(&admin.socket);
+    let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.socket);
     identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
@@ -97,6 +101,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         held: attest::held::Held::default(),
         identities,
         crls: crls.into(),
+        fetches: Fetches::new(fetched, news.clone()),
         remembered,
         versions: Versions::open(&admin.socket),
         last: None,
@@ -119,6 +124,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     if let Some(address) = admin.metrics {
         metrics::serve(address, app).await?;
     }
+    core.keep_fetching();
+    core.fetches.got().fill(&mut core.loaded);
     lookups.want(&core.loaded);
     lookups.await_first(&core.loaded, RESOLVE_PATIENCE).await;
     core.learn(&lookups);
@@ -187,6 +194,7 @@ async fn turns(
         }
         if jumps.seen().is_some() {
             core.identities.clock_jumped(clock::now());
+            core.fetches.clock_jumped();
             // What is valid now may be something else, whichever way it was set.
             core.inputs.changed();
         }
@@ -194,6 +202,7 @@ async fn turns(
         if core.hear_kubernetes(&now) {
             core.reload(&now, &mut lookups).await;
         }
+        core.fetch(&now);
         core.renew_and_publish(&now);
         core.say_kubernetes();
     }
@@ -233,6 +242,7 @@ struct Core {
     held: attest::held::Held,
     identities: Identities,
     crls: crls::Held,
+    fetches: Fetches,
     remembered: Remembered,
     versions: Versions,
     last: Option<Snapshot>,

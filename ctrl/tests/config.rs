@@ -191,6 +191,18 @@ fn the_delivered_example_of_an_agent_loads_without_a_word() {
 }
 
 #[test]
+fn the_delivered_example_of_a_vault_loads_without_a_word() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/vault");
+    let loaded = load_dir(&dir).unwrap_or_else(|faults| panic!("{:#?}", words(&faults)));
+    assert_eq!(words(&loaded.warnings), [""; 0]);
+    let IdentitySource::Vault(vault) = &loaded.gateway.identity[0].source else {
+        panic!("{:?}", loaded.gateway.identity)
+    };
+    assert_eq!((vault.path().as_str(), vault.refresh.as_secs(), vault.dns_names), ("pki/sign/node", 60, false));
+    assert!(vault.auth.file().ends_with("vault/secret-id"), "{vault:?}");
+}
+
+#[test]
 fn no_damage_to_a_file_panics() {
     let whole = format!("{GATEWAY}---\n{EXAMPLE}");
     let mut state = 0x9e37_79b9_7f4a_7c15u64;

@@ -152,8 +152,8 @@ fn each_fault_of_the_list_of_crls_is_named_with_its_place() {
     const HELP: &str = "[one complete CRL (PEM or DER), in a file below the configuration directory]";
     for (name, list, want) in [
         ("none", "[]", "t.yaml:6:9: error: spec.crls: 0 CRLs; 1 to 32 are taken [give one for each issuer, or leave the field out]".to_owned()),
-        ("no file", "[{ onStale: warn }]", "t.yaml:6:10: error: spec.crls[0].file: is missing".into()),
-        ("an unknown field", "[{ file: 1.crl, url: x }]", "t.yaml:6:25: error: spec.crls[0].url: there is no such field [fields here: file, onStale]".into()),
+        ("no file", "[{ onStale: warn }]", "t.yaml:6:10: error: spec.crls[0]: a CRL has one origin [file: PATH, or url: http://…]".into()),
+        ("an unknown field", "[{ file: 1.crl, uri: x }]", "t.yaml:6:25: error: spec.crls[0].uri: there is no such field [did you mean url? fields here: file, issuer, onStale, refreshInterval, url]".into()),
         ("another word", "[{ file: 1.crl, onStale: ignore }]", "t.yaml:6:34: error: spec.crls[0].onStale: \"ignore\" is not allowed".into()),
         ("no such file", "[{ file: gone }]", format!("t.yaml:6:18: error: spec.crls[0].file: \"gone\": No such file or directory (os error 2) {HELP}")),
         ("too large", "[{ file: large }]", format!("t.yaml:6:18: error: spec.crls[0].file: \"large\": is larger than 8 MiB, the most that is read of one {HELP}")),

@@ -73,7 +73,7 @@ fn each_fault_of_a_gateway_is_named() {
             "a source that is not built in",
             gateway("source: embedded", "source: ldap"),
             &[
-                "g.yaml:13:23: error: spec.identity.source: \"ldap\" is not allowed here [allowed: embedded, files, spire]",
+                "g.yaml:13:23: error: spec.identity.source: \"ldap\" is not allowed here [allowed: embedded, files, spire, vault]",
             ],
         ),
         (
@@ -121,6 +121,45 @@ fn each_fault_of_a_gateway_is_named() {
                 "g.yaml:16:127: error: spec.identity.sources[1].spire.delegated[0].selectors[2]: \"k8s:\": the type or the value is empty [type:value, such as unix:uid:1000 or k8s:sa:frontend; {namespace} and {name} stand for those of the WorkloadIdentity]",
                 "g.yaml:17:42: error: spec.identity.sources[2].spire.delegated: is missing, and `adminSocket` is given [say by which selectors the agent knows which workloads]",
                 "g.yaml:18:52: error: spec.identity.sources[3].spire.socket: \"/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…: 108 bytes; the path of a socket has at most 107 [the path of a Unix socket, such as /run/spire/agent/api.sock]",
+            ],
+        ),
+        (
+            "a vault that would be told a token in clear, and one that nobody logs in to",
+            sources(&[
+                "{ name: a, source: vault, vault: { server: 'http://bao.example.com', path: pki/sign/a, auth: { tokenFile: t } }, workloads: [a/b] }",
+                "{ name: b, source: vault, vault: { server: 'https://me:hunter2@bao', path: pki/issue/a, auth: {} }, workloads: [a/b] }",
+                "{ name: c, source: vault, vault: { server: bao, path: sign/a, auth: { tokenFile: t, appRole: { roleId: r, secretIdFile: s } }, workloads: [a/b] } }",
+            ]),
+            &[
+                "g.yaml:15:52: error: spec.identity.sources[0].vault.server: http://bao.example.com/: sends tokens in clear over the network [such as https://bao.example.com:8200; http:// on loopback only]",
+                "g.yaml:16:52: error: spec.identity.sources[1].vault.server: the URL names a user before the host; credentials do not belong into a URL [see `auth`]",
+                "g.yaml:16:84: error: spec.identity.sources[1].vault.path: \"pki/issue/a\": lets the server make the private key; want sign, where it stays here [MOUNT/sign/ROLE of a PKI secrets engine, such as pki/sign/node]",
+                "g.yaml:16:103: error: spec.identity.sources[1].vault.auth: names no way to log in [give one of tokenFile, appRole and kubernetes]",
+                "g.yaml:17:52: error: spec.identity.sources[2].vault.server: \"bao\": does not begin with https:// (or http://, where that is allowed) [such as https://bao.example.com:8200; http:// on loopback only]",
+                "g.yaml:17:63: error: spec.identity.sources[2].vault.path: \"sign/a\": does not end in sign/ROLE [MOUNT/sign/ROLE of a PKI secrets engine, such as pki/sign/node]",
+                "g.yaml:17:77: error: spec.identity.sources[2].vault.auth: names several ways to log in [give one of tokenFile, appRole and kubernetes]",
+                "g.yaml:17:136: error: spec.identity.sources[2].vault.workloads: there is no such field [fields here: auth, caBundle, dnsNames, namespace, path, refresh, server, ttl]",
+            ],
+        ),
+        (
+            "a vault with values that are none",
+            sources(&[
+                "{ name: a, source: vault, vault: { server: 'https://bao?x=1', path: pki/../sign/a, ttl: 1s, refresh: 0s, namespace: 'a b', caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg, dnsNames: maybe, auth: { kubernetes: { mountPath: 'x?y', role: r } } } }",
+                "{ name: b, source: vault, vault: { server: 'http://127.0.0.1:8200', caBundle: ca.pem, path: pki/sign-verbatim/a, auth: { appRole: {} } } }",
+            ]),
+            &[
+                "g.yaml:15:52: error: spec.identity.sources[0].vault.server: https://bao/?…: has a query [such as https://bao.example.com:8200; http:// on loopback only]",
+                "g.yaml:15:77: error: spec.identity.sources[0].vault.path: \"pki/../sign/a\": \"..\" is no part of a path [MOUNT/sign/ROLE of a PKI secrets engine, such as pki/sign/node]",
+                "g.yaml:15:97: error: spec.identity.sources[0].vault.ttl: \"1s\": out of range [use 2s to 2592000s]",
+                "g.yaml:15:110: error: spec.identity.sources[0].vault.refresh: \"0s\": out of range [use 1s to 86400s]",
+                "g.yaml:15:125: error: spec.identity.sources[0].vault.namespace: \"a b\": ' ' is no letter, digit, '.', '-' or '_' [as X-Vault-Namespace has it, such as team-a or team-a/prod]",
+                "g.yaml:15:142: error: spec.identity.sources[0].vault.caBundle: \"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg\": is the certificates themselves; put them into a file beside this one [the path of a PEM file, such as bao-ca.pem]",
+                "g.yaml:15:192: error: spec.identity.sources[0].vault.dnsNames: \"maybe\" is not true or false",
+                "g.yaml:15:232: error: spec.identity.sources[0].vault.auth.kubernetes.mountPath: \"x?y\": '?' is no letter, digit, '.', '-' or '_' [where the auth method is enabled, such as kubernetes]",
+                "g.yaml:16:87: warning: spec.identity.sources[1].vault.caBundle: nothing is verified by it: the server is asked by http:// [use https://, or leave it out]",
+                "g.yaml:16:101: error: spec.identity.sources[1].vault.path: \"pki/sign-verbatim/a\": signs whatever is asked for; want sign, and a role that says what may be [MOUNT/sign/ROLE of a PKI secrets engine, such as pki/sign/node]",
+                "g.yaml:16:139: error: spec.identity.sources[1].vault.auth.appRole.roleId: is missing",
+                "g.yaml:16:139: error: spec.identity.sources[1].vault.auth.appRole.secretIdFile: is missing",
             ],
         ),
         (

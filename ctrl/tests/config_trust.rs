@@ -84,7 +84,7 @@ fn each_fault_of_a_trust_bundle_is_named_with_its_place_and_what_is_allowed() {
             "trustDomain: spiffe://partner.org".into(),
             &[
                 "t.yaml:5:16: error: spec.trustDomain: \"spiffe://partner.org\": the trust domain holds ':'; only a-z, 0-9, '.', '-' and '_' are allowed [a name such as partner.org, in lower case and without spiffe://]",
-                "t.yaml:5:3: error: spec: says neither whom to trust nor whom not to [give `roots`, `revoked`, `crls`, or several of them]",
+                "t.yaml:5:3: error: spec: says neither whom to trust nor whom not to [give `roots`, `endpoint`, `revoked`, `crls`, or several of them]",
             ],
         ),
         (
@@ -92,7 +92,7 @@ fn each_fault_of_a_trust_bundle_is_named_with_its_place_and_what_is_allowed() {
             of("root: []\nrevoked: { spiffeIDs: [] }"),
             &[
                 "t.yaml:1:1: error: spec.roots: no root: partner.org is not this node's own trust domain, so nobody of it could be verified [give at least one root]",
-                "t.yaml:6:3: error: spec.root: there is no such field [did you mean roots? fields here: crls, revoked, roots, trustDomain]",
+                "t.yaml:6:3: error: spec.root: there is no such field [did you mean roots? fields here: crls, endpoint, revoked, roots, trustDomain]",
             ],
         ),
         (

@@ -54,6 +54,8 @@ pub enum Bug {
     HeldTooLong,
     /// Nobody is asked who listens: it is the first that may.
     UnaskedIsFirst,
+    /// A listener is taken for that of any address.
+    AnyListener,
     /// SYNs from the wire may take all places that there are for held ones.
     WireHoldsAll,
     /// A socket that no process holds matches everybody.
@@ -117,7 +119,7 @@ impl Bug {
         [Self::OneHolderEnough, Self::FirstOfTwo, Self::AnswerUnbound, Self::HeldTooLong, Self::NobodyIsEverybody];
 
     /// The same of listeners.
-    pub const OF_LISTENERS: [Self; 2] = [Self::UnaskedIsFirst, Self::WireHoldsAll];
+    pub const OF_LISTENERS: [Self; 3] = [Self::UnaskedIsFirst, Self::AnyListener, Self::WireHoldsAll];
 
     /// What the tests of bypasses have to catch.
     pub const OF_BYPASSES: [Self; 3] = [Self::BypassAnyPort, Self::BypassInside, Self::BypassOutlived];

@@ -12,7 +12,9 @@ use pktgen_tests::sim::host::Service;
 use pktgen_tests::sim::topology::{self, PORT, Segment, address, id};
 use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, World};
 use snapshot::policy::Endpoint;
-use snapshot::{CloseReason, ConnectionReport, Found, Party, ProcessSelector, RefuseReason, Snapshot, VirtualAddress};
+use snapshot::{
+    CloseReason, ConnectionReport, Found, Party, ProcessSelector, RefuseReason, Snapshot, Unfound, VirtualAddress,
+};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -99,6 +101,10 @@ fn a_call_from_the_wire_is_for_whose_process_listens_over_both_families() {
     }
 }
 
+fn nobody() -> Found {
+    Err(Unfound::Nobody("nobody listens".into()))
+}
+
 /// One call from the wire that the attestor says this of, and what node-b made of it.
 fn told(answer: Answer, expect: Expect) -> Result<(World, ConnectionReport), Broken> {
     let mut world = world(move |_| answer.clone());
@@ -114,7 +120,7 @@ fn without_an_answer_in_time_the_call_is_refused_before_anything_is_spent() {
     for (name, answer, says) in [
         ("never", Answer::Never, "who listens: see sluice-ctrl"),
         ("late", Answer::After(150_000, owner(&[BACKEND])), "who listens: see sluice-ctrl"),
-        ("nobody", wrongly(Err("nobody listens".into())), "nobody listens"),
+        ("nobody", wrongly(nobody()), "nobody listens"),
         ("a stranger", wrongly(owner(&[7])), "matches no selector of default/"),
         ("one of each", wrongly(owner(&[BACKEND, OPEN])), "not all match default/"),
         ("a stranger too", wrongly(owner(&[BACKEND, 7])), "not all match default/backend"),
@@ -161,7 +167,7 @@ fn within_a_node_both_ends_are_asked_about_at_once_and_both_have_to_be_told() {
     for (caller, listener, says) in [
         (frontend(0), Answer::Never, "who listens"),
         (Answer::Never, local(0), "who calls"),
-        (frontend(0), Answer::AtOnce(Err("nobody is there".into())), "nobody is there"),
+        (frontend(0), Answer::AtOnce(nobody()), "nobody listens"),
         (frontend(0), Answer::AtOnce(owner(&[BACKEND])), "matches no selector of default/local"),
         (Answer::AtOnce(owner(&[OPEN])), local(0), "matches no selector of default/frontend"),
     ] {
@@ -173,37 +179,112 @@ fn within_a_node_both_ends_are_asked_about_at_once_and_both_have_to_be_told() {
     }
 }
 
-#[test]
-fn a_call_to_a_virtual_address_goes_to_the_endpoint_whose_listener_was_asked_for() {
+/// Behind it: `local`, told by its process, at three ports of which it listens at all but the closed one.
+const VIP: &str = "203.0.113.10:80";
+const ENDPOINTS: [u16; 3] = [3101, 3102, 3103];
+const CLOSED: u16 = 3102;
+
+fn at_local(port: u16) -> SocketAddr {
+    SocketAddr::new(address("local", false), port)
+}
+
+/// Forty calls of the frontend to the virtual address, and what node-a says of each.
+fn balanced(
+    say: impl FnMut(&Asked) -> Answer + 'static,
+    open: &[u16],
+    expect: Expect,
+) -> (World, Vec<ConnectionReport>) {
     let mut world = World::new(&Setup::new(45));
-    let vip: SocketAddr = "203.0.113.10:80".parse().unwrap();
-    world.host("local").stands_for = vec![vip];
-    world.host("frontend").stands_for = vec![vip];
-    let at = |port| SocketAddr::new(address("local", false), port);
-    let endpoints = [at(3101), at(3102), at(3103)];
-    endpoints.iter().for_each(|at| world.host("local").listen(at.port(), Service::Plain));
+    let vip: SocketAddr = VIP.parse().unwrap();
+    for name in ["local", "frontend"] {
+        world.host(name).stands_for = vec![vip];
+    }
+    open.iter().for_each(|port| world.host("local").listen(*port, Service::Plain));
     world.push(A, &[], |snapshot| {
         snapshot.workloads[3].places.iter_mut().for_each(|place| place.processes = vec![uid(OPEN)]);
         let service = &mut snapshot.services[2];
-        service.endpoints = endpoints.iter().map(|&address| Endpoint { address, host: None }).collect();
+        service.endpoints = ENDPOINTS.map(|port| Endpoint { address: at_local(port), host: None }).into();
         service.virtual_addresses = vec![VirtualAddress { address: vip, endpoints: vec![0, 1, 2] }];
     });
-    world.gateways[A].attestor = Attestor::new(|_| Answer::After(20_000, owner(&[OPEN])));
-    let calls: Vec<_> = (0..12)
+    world.gateways[A].attestor = Attestor::new(say);
+    let calls: Vec<_> = (0..40)
         .map(|nth| {
             let client = SocketAddr::new(address("frontend", false), world.port());
-            let from = "frontend";
-            let call = Call { client, server: vip, from, scripts: quick(), expect: Expect::Delivered, plain: false };
-            world.call(nth * 10_000, call)
+            let call = Call { client, server: vip, from: "frontend", scripts: quick(), expect, plain: false };
+            world.call(nth * 100_000, call)
         })
         .collect();
-    finish(&mut world).unwrap();
-    for id in calls {
-        let said = report(&world, A, id);
+    world.run_until_over(LIMIT).unwrap();
+    world.run(world.clock.micros() + SECOND, |_| false).unwrap();
+    let said = calls.into_iter().map(|id| report(&world, A, id).clone()).collect();
+    (world, said)
+}
+
+fn total(world: &World, total: Total) -> u64 {
+    world.gateways[A].mailbox().counters.total(total)
+}
+
+#[test]
+fn a_call_to_a_virtual_address_goes_to_the_endpoint_whose_listener_was_asked_for() {
+    let (world, said) = balanced(|_| Answer::After(20_000, owner(&[OPEN])), &ENDPOINTS, Expect::Delivered);
+    for said in said {
         let asked = world.gateways[A].attestor.asked.iter().find(|asked| asked.client == said.client);
         assert_eq!(asked.map(|asked| asked.server), said.endpoint, "{said:#?}");
-        assert!(said.attested.is_some(), "{said:#?}");
+        assert!(said.attested.is_some() && said.closed == Some(CloseReason::Finished), "{said:#?}");
     }
+}
+
+#[test]
+fn an_endpoint_where_nobody_listens_is_left_for_another_and_given_no_calls_after_five() {
+    let says = |asked: &Asked| Answer::AtOnce(if asked.server.port() == CLOSED { nobody() } else { owner(&[OPEN]) });
+    let (world, said) = balanced(says, &[3101, 3103], Expect::Delivered);
+    assert!(said.iter().all(|said| said.closed == Some(CloseReason::Finished)), "{said:#?}");
+    assert!(said.iter().all(|said| said.endpoint != Some(at_local(CLOSED))), "{said:#?}");
+    let counts = [Total::ConnectsRetried, Total::EndpointsFailed, Total::EndpointEjections];
+    assert_eq!(counts.map(|each| total(&world, each)), [5, 5, 1]);
+    // Where somebody else listens, the call is refused: that is no matter of which endpoint.
+    let says = |asked: &Asked| Answer::AtOnce(owner(&[if asked.server.port() == CLOSED { 7 } else { OPEN }]));
+    let (world, said) = balanced(says, &[3101, 3103], Expect::Delivered);
+    let refused: Vec<_> = said.iter().filter(|said| said.refused == Some(RefuseReason::NotAttested)).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|said| said.endpoint == Some(at_local(CLOSED))), "{said:#?}");
+    assert_eq!(refused[0].workload.as_deref(), Some("default/local"));
+    assert_eq!(total(&world, Total::ConnectsRetried), 0);
+}
+
+/// The attestor says that somebody listens at the closed port. How many calls went on to another one, of which
+/// nobody was asked.
+fn went_on_unasked() -> u64 {
+    let (world, said) = balanced(|_| Answer::AtOnce(owner(&[OPEN])), &[3101, 3103], Expect::Delivered);
+    let lost = said.iter().filter(|said| said.refused == Some(RefuseReason::ConnectRefused)).count();
+    assert!(lost > 0 || total(&world, Total::ConnectsRetried) > 0, "{said:#?}");
+    total(&world, Total::ConnectsRetried)
+}
+
+#[test]
+fn a_call_that_finds_its_endpoint_closed_is_given_no_other_whose_listener_is_unknown() {
+    assert_eq!(went_on_unasked(), 0);
+}
+
+#[test]
+fn an_answer_about_who_listened_behind_another_port_or_at_another_time_is_none() {
+    // While it is asked who listens, a snapshot comes by which that is another matter.
+    let mut world = world(|_| Answer::After(60_000, owner(&[BACKEND])));
+    let id = call(&mut world, TO_BACKEND, false, quick(), Expect::Refused);
+    world.run(20_000, |_| false).unwrap();
+    world.push(B, &[], |snapshot| share(snapshot, 9, OPEN));
+    finish(&mut world).unwrap();
+    let said = report(&world, B, id);
+    assert_eq!((said.refused, sessions(&world, B)), (Some(RefuseReason::NotAttested), 0), "{said:#?}");
+    // By one in which the address alone is enough, nobody has to be asked again.
+    let mut world = self::world(|_| Answer::After(60_000, owner(&[7])));
+    let id = call(&mut world, TO_BACKEND, false, quick(), Expect::Delivered);
+    world.run(20_000, |_| false).unwrap();
+    world.push(B, &[], |snapshot| {
+        snapshot.workloads[1].places.clear();
+        snapshot.workloads[0].places.iter_mut().for_each(|place| place.processes.clear());
+    });
+    finish(&mut world).unwrap();
+    assert_eq!(report(&world, B, id).local_id, Some(topology::id("backend")));
 }
 
 #[test]
@@ -236,8 +317,8 @@ fn flood() -> (usize, bool) {
     world.inject(Segment::InsideB, syn(("backend", 9_000), "frontend", B, true));
     world.run(SECOND, |_| false).unwrap();
     let full = |said: &&ConnectionReport| said.refused == Some(RefuseReason::AttestationsFull);
-    let full: Vec<_> = world.gateways[B].ended.iter().filter(full).collect();
-    (full.len(), full.iter().all(|said| said.client.port() != 9_000))
+    let asked = world.gateways[B].attestor.asked.iter().any(|asked| asked.client.port() == 9_000);
+    (world.gateways[B].ended.iter().filter(full).count(), asked)
 }
 
 #[test]
@@ -251,6 +332,7 @@ fn each_planted_bug_of_listeners_is_caught() {
         plant(Some(bug));
         let missed = match bug {
             Bug::UnaskedIsFirst => told(Answer::Never, Expect::Refused).is_ok(),
+            Bug::AnyListener => went_on_unasked() == 0,
             Bug::WireHoldsAll => flood() == (HELD - FROM_WIRE, true),
             other => unreachable!("{other:?} is none of listeners'"),
         };

@@ -29,7 +29,7 @@ fn signs(bug: Bug) -> &'static [&'static str] {
         Bug::OneHolderEnough | Bug::FirstOfTwo | Bug::AnswerUnbound | Bug::HeldTooLong | Bug::NobodyIsEverybody => {
             unreachable!("sim_process plants it")
         }
-        Bug::UnaskedIsFirst | Bug::WireHoldsAll => unreachable!("sim_listeners plants it"),
+        Bug::UnaskedIsFirst | Bug::AnyListener | Bug::WireHoldsAll => unreachable!("sim_listeners plants it"),
         Bug::FirstDrawWins
         | Bug::AllEjected
         | Bug::FirstEndpointDecides

@@ -45,7 +45,7 @@ pub use identity::{Bundle, KeyId, Place, Prefix, Svid, Workload, root_material};
 pub use living::{Living, OnChange, OnPeerExpiry};
 pub use network::{Link, LinkAddress, Neighbour, Network, Route};
 pub use policy::{EgressRule, IdPattern, RuleId, RuleSource, Service, SourceAddress, TlsMode, Unmatched};
-pub use process::{Cgroup, Found, Owner, Party, Process, ProcessSelector, Question};
+pub use process::{Cgroup, Found, Owner, Party, Process, ProcessSelector, Question, Unfound};
 pub use proxy::{ProxyHeaders, ProxyProtocol};
 pub use reason::{CloseReason, DropReason, RefuseReason};
 pub use replay::{Flow, Outcome, Recorded, Turned};

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Most processes that may hold one socket; more are no answer.
+/// Most processes that hold one socket and differ in more than their PIDs; more are no answer.
 pub const MOST_HOLDERS: usize = 32;
 
 /// Longest path or cgroup of a process, in bytes: [`MOST_HOLDERS`] of both fit into one message.
@@ -106,6 +106,14 @@ pub struct Process {
     pub cgroup: String,
 }
 
+impl Process {
+    /// Whether no selector tells them apart.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let facts = |of: &Self| (of.name.clone(), of.path.clone(), of.executable, of.uid, of.gid, of.cgroup.clone());
+        facts(self) == facts(other)
+    }
+}
+
 impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { pid, name, path, executable: (device, inode), uid, gid, cgroup, .. } = self;
@@ -115,7 +123,8 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// Everybody who holds a socket: at least one, at most [`MOST_HOLDERS`].
+/// Everybody who holds a socket, or those that share its port: at least one, at most [`MOST_HOLDERS`]. Of those
+/// that are alike one stands for all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Of the socket.
@@ -142,8 +151,30 @@ pub struct Question {
     pub party: Party,
 }
 
-/// Or why nobody was found, in words.
-pub type Found = Result<Owner, String>;
+/// Why nobody was found, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unfound {
+    /// There is nobody: no socket makes the call, or listens.
+    #[error("{0}")]
+    Nobody(String),
+    /// It could not be found out.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<String> for Unfound {
+    fn from(why: String) -> Self {
+        Self::Unknown(why)
+    }
+}
+
+impl From<&str> for Unfound {
+    fn from(why: &str) -> Self {
+        Self::Unknown(why.into())
+    }
+}
+
+pub type Found = Result<Owner, Unfound>;
 
 #[cfg(test)]
 mod tests {

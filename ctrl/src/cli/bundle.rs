@@ -1,15 +1,17 @@
-//! `sluice bundle`: whose certificates are believed, by which roots, who is revoked, and by which CRLs.
+//! `sluice bundle`: whose certificates are believed, by which roots, who is revoked, by which CRLs, and what of it
+//! is fetched.
 
 use clap::Args;
 
 use super::Done;
-use super::output::{Output, red, table, until};
+use super::output::{Output, age_ms, or_dash, red, span, table, until};
 use super::place::Place;
 use crate::bundles::{CrlRow, Row};
-use crate::clock;
 use crate::rotate::utc;
+use crate::{clock, fetch};
 
-/// List the trust domains that peers may be of: their roots, who of them is revoked, and their CRLs.
+/// List the trust domains that peers may be of: their roots, who of them is revoked, their CRLs, and what of it is
+/// fetched from where.
 ///
 /// SHA256 is the fingerprint of the root's certificate; -o wide and JSON have all of it.
 ///
@@ -72,7 +74,20 @@ fn show(rows: &[Row], wide: bool) -> String {
         let heads = ["TRUST DOMAIN", "CRL OF", "NUMBER", "ISSUED", "NEXT IN", "ENTRIES", "ON STALE", "FROM"];
         text = format!("{text}\n\n{}", table(&heads, crls));
     }
+    let fetched: Vec<_> = rows.iter().flat_map(|row| row.fetched.iter().map(|source| of_source(row, source))).collect();
+    if !fetched.is_empty() {
+        let heads = ["TRUST DOMAIN", "FETCHED", "BY", "GOT", "AGAIN IN", "SEQUENCE", "FROM", "FAULT"];
+        text = format!("{text}\n\n{}", table(&heads, fetched));
+    }
     text
+}
+
+fn of_source(row: &Row, source: &fetch::Row) -> Vec<String> {
+    let got = source.got_at.map_or_else(|| red("not yet"), |at| format!("{} ago", age_ms(at * 1000)));
+    let again = source.next_in.map_or_else(|| "now".into(), span);
+    let (domain, field, kind) = (row.trust_domain.clone(), source.field.clone(), source.kind.clone());
+    let fault = source.fault.as_ref().map_or_else(|| "-".into(), |fault| red(fault));
+    vec![domain, field, kind, got, again, or_dash(source.sequence), source.url.clone(), fault]
 }
 
 fn of_crl(row: &Row, crl: &CrlRow) -> Vec<String> {

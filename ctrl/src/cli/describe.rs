@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use snapshot::{ConnectionReport, Prefix, RefuseReason};
+use snapshot::{ConnectionReport, Direction, Prefix, RefuseReason};
 
 use super::output::{Output, Rows, clock_time, or_dash, red, table, until};
 use super::place::Place;
@@ -44,7 +44,7 @@ struct Report {
     identity: Identity,
     /// Calls that were attested by their process: those that live, and those that ended lately.
     attested: Vec<ConnectionReport>,
-    /// Calls from its addresses that were nobody's.
+    /// Calls from its addresses, or to them, that were nobody's.
     not_attested: Vec<ConnectionReport>,
     /// Who may call its MUTUAL ports plain, and did.
     bypass: Vec<BypassRow>,
@@ -74,11 +74,13 @@ impl Workload {
             attested.extend(client.get::<Vec<ConnectionReport>>(&format!("/v1/connections?which={which}")).await?);
         }
         let of_nobody = |call: &ConnectionReport| call.refused == Some(RefuseReason::NotAttested);
-        let not_attested = attested.iter().filter(|call| {
-            of_nobody(call) && (is_at(&identity, call.client.ip()) || is_at(&identity, call.server.ip()))
-        });
+        let not_attested = attested.iter().filter(|call| of_nobody(call) && touches(&identity, call));
         let not_attested = newest(not_attested.cloned().collect());
-        attested.retain(|call| call.attested.is_some() && call.workload.as_ref() == Some(&identity.workload));
+        let is_its = |call: &ConnectionReport| {
+            let called = call.direction == Direction::Local && call.peer_id.as_ref() == Some(&identity.spiffe_id);
+            called || call.workload.as_ref() == Some(&identity.workload)
+        };
+        attested.retain(|call| call.attested.is_some() && is_its(call));
         let mut bypass: Vec<BypassRow> = client.get("/v1/bypasses").await?;
         bypass.retain(|entry| entry.workload == identity.workload);
         let report = Report { identity, attested: newest(attested), not_attested, bypass };
@@ -90,6 +92,11 @@ impl Workload {
 fn newest(mut calls: Vec<ConnectionReport>) -> Vec<ConnectionReport> {
     calls.sort_by_key(|call| (call.opened_at, call.id));
     calls.split_off(calls.len().saturating_sub(SHOWN))
+}
+
+/// A call from its addresses, or to them.
+fn touches(identity: &Identity, call: &ConnectionReport) -> bool {
+    is_at(identity, call.client.ip()) || is_at(identity, call.endpoint.unwrap_or(call.server).ip())
 }
 
 /// `places` are `198.18.1.0/24 on in0`.

@@ -4,6 +4,8 @@
 //! not apply (delta and indirect CRLs, unknown critical extensions, partitions by reason), which the
 //! other, whose fields are for people, passes over. A list that ends early is one that lets somebody in.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::{self, PemObject as _};
@@ -16,7 +18,8 @@ use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X5
 /// A CRL that is one; nothing is known yet of who has signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationList {
-    der: Vec<u8>,
+    /// As it was signed.
+    pub der: Arc<[u8]>,
     /// Of the DER.
     pub sha256: [u8; 32],
     /// For people.
@@ -83,7 +86,7 @@ impl RevocationList {
             issued,
             next,
             serials,
-            der,
+            der: der.into(),
         })
     }
 

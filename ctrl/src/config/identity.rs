@@ -19,6 +19,7 @@ use super::decode::{Faults, Field, Fields};
 use super::resource::resource_name;
 use super::spiffe::parse_pattern;
 use super::spire::{self, Spire};
+use super::vault::{self, Vault};
 use super::{Place, SpiffeId};
 
 /// A source with its name, and whom it is for.
@@ -41,6 +42,8 @@ pub enum IdentitySource {
     Files(Files),
     /// The SPIRE agent of this node.
     Spire(Spire),
+    /// The PKI of an OpenBao or a Vault.
+    Vault(Box<Vault>),
 }
 
 /// A directory with an SVID, its key and its trust bundle.
@@ -171,6 +174,8 @@ fn decode_source(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Option<(&'
         Kind::Embedded => decode_embedded(&fields.required("embedded", faults)?, faults),
         Kind::Files => decode_files(&fields.required("files", faults)?, faults),
         Kind::Spire => spire::decode(&fields.required("spire", faults)?, faults).map(IdentitySource::Spire),
+        Kind::Vault => vault::decode(&fields.required("vault", faults)?, faults)
+            .map(|vault| IdentitySource::Vault(Box::new(vault))),
     };
     Some((kind.name(), source?))
 }
@@ -239,6 +244,7 @@ enum Kind {
     Embedded,
     Files,
     Spire,
+    Vault,
 }
 
 impl Kind {
@@ -247,12 +253,17 @@ impl Kind {
             Self::Embedded => "embedded",
             Self::Files => "files",
             Self::Spire => "spire",
+            Self::Vault => "vault",
         }
     }
 }
 
-const KINDS: &[(&str, Kind)] =
-    &[(Kind::Embedded.name(), Kind::Embedded), (Kind::Files.name(), Kind::Files), (Kind::Spire.name(), Kind::Spire)];
-const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
-const SHORTEST_TTL: Duration = Duration::from_secs(2);
-const LONGEST_TTL: Duration = Duration::from_secs(30 * 86_400);
+const KINDS: &[(&str, Kind)] = &[
+    (Kind::Embedded.name(), Kind::Embedded),
+    (Kind::Files.name(), Kind::Files),
+    (Kind::Spire.name(), Kind::Spire),
+    (Kind::Vault.name(), Kind::Vault),
+];
+pub(super) const DEFAULT_TTL: Duration = Duration::from_secs(3_600);
+pub(super) const SHORTEST_TTL: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_TTL: Duration = Duration::from_secs(30 * 86_400);

@@ -14,6 +14,7 @@ pub mod crl;
 pub mod crls;
 pub mod decode;
 pub mod diagnostic;
+pub mod endpoint;
 pub mod faults;
 pub mod gateway;
 pub mod identity;
@@ -36,6 +37,7 @@ pub mod spire;
 pub mod suggest;
 pub mod tree;
 pub mod trust;
+pub mod vault;
 pub mod workload;
 
 pub use decode::Chosen;

@@ -28,8 +28,32 @@ pub struct Certificate {
 
 /// All of them, or what is wrong with the first that is none.
 pub fn read(text: &str, trust_domain: &TrustDomain) -> Result<Vec<Certificate>, String> {
-    let json = text.trim_start().starts_with('{');
-    let ders = if json { of_json(text)? } else { of_pem(text)? };
+    match text.trim_start().starts_with('{') {
+        true => Ok(SpiffeBundle::read(text, trust_domain)?.certificates),
+        false => check(of_pem(text)?, trust_domain),
+    }
+}
+
+/// What a SPIFFE bundle says of X.509 (SPIFFE Trust Domain and Bundle §4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpiffeBundle {
+    /// At least one.
+    pub certificates: Vec<Certificate>,
+    /// `spiffe_sequence`: a number that grows with each change.
+    pub sequence: Option<u64>,
+    /// `spiffe_refresh_hint`: after how many seconds to look again.
+    pub refresh_hint: Option<u64>,
+}
+
+impl SpiffeBundle {
+    pub fn read(text: &str, trust_domain: &TrustDomain) -> Result<Self, String> {
+        let keys: KeySet = serde_json::from_str(text).map_err(|error| format!("is no SPIFFE bundle: {error}"))?;
+        let certificates = check(keys.certificates()?, trust_domain)?;
+        Ok(Self { certificates, sequence: keys.spiffe_sequence, refresh_hint: keys.spiffe_refresh_hint })
+    }
+}
+
+fn check(ders: Vec<Vec<u8>>, trust_domain: &TrustDomain) -> Result<Vec<Certificate>, String> {
     if ders.len() > MOST {
         return Err(format!("holds {} certificates, at most {MOST} are taken", ders.len()));
     }
@@ -55,31 +79,36 @@ fn of_pem(text: &str) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// SPIFFE Trust Domain and Bundle §4: a JWK set. Keys of another use (`jwt-svid`), and of one that is
-/// not known, are passed over.
-fn of_json(text: &str) -> Result<Vec<Vec<u8>>, String> {
-    #[derive(Deserialize)]
-    struct Bundle {
-        keys: Vec<Key>,
-    }
-    #[derive(Deserialize)]
-    struct Key {
-        #[serde(rename = "use")]
-        usage: Option<String>,
-        #[serde(default)]
-        x5c: Vec<String>,
-    }
-    let bundle: Bundle = serde_json::from_str(text).map_err(|error| format!("is no SPIFFE bundle: {error}"))?;
-    let keys = bundle.keys.iter().enumerate().filter(|(_, key)| key.usage.as_deref() == Some("x509-svid"));
-    let found: Vec<_> = keys
-        .map(|(nth, key)| match key.x5c.as_slice() {
-            [only] => of_base64(only).ok_or_else(|| format!("keys[{nth}].x5c[0] is not base64")),
-            all => Err(format!("keys[{nth}].x5c has {} entries; a SPIFFE bundle has one a key", all.len())),
-        })
-        .collect::<Result<_, _>>()?;
-    match found.is_empty() {
-        true => Err("is a SPIFFE bundle without a key of use x509-svid".into()),
-        false => Ok(found),
+/// SPIFFE Trust Domain and Bundle §4: a JWK set.
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Key>,
+    spiffe_sequence: Option<u64>,
+    spiffe_refresh_hint: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    #[serde(default)]
+    x5c: Vec<String>,
+}
+
+impl KeySet {
+    /// Keys of another use (`jwt-svid`), and of one that is not known, are passed over.
+    fn certificates(&self) -> Result<Vec<Vec<u8>>, String> {
+        let keys = self.keys.iter().enumerate().filter(|(_, key)| key.usage.as_deref() == Some("x509-svid"));
+        let found: Vec<_> = keys
+            .map(|(nth, key)| match key.x5c.as_slice() {
+                [only] => of_base64(only).ok_or_else(|| format!("keys[{nth}].x5c[0] is not base64")),
+                all => Err(format!("keys[{nth}].x5c has {} entries; a SPIFFE bundle has one a key", all.len())),
+            })
+            .collect::<Result<_, _>>()?;
+        match found.is_empty() {
+            true => Err("is a SPIFFE bundle without a key of use x509-svid".into()),
+            false => Ok(found),
+        }
     }
 }
 
@@ -123,6 +152,16 @@ impl Certificate {
         let id = id_of(&der).map_err(|error| format!("cannot be trusted ({subject}): {error}"))?;
         let (not_before, not_after) = life(&parsed);
         Ok(Self { sha256: hex(digest(&SHA256, &der).as_ref()), subject, id, not_before, not_after, der })
+    }
+}
+
+/// By name and key; whether it may sign is another question.
+pub fn signed_by(certificate: &[u8], root: &[u8]) -> bool {
+    match (X509Certificate::from_der(certificate), X509Certificate::from_der(root)) {
+        (Ok((_, certificate)), Ok((_, root))) => {
+            certificate.issuer() == root.subject() && certificate.verify_signature(Some(root.public_key())).is_ok()
+        }
+        (Err(_), _) | (_, Err(_)) => false,
     }
 }
 

@@ -11,8 +11,9 @@ use std::path::Path;
 use snapshot::check::MOST_REVOKED;
 use snapshot::{Action, IdPattern, normal_serial};
 
-use super::crls::{self, Crl};
+use super::crls::{self, Crl, CrlUrl};
 use super::decode::{Faults, Field};
+use super::endpoint::{self, Endpoint};
 use super::resource::Meta;
 use super::roots::{self, Certificate};
 use super::spiffe::parse_pattern;
@@ -25,11 +26,14 @@ pub struct TrustBundle {
     pub name: String,
     pub place: Place,
     pub trust_domain: TrustDomain,
-    /// Each once, in the order of the file.
+    /// Each once, in the order of the file; of an endpoint, those that it gave last.
     pub roots: Vec<Root>,
+    pub endpoint: Option<Endpoint>,
     pub revoked_ids: Vec<Revoked<IdPattern>>,
     pub revoked_serials: Vec<Revoked<String>>,
+    /// Of files, and what was fetched.
     pub crls: Vec<Crl>,
+    pub crl_urls: Vec<CrlUrl>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -57,8 +61,9 @@ impl TrustBundle {
         let listed = fields.optional("roots");
         let revoked = fields.optional("revoked");
         let crls = fields.optional("crls");
-        if listed.is_none() && revoked.is_none() && crls.is_none() {
-            let help = "give `roots`, `revoked`, `crls`, or several of them";
+        let endpoint = fields.optional("endpoint");
+        if listed.is_none() && revoked.is_none() && crls.is_none() && endpoint.is_none() {
+            let help = "give `roots`, `endpoint`, `revoked`, `crls`, or several of them";
             faults.error(spec.at(), &spec.path, "says neither whom to trust nor whom not to", help);
         }
         fields.finish(faults);
@@ -67,22 +72,30 @@ impl TrustBundle {
         let roots = listed.map(|list| decode_roots(&list, &trust_domain, faults));
         let (revoked_ids, revoked_serials) =
             revoked.and_then(|map| decode_revoked(&map, &trust_domain, faults)).unwrap_or_default();
-        let crls = crls.map(|list| crls::decode(&list, faults)).unwrap_or_default();
+        let (crls, crl_urls) = crls.map(|list| crls::decode(&list, &trust_domain, faults)).unwrap_or_default();
+        let endpoint = endpoint.map(|map| endpoint::decode(&map, faults));
         // Roots that are at fault are not roots that are missing: nobody needs to hear that, too.
         let roots = roots.unwrap_or(Some(vec![]))?;
+        let endpoint = endpoint.map_or(Some(None), |endpoint| endpoint.map(Some))?;
+        let endpoint = endpoint.map(|endpoint| Endpoint { initial: roots.clone(), ..endpoint });
         let (name, place) = (meta.full_name(), meta.place);
-        Some(Self { name, place, trust_domain, roots, revoked_ids, revoked_serials, crls })
+        Some(Self { name, place, trust_domain, roots, endpoint, revoked_ids, revoked_serials, crls, crl_urls })
     }
 
     /// Of deny lists and CRLs.
-    fn revokes(&self) -> usize {
+    pub fn revokes(&self) -> usize {
         let of_crls = self.crls.iter().map(|crl| crl.list.serials.len()).sum::<usize>();
         self.revoked_ids.len() + self.revoked_serials.len() + of_crls
     }
 
     /// Whether it says by which roots this trust domain is verified, so that no other source does.
     pub fn decides(&self, trust_domain: &str) -> bool {
-        self.trust_domain.as_str() == trust_domain && !self.roots.is_empty()
+        self.trust_domain.as_str() == trust_domain && (!self.roots.is_empty() || self.endpoint.is_some())
+    }
+
+    /// CRLs that are fetched, of which none was taken yet.
+    pub fn awaited(&self) -> impl Iterator<Item = &CrlUrl> {
+        self.crl_urls.iter().filter(|url| self.crls.iter().all(|crl| crl.path != url.path))
     }
 
     /// Roots that are not over at `now`: a verifier that builds paths need not look at a root's own end.
@@ -171,7 +184,7 @@ pub(super) fn read_bytes(name: &str, largest: usize, faults: &Faults<'_>) -> Res
     Ok(bytes)
 }
 
-fn read_file(name: &str, faults: &Faults<'_>) -> Result<String, String> {
+pub(super) fn read_file(name: &str, faults: &Faults<'_>) -> Result<String, String> {
     let bytes = read_bytes(name, roots::LARGEST, faults)?;
     String::from_utf8(bytes).map_err(|_| "is not text: it is neither PEM nor a SPIFFE bundle".into())
 }
@@ -238,11 +251,13 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
         let help = "revoke by path (spiffe://…/*), or take out serials whose certificates have ended";
         found.push(Diagnostic::error(&resources.bundles[0].place, "spec.revoked", message).help(help));
     }
-    let Some(gateway) = &resources.gateway else { return };
-    let own = &gateway.trust_domain;
+    let own = resources.gateway.as_ref().map(|gateway| &gateway.trust_domain);
     // An agent may bring the roots of any trust domain.
-    let federates = gateway.identity.iter().any(|named| matches!(named.source, IdentitySource::Spire(_)));
-    let rootless = |b: &&TrustBundle| b.trust_domain != *own && b.roots.is_empty();
+    let sources = resources.gateway.iter().flat_map(|gateway| &gateway.identity);
+    let federates = sources.into_iter().any(|named| matches!(named.source, IdentitySource::Spire(_)));
+    endpoint::lint(&by_domain, own, federates, found);
+    let Some(own) = own else { return };
+    let rootless = |b: &&TrustBundle| b.trust_domain != *own && b.roots.is_empty() && b.endpoint.is_none();
     for bundle in resources.bundles.iter().filter(rootless).filter(|_| !federates) {
         let message = format!(
             "no root: {} is not this node's own trust domain, so nobody of it could be verified",

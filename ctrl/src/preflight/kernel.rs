@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 use snapshot::PortRange;
 
 use super::{Line, read};
-use crate::config::{Gateway, IdentitySource};
+use crate::config::{Gateway, IdentitySource, NamedSource};
 use crate::source;
 
 /// statfs(2) of a mounted bpffs.
@@ -153,7 +153,8 @@ fn clock() -> Line {
 
 /// One line a source; files of workloads, which may be of another node, are looked for and not read.
 fn identity_sources(gateway: &Gateway) -> impl Iterator<Item = Line> {
-    gateway.identity.iter().map(|named| {
+    let asked = |named: &&NamedSource| matches!(named.source, IdentitySource::Vault(_));
+    gateway.identity.iter().filter(move |named| !asked(named)).map(|named| {
         let several = gateway.identity.len() > 1;
         let what = if several { format!("identity source {}", named.name) } else { "identity source".into() };
         let opened = source::open(named, &gateway.trust_domain, &source::News::default());
@@ -162,7 +163,8 @@ fn identity_sources(gateway: &Gateway) -> impl Iterator<Item = Line> {
                 .single_directory()
                 .map(|directory| source::files::look(files, directory).map_err(|fault| fault.to_string())),
             IdentitySource::Spire(spire) => Some(source::spire::look(spire)),
-            IdentitySource::Embedded { .. } => None,
+            // One that has to be asked has a line of its own.
+            IdentitySource::Embedded { .. } | IdentitySource::Vault(_) => None,
         };
         match (opened, looked) {
             (Err(error), _) => Line::wrong(what, error.to_string()),

@@ -6,6 +6,7 @@
 mod bypass;
 mod interfaces;
 mod kernel;
+mod vaults;
 
 use std::path::Path;
 
@@ -46,6 +47,7 @@ impl Line {
 /// Everything that can be told about this machine for this Gateway.
 pub async fn check(gateway: &Gateway) -> Vec<Line> {
     let mut lines = kernel::check(gateway);
+    lines.extend(vaults::check(gateway).await);
     lines.extend(interfaces::check(gateway).await);
     lines.extend(bypass::check(gateway));
     lines

@@ -37,6 +37,7 @@ impl Core {
             self.refuse(faults);
         }
         lookups.keep(&self.loaded);
+        self.keep_fetching();
         self.learn(lookups);
     }
 
@@ -76,6 +77,7 @@ impl Core {
     ) -> Result<Candidate, Vec<Diagnostic>> {
         let mut loaded = load(&self.directory, &self.known, files).await?;
         self.cluster.fill(&mut loaded);
+        self.fetches.got().fill(&mut loaded);
         // Opened again in any case: its own files may be what changed.
         let sources = self
             .identities
@@ -102,6 +104,7 @@ impl Core {
     ) -> Result<Snapshot, Vec<String>> {
         let mut loaded = loaded.clone();
         self.cluster.fill(&mut loaded);
+        self.fetches.got().fill(&mut loaded);
         let (resolved, now) = (lookups.of(&loaded), clock::now());
         let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
         let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;

@@ -36,6 +36,7 @@ impl Core {
             .warnings(now)
             .into_iter()
             .chain(crls)
+            .chain(self.fetches.problems())
             .chain(self.unassembled.clone())
             .chain(self.cluster.problems(&self.loaded));
         names.chain(svids).chain(left_out).chain(more).collect()
@@ -74,10 +75,12 @@ impl Core {
             ..view::Status::default()
         };
         let now = clock::now();
-        let bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
+        let mut bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
+        bundles.iter_mut().for_each(|row| row.fetched = self.fetches.rows(&row.trust_domain));
         let kubernetes = self.cluster.live();
         let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
         let (resources, services) = (self.resources.clone(), Arc::new(services));
-        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services }));
+        let got = self.fetches.got().clone();
+        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services, got }));
     }
 }

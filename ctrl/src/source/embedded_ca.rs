@@ -27,6 +27,7 @@ use zeroize::Zeroize as _;
 
 use super::signer::Signer;
 use super::{Error, IssuedSvid, Source, Wanted, keyfile};
+use crate::config::roots::signed_by;
 use crate::config::{SpiffeId, TrustDomain};
 
 /// Makes `root.crt` and `root.key` in `dir`.
@@ -278,15 +279,6 @@ fn trust_domain_of(certificate: &X509Certificate<'_>) -> Option<TrustDomain> {
         _ => None,
     });
     TrustDomain::parse(ids.next()?).ok()
-}
-
-fn signed_by(certificate: &[u8], root: &[u8]) -> bool {
-    match (X509Certificate::from_der(certificate), X509Certificate::from_der(root)) {
-        (Ok((_, certificate)), Ok((_, root))) => {
-            certificate.issuer() == root.subject() && certificate.verify_signature(Some(root.public_key())).is_ok()
-        }
-        (Err(_), _) | (_, Err(_)) => false,
-    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, Error> {

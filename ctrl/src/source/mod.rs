@@ -12,7 +12,8 @@ mod roots;
 mod set;
 pub mod signer;
 pub mod spire;
-mod svid;
+pub(crate) mod svid;
+pub mod vault;
 
 use std::path::PathBuf;
 
@@ -110,6 +111,8 @@ pub enum Error {
     Files(#[from] files::Fault),
     #[error("{0}")]
     Spire(Box<spire::Fault>),
+    #[error("{0}")]
+    Vault(Box<vault::Fault>),
     #[error("no identity source takes it: add it to `workloads` of a source in spec.identity.sources")]
     NoSource,
     #[error("its identity source {name} does not open: {reason}")]
@@ -124,9 +127,15 @@ impl From<spire::Fault> for Error {
     }
 }
 
+impl From<vault::Fault> for Error {
+    fn from(fault: vault::Fault) -> Self {
+        Self::Vault(Box::new(fault))
+    }
+}
+
 impl Error {
     /// Nothing is wrong, and there is nothing yet: somebody else has to do his part first.
     pub fn is_wait(&self) -> bool {
-        matches!(self, Self::Spire(fault) if fault.is_wait())
+        matches!(self, Self::Spire(fault) if fault.is_wait()) || matches!(self, Self::Vault(fault) if fault.is_wait())
     }
 }

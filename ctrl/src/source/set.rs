@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::files::Files;
 use super::spire::Spire;
+use super::vault::Vault;
 use super::{EmbeddedCa, Error, IssuedSvid, Renewal, Source, Wanted, roots};
 use crate::config::{Gateway, IdentitySource, NamedSource, SpiffeId, TrustDomain};
 
@@ -97,7 +98,9 @@ impl Sources {
         let same = |named: &NamedSource| self.entries.iter().any(|entry| entry.is_of(named, &gateway.trust_domain));
         let one = |named: &NamedSource| match (&named.source, same(named)) {
             // It looks after what it is given by itself, and knows the last that was good.
-            (IdentitySource::Files(_) | IdentitySource::Spire(_), true) => Ok(Reopened::Kept(None)),
+            (IdentitySource::Files(_) | IdentitySource::Spire(_) | IdentitySource::Vault(_), true) => {
+                Ok(Reopened::Kept(None))
+            }
             (_, known) => match open(named, &gateway.trust_domain, &self.news) {
                 Ok(source) => Ok(Reopened::Anew(source)),
                 Err(error) if known => Ok(Reopened::Kept(Some(error.to_string()))),
@@ -383,6 +386,9 @@ pub fn open(named: &NamedSource, trust_domain: &TrustDomain, news: &News) -> Res
         }
         IdentitySource::Files(files) => Ok(Box::new(Files::new(files.clone(), trust_domain.clone(), news.clone()))),
         IdentitySource::Spire(spire) => Ok(Box::new(Spire::new(spire.clone(), trust_domain.clone(), news.clone()))),
+        IdentitySource::Vault(vault) => {
+            Ok(Box::new(Vault::new(&named.name, vault.as_ref().clone(), trust_domain.clone(), news.clone())))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ::snapshot::{Owner, Process, ProcessSelector, RefuseReason, Side, TlsMode};
+use ::snapshot::{Owner, Party, Process, ProcessSelector, RefuseReason, Side, TlsMode};
 
 use super::Route;
 use crate::planted::{self, Bug};
@@ -16,13 +16,20 @@ pub enum Known<'p> {
     /// Nobody was asked.
     Nothing,
     Owner(&'p Owner),
+    /// The same, found behind this inside port.
+    Behind(&'p str, &'p Owner),
     /// For the sake of the argument it is a process of this workload's.
     Supposed(usize),
 }
 
-impl<'p> Known<'p> {
-    fn of(owner: Option<&'p Arc<Owner>>) -> Self {
-        owner.map_or(Self::Nothing, |owner| Self::Owner(owner))
+impl Known<'_> {
+    /// What was found elsewhere says nothing of who is here.
+    fn is_of(self, shared: &Shared) -> bool {
+        match self {
+            Self::Behind(port, _) => *port == *shared.interface,
+            Self::Nothing => false,
+            Self::Owner(_) | Self::Supposed(_) => true,
+        }
     }
 }
 
@@ -45,19 +52,34 @@ impl<'p> Proof<'p> {
     }
 }
 
+/// Who listens at an address, and behind which inside port that was found.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub at: SocketAddr,
+    pub behind: Arc<str>,
+    pub owner: Arc<Owner>,
+}
+
 /// What was found out about the ends of a call, where that was asked.
 #[derive(Debug, Clone, Default)]
 pub struct Witnesses {
     pub caller: Option<Arc<Owner>>,
-    /// Of what listens at this address: a call that is given another endpoint needs another answer.
-    pub listener: Option<(SocketAddr, Arc<Owner>)>,
+    pub listener: Option<Listener>,
 }
 
 impl Witnesses {
+    /// Of what listens at another address nothing is known: a call that is given another endpoint needs another
+    /// answer.
+    pub fn listener_at(&self, server: SocketAddr) -> Option<&Listener> {
+        self.listener.as_ref().filter(|listener| listener.at == server || planted::is(Bug::AnyListener))
+    }
+
     pub fn proof(&self, server: SocketAddr) -> Proof<'_> {
-        let there = |(at, _): &&(SocketAddr, Arc<Owner>)| *at == server;
-        let listener = self.listener.as_ref().filter(there).map(|(_, owner)| owner);
-        Proof { caller: Known::of(self.caller.as_ref()), listener: Known::of(listener) }
+        let listener = self.listener_at(server);
+        Proof {
+            caller: self.caller.as_deref().map_or(Known::Nothing, Known::Owner),
+            listener: listener.map_or(Known::Nothing, |found| Known::Behind(&found.behind, &found.owner)),
+        }
     }
 }
 
@@ -66,7 +88,7 @@ impl Witnesses {
 pub struct Wanted<'c> {
     pub caller: bool,
     /// The inside port that the listener is behind.
-    pub listener: Option<&'c str>,
+    pub listener: Option<&'c Arc<str>>,
 }
 
 impl Wanted<'_> {
@@ -90,9 +112,8 @@ impl Compiled {
         let caller = proof.caller == Known::Nothing
             && side == Side::Inside
             && matches!(self.places.source(interface, client.to_canonical()), Whose::Shared(..));
-        let unknown = proof.listener == Known::Nothing && !planted::is(Bug::UnaskedIsFirst);
-        let listener = self.told_apart(server).filter(|_| unknown);
-        Wanted { caller, listener: listener.map(|shared| &*shared.interface) }
+        let unknown = |shared: &&Shared| !proof.listener.is_of(shared) && !planted::is(Bug::UnaskedIsFirst);
+        Wanted { caller, listener: self.told_apart(server).filter(unknown).map(|shared| &shared.interface) }
     }
 
     /// Those of whom the process that listens decides which one is called.
@@ -122,10 +143,27 @@ impl Compiled {
         match self.places.destination(server.ip()) {
             Whose::Nobody => Ok(None),
             Whose::One(index) => Ok(Some(index)),
-            Whose::Shared(_, shared) if self.untouched(shared, server.port()) => {
-                Ok(<[usize; 1]>::try_from(&*shared.members).ok().map(|[alone]| alone))
+            Whose::Shared(_, shared) => {
+                let known = if proof.listener.is_of(shared) { proof.listener } else { Known::Nothing };
+                let found = self.member(shared, server.ip(), known);
+                if self.untouched(shared, server.port()) {
+                    return Ok(found.ok().or(shared.alone()));
+                }
+                found.map(Some).map_err(|refusal| refusal.about(shared.alone()))
             }
-            Whose::Shared(_, shared) => self.member(shared, server.ip(), proof.listener).map(Some),
+        }
+    }
+
+    /// Whether an end may be the workload of this SPIFFE ID: where nobody was asked, all that have the address
+    /// may. A connection that is older than the selectors has nobody's word, and is not somebody else's for it.
+    pub(super) fn may_be(&self, whose: Whose<'_>, known: Known<'_>, id: &str) -> bool {
+        let is = |index: usize| &*self.workloads[index].spiffe_id == id;
+        match whose {
+            Whose::Nobody => false,
+            Whose::One(index) => is(index),
+            Whose::Shared(_, shared) if known == Known::Nothing => shared.members.iter().any(|&member| is(member)),
+            Whose::Shared(_, shared) if !known.is_of(shared) => false,
+            Whose::Shared(_, shared) => self.judged(shared, known).is_ok_and(is),
         }
     }
 
@@ -135,15 +173,23 @@ impl Compiled {
     }
 
     fn member(&self, shared: &Shared, address: IpAddr, known: Known<'_>) -> Result<usize, Route> {
-        let of = || self.names(shared);
-        let found = match known {
+        let of_whom = || format!("{address} is an address of {}", self.names(shared));
+        match known {
+            Known::Nothing => self.judged(shared, known).map_err(|why| format!("{}: {why}", of_whom())),
+            Known::Supposed(_) => self.judged(shared, known).map_err(|_| of_whom()),
+            Known::Owner(_) | Known::Behind(..) => self.judged(shared, known),
+        }
+        .map_err(not_attested)
+    }
+
+    fn judged(&self, shared: &Shared, known: Known<'_>) -> Result<usize, String> {
+        match known {
             Known::Nothing if planted::is(Bug::UnaskedIsFirst) => Ok(shared.members[0]),
-            Known::Nothing => Err(format!("{address} is an address of {}: the process decides", of())),
+            Known::Nothing => Err("the process decides".into()),
             Known::Supposed(index) if shared.members.contains(&index) => Ok(index),
-            Known::Supposed(_) => Err(format!("{address} is an address of {}", of())),
-            Known::Owner(owner) => self.judge(shared, owner).map(|(index, _)| index),
-        };
-        found.map_err(not_attested)
+            Known::Supposed(_) => Err("another workload's".into()),
+            Known::Owner(owner) | Known::Behind(_, owner) => self.judge(shared, owner).map(|(index, _)| index),
+        }
     }
 
     /// The one member that all processes match, with the selector that the first of them does.
@@ -206,7 +252,8 @@ impl Compiled {
     }
 
     fn sentence(&self, whose: Whose<'_>, known: Known<'_>, verb: &str) -> Option<String> {
-        let (Whose::Shared(_, shared), Known::Owner(owner)) = (whose, known) else { return None };
+        let Whose::Shared(_, shared) = whose else { return None };
+        let (Known::Owner(owner) | Known::Behind(_, owner)) = known else { return None };
         let (_, selector) = self.judge(shared, owner).ok()?;
         let processes: Vec<_> = owner.processes.iter().take(SHOWN).map(ToString::to_string).collect();
         Some(format!("{selector} ({}): {} {verb} socket {}", selector.place, processes.join(" and "), owner.inode))
@@ -218,6 +265,17 @@ impl Compiled {
     }
 }
 
-pub fn not_attested(detail: String) -> Route {
+impl Compiled {
+    /// The refusal of a call of which it could not be found out who calls, or who listens.
+    pub fn unattested(&self, party: Party, server: SocketAddr, why: String) -> Route {
+        let whom = match party {
+            Party::Caller => None,
+            Party::Listener => self.told_apart(server).and_then(Shared::alone),
+        };
+        not_attested(why).about(whom)
+    }
+}
+
+fn not_attested(detail: String) -> Route {
     Route::Refuse { reason: RefuseReason::NotAttested, workload: None, rule: None, detail: Some(detail) }
 }

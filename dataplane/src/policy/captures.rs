@@ -150,7 +150,7 @@ pub(super) fn protects(mode: TlsMode) -> bool {
 fn inbound(compiled: &Compiled, index: usize, address: IpAddr, captures: &mut Captures) {
     match compiled.places.destination(address) {
         Whose::One(owner) if owner == index => {}
-        Whose::Shared(_, shared) if shared.members == [index] => {}
+        Whose::Shared(_, shared) if shared.alone() == Some(index) => {}
         Whose::Shared(_, shared) => return inbound_of_several(compiled, shared, address, captures),
         // A longer prefix of another workload owns the address.
         Whose::One(_) | Whose::Nobody => return,

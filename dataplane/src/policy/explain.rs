@@ -28,7 +28,7 @@ pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -
     if let Some(of) = compiled.virtuals.find(to).filter(|_| position.side == Side::Inside) {
         return explain_virtual(compiled, of, &position, story, now);
     }
-    if let Some(shared) = compiled.told_apart(to).filter(|shared| shared.members.len() > 1) {
+    if let Some(shared) = compiled.told_apart(to).filter(|shared| shared.alone().is_none()) {
         return explain_shared(shared, to, &position, story, now);
     }
     let proof = Proof { caller: position.caller, listener: story.suppose_listener(to) };
@@ -141,7 +141,7 @@ impl<'a> Story<'a> {
     pub fn suppose_listener(&mut self, to: SocketAddr) -> Known<'static> {
         let compiled = self.compiled;
         let Some(shared) = compiled.told_apart(to) else { return Known::Nothing };
-        let &[alone] = &shared.members[..] else { return Known::Nothing };
+        let Some(alone) = shared.alone() else { return Known::Nothing };
         let (name, by) = (&compiled.workloads[alone].name, shared.selectors.iter().map(|(_, by)| by.to_string()));
         let by = by.collect::<Vec<_>>().join(", or ");
         self.say(format!("{} is workload {name} where a process with {by} listens.", to.ip()));

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use ::snapshot::Explanation;
 
-use super::Proof;
 use super::explain::{Position, SHOWN, Story};
+use super::{Known, Proof};
 use crate::snapshot::{Compiled, Shared, Virtual};
 
 /// One of the calls that it may be.
@@ -37,8 +37,8 @@ pub(super) fn explain_virtual(
          that one's own address.",
         of.address
     ));
-    let case = |&to: &SocketAddr| Case { name: to.to_string(), to, proof: Proof::of_caller(position.caller) };
-    of_each(story, position, of.endpoints.iter().map(case).collect(), now)
+    let cases = of.endpoints.iter().flat_map(|&to| cases(compiled, to, position)).collect();
+    of_each(story, position, cases, now)
 }
 
 /// The same of an address of several workloads. The answer is yes if it is for each of them.
@@ -52,14 +52,23 @@ pub(super) fn explain_shared(
     let compiled = story.compiled;
     let count = shared.members.len();
     story.say(format!("{} is an address of {count} workloads: the process that listens decides.", to.ip()));
+    let cases = cases(compiled, to, position);
+    of_each(story, position, cases, now)
+}
+
+/// A call to that address: to each of those that may listen there, if several may.
+fn cases(compiled: &Compiled, to: SocketAddr, position: &Position) -> Vec<Case> {
+    let caller = position.caller;
+    let Some(shared) = compiled.told_apart(to).filter(|shared| shared.alone().is_none()) else {
+        return vec![Case { name: to.to_string(), to, proof: Proof::of_caller(caller) }];
+    };
     let case = |&member: &usize| {
         let own = shared.selectors.iter().filter(|(index, _)| *index == member);
         let by: Vec<_> = own.map(|(_, selector)| selector.to_string()).collect();
         let name = format!("{to} where {} listens ({})", compiled.workloads[member].name, by.join(", or "));
-        let listener = super::Known::Supposed(member);
-        Case { name, to, proof: Proof { caller: position.caller, listener } }
+        Case { name, to, proof: Proof { caller, listener: Known::Supposed(member) } }
     };
-    of_each(story, position, shared.members.iter().map(case).collect(), now)
+    shared.members.iter().map(case).collect()
 }
 
 fn of_each(mut story: Story<'_>, position: &Position, cases: Vec<Case>, now: u64) -> Explanation {
@@ -67,7 +76,10 @@ fn of_each(mut story: Story<'_>, position: &Position, cases: Vec<Case>, now: u64
     let mut groups: Vec<(Explanation, Vec<String>)> = Vec::new();
     for Case { name, to, proof } in cases {
         let mut told = Story::new(story.compiled);
-        let listener = if proof.listener == super::Known::Nothing { told.suppose_listener(to) } else { proof.listener };
+        let listener = match proof.listener {
+            Known::Nothing => told.suppose_listener(to),
+            known => known,
+        };
         let proof = Proof { listener, ..proof };
         let route = story.compiled.route_of(proof, position.side, &position.interface, client, to, now);
         told.tell_route(&route, to, position.id.as_deref());

@@ -87,16 +87,16 @@ impl Standing {
         proof: Proof<'_>,
         (interface, client, server): (&str, SocketAddr, SocketAddr),
     ) -> bool {
-        let source = newer.caller(interface, client.ip().to_canonical(), proof).ok().flatten();
-        let server = SocketAddr::new(server.ip().to_canonical(), server.port());
-        let destination = newer.callee(server, proof).ok().flatten();
-        let is = |workload: Option<usize>, id: &str| workload.is_some_and(|w| &*newer.workloads[w].spiffe_id == id);
+        let source = newer.places.source(interface, client.ip().to_canonical());
+        let destination = newer.places.destination(server.ip());
+        let calls = |id: &str| newer.may_be(source, proof.caller, id);
+        let is_called = |id: &str| newer.may_be(destination, proof.listener, id);
         let own = self.local_id.as_deref();
         match &self.wire {
             // Replicas have one ID: each end has to be at its own address.
-            Wire::Local(callee) => own.is_none_or(|id| is(source, id)) && is(destination, callee),
+            Wire::Local(callee) => own.is_none_or(calls) && is_called(callee),
             Wire::Mutual(_) | Wire::Server(_) | Wire::Anonymous | Wire::Plain => {
-                own.is_none_or(|id| is(source, id) || is(destination, id))
+                own.is_none_or(|id| calls(id) || is_called(id))
             }
         }
     }

@@ -8,6 +8,7 @@
 
 pub mod allow;
 pub mod attest;
+mod beforehand;
 mod behind;
 pub mod bypass;
 pub mod captures;
@@ -27,7 +28,7 @@ mod tell;
 mod tests;
 
 pub use allow::AllowList;
-pub use attest::{Known, Proof, Wanted, Witnesses, not_attested};
+pub use attest::{Known, Listener, Proof, Wanted, Witnesses};
 pub use bypass::{Bypasses, admitted};
 pub use captures::Captures;
 pub use decide::{Standing, Verdict, Wire, at_once, decide};

@@ -78,6 +78,16 @@ impl Route {
         Self::Plain { workload: Some(workload), why, rule, source, outbound: Some(ends) }
     }
 
+    /// The same refusal, if it is one, of this workload's call.
+    pub(super) fn about(self, whom: Option<usize>) -> Self {
+        match self {
+            Self::Refuse { reason, workload, rule, detail } => {
+                Self::Refuse { reason, workload: workload.or(whom), rule, detail }
+            }
+            other => other,
+        }
+    }
+
     /// Which address the far side sees.
     pub const fn source(&self) -> SourceAddress {
         match *self {
@@ -205,7 +215,7 @@ impl Compiled {
     }
 
     /// By a rule that names no peers: that is known before who the other side is.
-    fn denied(&self, workload: usize, direction: RuleDirection, ends: Ends) -> Option<Route> {
+    pub(super) fn denied(&self, workload: usize, direction: RuleDirection, ends: Ends) -> Option<Route> {
         let rule = self.first_rule(workload, Action::Deny, Trial::Enforced, &ends.seen(direction, None))?;
         Some(Route::Refuse {
             reason: RefuseReason::DeniedByRule,
@@ -296,7 +306,7 @@ impl Compiled {
     }
 
     /// A caller behind an inside port that is nobody, to a workload of this node.
-    fn unidentified_local(&self, svids: Svids, to: usize, ends: Ends) -> Route {
+    pub(super) fn unidentified_local(&self, svids: Svids, to: usize, ends: Ends) -> Route {
         match self.workloads[to].mode_of(ends.server.port()) {
             TlsMode::Mutual if planted::is(Bug::BypassInside) => {
                 self.inbound(svids, None, to, ends, self.bypass(to, ends))

@@ -9,7 +9,7 @@ use super::step::Progress;
 use super::{Context, Order, Session, Speech, State};
 use crate::flow::{self, FlowRef};
 use crate::io::PacketIo;
-use crate::policy::{Route, Standing, Verdict, decide, why_not};
+use crate::policy::{Standing, Verdict, decide, why_not};
 use crate::stats::{Report, Total};
 use crate::time::Duration;
 use crate::tls::{Failure, TlsLeg};
@@ -91,17 +91,6 @@ impl Session {
         self.up = Some(up);
         self.begin_patience(cx);
         Ok(Connected::Begun)
-    }
-
-    /// What is for a workload of this node goes out in clear, so only where that workload is attested.
-    /// Its route may lead elsewhere by now: over the wire, say, when its own port has just gone.
-    fn leads_to_callee(&self, interface: &str) -> bool {
-        let callee = match self.route {
-            Route::Inbound { workload, .. } => workload,
-            Route::Local { to, .. } => to,
-            Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => return true,
-        };
-        self.compiled.workloads[callee].places.iter().any(|place| place.interface == interface)
     }
 
     fn originate_tls<P: PacketIo>(&mut self, cx: &mut Context<'_, P>) -> Progress {

@@ -1,4 +1,4 @@
-//! Where the up leg calls from: the caller's own address and port, or the node's (`source: node`).
+//! Where the up leg calls from, and whether it leads to whom it is for. From: the caller's own address and port, or the node's (`source: node`).
 //!
 //! The caller's are what makes us transparent (D1). A far side that cannot route back to the caller is
 //! called from the address that the kernel would use, and from a port of a range that is ours. Which
@@ -15,6 +15,7 @@ use super::{Context, Session};
 use crate::flow::{FlowKey, FlowTable};
 use crate::io::{PacketIo, PortId};
 use crate::planted::{self, Bug};
+use crate::policy::{Listener, Route};
 use crate::time::Instant;
 use crate::worker::handoff::Handoff;
 
@@ -49,6 +50,21 @@ impl Session {
                 Ok(Some(Origin { local, isn: cx.stack.isn(local, server, cx.now.mono) }))
             }
         }
+    }
+
+    /// What is for a workload of this node goes out in clear, so only where that workload is attested.
+    /// Its route may lead elsewhere by now: over the wire, say, when its own port has just gone.
+    pub(super) fn leads_to_callee(&self, interface: &str) -> bool {
+        let callee = match self.route {
+            Route::Inbound { workload, .. } => workload,
+            Route::Local { to, .. } => to,
+            Route::Egress { .. } | Route::Plain { .. } | Route::Refuse { .. } => return true,
+        };
+        // Where processes decide, only behind the port where the one that listens was found.
+        let elsewhere = |listener: &Listener| *listener.behind != *interface;
+        let told = self.witnesses.listener_at(self.destination());
+        !told.is_some_and(elsewhere)
+            && self.compiled.workloads[callee].places.iter().any(|place| place.interface == interface)
     }
 
     /// Behind a virtual address the 4-tuple is none that the caller's kernel knows of: its number is not for it,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ::snapshot::{Place, Prefix, ProcessSelector};
 
@@ -20,7 +21,17 @@ pub struct Shared {
     /// What tells them apart.
     pub selectors: Vec<(usize, ProcessSelector)>,
     /// The inside port that all of them are behind.
-    pub interface: String,
+    pub interface: Arc<str>,
+}
+
+impl Shared {
+    /// The one that has it, if no other does.
+    pub fn alone(&self) -> Option<usize> {
+        match self.members[..] {
+            [alone] => Some(alone),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +95,7 @@ impl Places {
         let mut members: Vec<_> = selectors.iter().map(|(index, _)| *index).collect();
         members.sort_unstable();
         members.dedup();
-        self.shared.push(Shared { members, selectors, interface: interface.to_owned() });
+        self.shared.push(Shared { members, selectors, interface: interface.into() });
         self.workloads + self.shared.len() - 1
     }
 

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use snapshot::{DropReason, RefuseReason, RuleId, Side};
 
 use super::Worker;
-use super::attest::Heard;
-use super::held::Arrived;
+use super::held::{Arrived, Heard};
 use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
@@ -43,21 +42,26 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let (client, server, now) = (segment.source, segment.destination, self.now.unix());
         let of = compiled.virtuals.find(server).filter(|_| side == Side::Inside);
         // The endpoint whose listener was asked for is the one that it is given.
-        let asked = heard.witnesses.listener.as_ref().map(|(at, _)| *at);
+        let asked = heard.witnesses.listener.as_ref().map(|listener| listener.at);
         let asked = asked.filter(|at| of.is_some_and(|of| of.endpoints.contains(at)));
-        let choose = |of| choose(&mut self.balancer, of, client.ip(), None, self.now.mono);
+        let choose = |of| choose(&mut self.balancer, of, client.ip(), heard.tried, self.now.mono);
         let endpoint = asked.or_else(|| of.and_then(choose));
         let interface = &self.settings.ports[usize::from(port.0)].interface;
         let given = endpoint.unwrap_or(server);
         let wanted = compiled.wanted(heard.witnesses.proof(given), (side, interface), client.ip(), given);
-        if !wanted.is_nothing() {
+        let hopeless = match wanted.is_nothing() {
+            true => None,
+            false => compiled.hopeless(side, interface, client.ip(), given),
+        };
+        if !wanted.is_nothing() && hopeless.is_none() {
             return self.hold(arrived, wanted, heard, given);
         }
         let witnesses = heard.witnesses;
         let proof = witnesses.proof(given);
-        let route = match of.filter(|_| endpoint.is_none()) {
-            Some(nowhere) => compiled.leads_nowhere(nowhere, interface, client, proof),
-            None => {
+        let route = match (hopeless, of.filter(|_| endpoint.is_none())) {
+            (Some(refusal), _) => refusal,
+            (None, Some(nowhere)) => compiled.leads_nowhere(nowhere, interface, client, proof),
+            (None, None) => {
                 let decides = of.filter(|_| planted::is(Bug::FirstEndpointDecides)).map(|of| of.endpoints[0]);
                 let server = decides.unwrap_or(given);
                 compiled.route_of(proof, side, interface, client, server, now)

@@ -13,7 +13,7 @@ use crate::flow::FlowKey;
 use crate::io::PortId;
 use crate::parse::Segment;
 use crate::planted::{self, Bug};
-use crate::policy::Witnesses;
+use crate::policy::{Listener, Witnesses};
 use crate::session::Syn;
 use crate::time::{Duration, Instant};
 
@@ -25,6 +25,15 @@ pub const FROM_WIRE: usize = HELD / 2;
 
 /// How long: less than a tenth of the second after which the caller's kernel would ask again.
 pub const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What was found out about a call, and until when it may wait for more.
+#[derive(Debug, Clone, Default)]
+pub struct Heard {
+    pub witnesses: Witnesses,
+    pub until: Option<Instant>,
+    /// The endpoint behind a virtual address where nobody listens.
+    pub tried: Option<SocketAddr>,
+}
 
 /// A SYN, and how it came in.
 #[derive(Debug, Clone)]
@@ -49,12 +58,15 @@ pub struct Missing {
     pub listener: bool,
     /// Where it goes: behind a virtual address, the endpoint that it is given.
     pub server: SocketAddr,
+    /// The inside port that whoever listens there is behind.
+    pub behind: Option<Arc<str>>,
     /// What is known by now.
-    pub witnesses: Witnesses,
+    pub heard: Heard,
 }
 
 #[derive(Debug, Clone)]
 pub struct Waiting {
+    key: FlowKey,
     pub token: u64,
     pub arrived: Arrived,
     pub missing: Missing,
@@ -74,8 +86,7 @@ impl Held {
 
     /// Whether this very SYN waits. One of the same name that is another call is forgotten.
     pub fn has(&mut self, key: &FlowKey, sequence: u32) -> bool {
-        let same_name = |waiting: &Waiting| waiting.arrived.key() == *key;
-        let Some(at) = self.waiting.iter().position(same_name) else { return false };
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.key == *key) else { return false };
         let same = self.waiting[at].arrived.syn.sequence == sequence || planted::is(Bug::AnswerUnbound);
         if !same {
             self.waiting.remove(at);
@@ -95,7 +106,7 @@ impl Held {
         let token = self.next_token;
         self.next_token += 1;
         let at = self.waiting.partition_point(|waiting| waiting.until <= until);
-        self.waiting.insert(at, Waiting { token, arrived, missing, until });
+        self.waiting.insert(at, Waiting { key: arrived.key(), token, arrived, missing, until });
         Ok(token)
     }
 
@@ -106,11 +117,12 @@ impl Held {
         match party {
             Party::Caller => {
                 missing.caller = false;
-                missing.witnesses.caller = Some(owner);
+                missing.heard.witnesses.caller = Some(owner);
             }
             Party::Listener => {
                 missing.listener = false;
-                missing.witnesses.listener = Some((missing.server, owner));
+                let at = missing.server;
+                missing.heard.witnesses.listener = missing.behind.clone().map(|behind| Listener { at, behind, owner });
             }
         }
         (!missing.caller && !missing.listener).then(|| self.waiting.remove(at))

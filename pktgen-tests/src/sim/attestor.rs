@@ -41,7 +41,7 @@ impl Attestor {
             let told = |found: Found| Told {
                 token: asked.token,
                 party: asked.party,
-                found: found.map(Arc::new).map_err(Arc::from),
+                found: found.map(Arc::new).map_err(Arc::new),
             };
             match (self.say)(&asked) {
                 Answer::AtOnce(found) => self.due.push((now, told(found))),

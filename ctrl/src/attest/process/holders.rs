@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use snapshot::Process;
-use snapshot::process::{LONGEST_FACT, MOST_HOLDERS};
+use snapshot::process::LONGEST_FACT;
+
+/// Processes that may hold one socket: each is a descriptor of ours while it is looked at.
+pub const MOST_SEEN: usize = 256;
 
 /// A process, by a handle that outlives its PID, and the descriptor by which it holds the socket.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub fn of(inodes: &BTreeSet<u64>, namespace: u64, until: Instant) -> Result<Hash
     Ok(found)
 }
 
-fn in_time(until: Instant) -> Result<(), String> {
+pub fn in_time(until: Instant) -> Result<(), String> {
     match Instant::now() < until {
         true => Ok(()),
         false => Err("it took too long to look through /proc: too many processes, or descriptors".into()),
@@ -61,7 +64,7 @@ fn look(pid: u32, inodes: &BTreeSet<u64>, until: Instant, found: &mut HashMap<u6
         let Some(inode) = socket(&descriptor.path()).filter(|inode| inodes.contains(inode)) else { continue };
         let holders = found.entry(inode).or_default();
         // Another descriptor of the same process says nothing new, and one too many is enough to refuse.
-        if holders.last().is_some_and(|holder| holder.pid == pid) || holders.len() > MOST_HOLDERS {
+        if holders.last().is_some_and(|holder| holder.pid == pid) || holders.len() > MOST_SEEN {
             continue;
         }
         let descriptor = descriptor.file_name().to_string_lossy().into_owned();
@@ -83,16 +86,24 @@ fn path(directory: &File) -> PathBuf {
 }
 
 impl Holder {
-    /// The same twice: it may just be starting another program, or be moved, or let go of the socket.
-    pub fn facts(&self) -> Result<Process, String> {
-        let gone = || format!("pid {} ended while it was looked at", self.pid);
-        let first = self.read().ok_or_else(gone)?;
-        let second = self.read().ok_or_else(gone)?;
+    /// None: it has ended, and holds nothing any more. The same twice: it may just be starting another program, or
+    /// be moved, or let go of the socket.
+    pub fn facts(&self) -> Result<Option<Process>, String> {
+        let (first, second) = (self.read(), self.read());
         let holds = socket(&path(&self.directory).join("fd").join(&self.descriptor)) == Some(self.inode);
-        match first == second && holds {
-            true => Ok(first),
-            false => Err(format!("pid {} changed while it was looked at: {first}, then {second}", self.pid)),
+        match (first, second) {
+            _ if self.has_ended() => Ok(None),
+            (Some(first), Some(second)) if first == second && holds => Ok(Some(first)),
+            (Some(first), Some(second)) => {
+                Err(format!("pid {} changed while it was looked at: {first}, then {second}", self.pid))
+            }
+            _ => Err(format!("pid {} cannot be looked at", self.pid)),
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        let stat = fs::read(path(&self.directory).join("stat"));
+        stat.map_or(true, |stat| name_and_start(&String::from_utf8_lossy(&stat)).is_none())
     }
 
     fn read(&self) -> Option<Process> {
@@ -174,7 +185,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(10);
         let found = of(&BTreeSet::from([inode]), namespace, until).unwrap();
         let own = found[&inode].iter().find(|holder| holder.pid == std::process::id()).unwrap();
-        let facts = own.facts().unwrap();
+        let facts = own.facts().unwrap().unwrap();
         let executable = std::env::current_exe().unwrap();
         assert_eq!(facts.path.as_deref(), executable.to_str());
         assert_eq!(facts.uid, rustix::process::geteuid().as_raw());

@@ -15,12 +15,13 @@ mod namespace;
 mod netlink;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use snapshot::{Found, Owner, Question};
+use snapshot::{Found, Owner, Party, Process, Question, Unfound};
 use tracing::{debug, warn};
 
 use diag::Socket;
@@ -33,6 +34,8 @@ const BATCH: usize = 256;
 /// The dataplane gives up after 100 ms: what came so long ago needs no answer, and a look through /proc
 /// that takes so long gives none.
 const PATIENCE: Duration = Duration::from_millis(80);
+
+const LOOKS_AGAIN: usize = 2;
 
 /// Where the workloads of an inside port are, if that is not to be found by the port's other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Attestor {
         let asked = Asked { question, overrides, at: Instant::now(), answer };
         match self.0.try_send(asked) {
             Ok(()) => {}
-            Err(Full(asked)) => (asked.answer.0)(Err(format!("{WAITING} calls wait to be looked into already"))),
+            Err(Full(asked)) => (asked.answer.0)(Err(format!("{WAITING} calls wait to be looked into already").into())),
             Err(Disconnected(asked)) => (asked.answer.0)(Err("the attestor's thread has ended: see the log".into())),
         }
     }
@@ -124,42 +127,109 @@ fn find(questions: &[Question], overrides: &Overrides, namespaces: &mut Namespac
                 let asked: Vec<_> = asked.iter().map(|at| &questions[*at]).collect();
                 owners(&asked, &namespace, until)
             }
-            Err(why) => asked.iter().map(|_| Err(why.clone())).collect(),
+            Err(why) => asked.iter().map(|_| Err(why.clone().into())).collect(),
         };
         asked.iter().zip(answers).for_each(|(at, answer)| found[*at] = Some(answer));
     }
     found.into_iter().map(|found| found.unwrap_or_else(|| Err("nobody looked".into()))).collect()
 }
 
+/// What was caught in a change is looked at again: a server that starts a worker is, for a moment.
 fn owners(questions: &[&Question], namespace: &namespace::Namespace, until: Instant) -> Vec<Found> {
-    let sockets: Vec<Result<Socket, String>> = questions.iter().map(|question| namespace.socket(question)).collect();
-    let inodes = sockets.iter().flatten().map(|socket| socket.inode).collect();
+    let mut found = look(questions, namespace, until);
+    for _ in 0..LOOKS_AGAIN {
+        let unknown = |at: &usize| matches!(found[*at], Err(Unfound::Unknown(_)));
+        let again: Vec<usize> = (0..questions.len()).filter(unknown).collect();
+        if again.is_empty() || Instant::now() >= until {
+            break;
+        }
+        let asked: Vec<_> = again.iter().map(|at| questions[*at]).collect();
+        again.iter().zip(look(&asked, namespace, until)).for_each(|(at, now)| found[*at] = now);
+    }
+    found
+}
+
+fn look(questions: &[&Question], namespace: &namespace::Namespace, until: Instant) -> Vec<Found> {
+    let before = sockets(questions, namespace);
+    let inodes = before.iter().flatten().flatten().map(|socket| socket.inode).collect();
     let holders = match holders::of(&inodes, namespace.inode, until) {
         Ok(holders) => holders,
-        Err(why) => return questions.iter().map(|_| Err(why.clone())).collect(),
+        Err(why) => return questions.iter().map(|_| Err(why.clone().into())).collect(),
     };
-    let again = |question: &Question, socket: Socket| -> Found {
-        let owner = owner(socket, &holders)?;
-        // Whoever closed it meanwhile may not be who calls now: an inode is used again, a cookie is not.
-        match namespace.socket(question) {
-            Ok(now) if now == socket => Ok(owner),
-            Ok(_) | Err(_) => {
-                Err("the socket was closed, or its port used again, while its process was looked for".into())
+    // Many may ask about one that listens.
+    let mut facts: HashMap<u64, Result<Vec<Process>, Unfound>> = HashMap::new();
+    let found: Vec<Found> = before
+        .iter()
+        .map(|sockets| {
+            let sockets = sockets.as_ref().map_err(Clone::clone)?;
+            let each = sockets.iter().map(|socket| {
+                let of = || processes(socket.inode, &holders, until);
+                facts.entry(socket.inode).or_insert_with(of).clone()
+            });
+            owner(sockets[0].inode, each)
+        })
+        .collect();
+    // Whoever closed it meanwhile may not be who has it now: an inode is used again, a cookie is not.
+    let after = sockets(questions, namespace);
+    let changed = "the socket was closed, or its port used again, while its process was looked for";
+    let same = before.into_iter().zip(after).map(|(before, after)| before.is_err() || before == after);
+    found.into_iter().zip(same).map(|(found, same)| if same { found } else { Err(changed.into()) }).collect()
+}
+
+/// Of each question; those that listen are looked for once an address.
+fn sockets(questions: &[&Question], namespace: &namespace::Namespace) -> Vec<Result<Vec<Socket>, Unfound>> {
+    let mut listening: HashMap<SocketAddr, Result<Vec<Socket>, Unfound>> = HashMap::new();
+    let of = |question: &&Question| {
+        let Question { client, server, party, .. } = **question;
+        match party {
+            Party::Caller => namespace.sockets.calling(client, server).map(|socket| vec![socket]),
+            Party::Listener => {
+                namespace.sockets.is_in_the_way(client, server)?;
+                listening.entry(server).or_insert_with(|| namespace.sockets.listening(server)).clone()
             }
         }
     };
-    questions.iter().zip(sockets).map(|(question, socket)| again(question, socket?)).collect()
+    questions.iter().map(of).collect()
 }
 
-fn owner(socket: Socket, holders: &HashMap<u64, Vec<holders::Holder>>) -> Found {
-    let holders = holders.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
-    if holders.is_empty() {
-        return Err(format!("no process in the workload's network namespace holds socket {}", socket.inode));
+/// Who holds one socket, those that are alike once.
+fn processes(
+    inode: u64,
+    holders: &HashMap<u64, Vec<holders::Holder>>,
+    until: Instant,
+) -> Result<Vec<Process>, Unfound> {
+    let holders = holders.get(&inode).map(Vec::as_slice).unwrap_or_default();
+    if holders.len() > holders::MOST_SEEN {
+        return Err(format!("more than {} processes hold socket {inode}", holders::MOST_SEEN).into());
     }
-    if holders.len() > snapshot::process::MOST_HOLDERS {
-        let most = snapshot::process::MOST_HOLDERS;
-        return Err(format!("{} processes hold socket {}, more than {most}", holders.len(), socket.inode));
+    let mut found = Vec::new();
+    for holder in holders {
+        holders::in_time(until)?;
+        add(&mut found, holder.facts()?);
     }
-    let processes: Result<Vec<_>, _> = holders.iter().map(holders::Holder::facts).collect();
-    Ok(Owner { inode: socket.inode, processes: processes? })
+    match found.is_empty() {
+        true => Err(format!("no process in the workload's network namespace holds socket {inode}").into()),
+        false => Ok(found),
+    }
+}
+
+fn add(found: &mut Vec<Process>, more: impl IntoIterator<Item = Process>) {
+    for process in more {
+        if !found.iter().any(|known| known.is_like(&process)) {
+            found.push(process);
+        }
+    }
+}
+
+/// Of all sockets together.
+fn owner(inode: u64, each: impl Iterator<Item = Result<Vec<Process>, Unfound>>) -> Found {
+    let mut processes = Vec::new();
+    for of_one in each {
+        add(&mut processes, of_one?);
+    }
+    let most = snapshot::process::MOST_HOLDERS;
+    if processes.len() > most {
+        return Err(format!("{} processes that differ hold socket {inode}, more than {most}", processes.len()).into());
+    }
+    Ok(Owner { inode, processes })
 }

@@ -18,7 +18,6 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use snapshot::Question;
 
 use super::{Netns, diag, netlink};
 
@@ -29,15 +28,7 @@ const OWN: &str = "/proc/self/ns/net";
 /// A way to ask about sockets of one namespace. It ends with the batch that it was opened for.
 pub struct Namespace {
     pub inode: u64,
-    sockets: Socket,
-    /// The port's other end, in there.
-    interface: u32,
-}
-
-impl Namespace {
-    pub fn socket(&self, question: &Question) -> Result<diag::Socket, String> {
-        diag::find(&self.sockets, question, self.interface)
-    }
+    pub sockets: diag::Sockets,
 }
 
 /// Where namespaces were found last, by interface.
@@ -53,9 +44,9 @@ impl Namespaces {
             None => self.search(interface, &peer)?,
         };
         let inode = file.metadata().map_err(|error| format!("{}: {error}", path.display()))?.ino();
-        let sockets = inside(&file).map_err(|error| format!("{} cannot be entered: {error}", path.display()))?;
+        let netlink = inside(&file).map_err(|error| format!("{} cannot be entered: {error}", path.display()))?;
         self.0.insert(interface.to_owned(), path);
-        Ok(Namespace { inode, sockets, interface: peer.index })
+        Ok(Namespace { inode, sockets: diag::Sockets { netlink, interface: peer.index } })
     }
 
     fn search(&self, interface: &str, peer: &Peer) -> Result<(File, PathBuf), String> {

@@ -13,8 +13,8 @@ mod check;
 mod follow;
 mod layout;
 mod pem;
-mod read;
-mod watch;
+pub(in crate::source) mod read;
+pub(in crate::source) mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;

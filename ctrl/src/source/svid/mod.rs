@@ -18,6 +18,7 @@ use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{IssuedSvid, roots};
+use crate::config::roots::Certificate;
 use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 
@@ -151,17 +152,7 @@ pub fn check_chain(
     now: u64,
     warnings: &mut Vec<String>,
 ) -> Result<(), Fault> {
-    let ders: Vec<CertificateDer<'_>> = roots.iter().map(|root| CertificateDer::from(root.as_slice())).collect();
-    let anchors: Vec<TrustAnchor<'_>> =
-        ders.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok()).collect();
-    let chain: Vec<CertificateDer<'_>> = chain.iter().map(|one| CertificateDer::from(one.as_slice())).collect();
-    let (leaf, between) = chain.split_first().expect("a chain has a leaf");
-    let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
-    let verify = |usage: KeyUsage| {
-        let leaf = EndEntityCert::try_from(leaf)?;
-        let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        leaf.verify_for_usage(algorithms, &anchors, between, at, usage, None, None).map(drop)
-    };
+    let verify = |usage: KeyUsage| lead(chain, roots, usage, now);
     let (called, calls) = (verify(KeyUsage::server_auth()), verify(KeyUsage::client_auth()));
     let shown = origin.certificate.display();
     match (called, calls) {
@@ -178,6 +169,40 @@ pub fn check_chain(
         }
     }
     Ok(())
+}
+
+/// A server's chain, as its client has to see it: X509-SVID, this one ID, and a way to one of the roots, which are
+/// those of the ID's trust domain.
+pub fn check_server(chain: &[Vec<u8>], roots: &[Vec<u8>], id: &SpiffeId, path: &Path, now: u64) -> Result<(), Fault> {
+    let trust_domain = TrustDomain::parse(id.trust_domain()).expect("an ID has a trust domain");
+    if chain.len() > LONGEST_CHAIN {
+        return Err(Fault::LongChain { path: path.to_owned(), certificates: chain.len(), most: LONGEST_CHAIN });
+    }
+    let bundle = format!("the bundle of {trust_domain}").into();
+    let expected = Expected { id: id.clone(), workload: "the endpoint".into(), trust_domain };
+    leaf::check(&parse(&chain[0], path, 1)?, &expected, path)?;
+    life(&chain[..1], path, now)?;
+    // webpki asks no CA whether it may sign, nor for whom.
+    for (nth, der) in (2..).zip(&chain[1..]) {
+        let checked = Certificate::of(der.clone(), &expected.trust_domain);
+        checked.map_err(|reason| Fault::Certificate { path: path.to_owned(), nth, reason })?;
+    }
+    lead(chain, roots, KeyUsage::server_auth(), now).map_err(|error| {
+        let reason = error.to_string();
+        Fault::Chain { path: path.to_owned(), bundle, roots: roots.len(), reason }
+    })
+}
+
+/// Whether the chain leads to one of the roots.
+fn lead(chain: &[Vec<u8>], roots: &[Vec<u8>], usage: KeyUsage, now: u64) -> Result<(), webpki::Error> {
+    let ders: Vec<CertificateDer<'_>> = roots.iter().map(|root| CertificateDer::from(root.as_slice())).collect();
+    let anchors: Vec<TrustAnchor<'_>> =
+        ders.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok()).collect();
+    let chain: Vec<CertificateDer<'_>> = chain.iter().map(|one| CertificateDer::from(one.as_slice())).collect();
+    let (leaf, between) = chain.split_first().expect("a chain has a leaf");
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
+    let leaf = EndEntityCert::try_from(leaf)?;
+    leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &anchors, between, at, usage, None, None).map(drop)
 }
 
 pub fn self_signed(der: &[u8]) -> bool {

@@ -25,7 +25,7 @@ fn rule(action: Action, direction: RuleDirection) -> PolicyRule {
     PolicyRule { action, direction, enforcement, peers: vec![], cidrs: vec![], ports: vec![] }
 }
 
-fn deny_inbound() -> PolicyRule {
+pub(super) fn deny_inbound() -> PolicyRule {
     rule(Action::Deny, RuleDirection::Inbound)
 }
 
@@ -37,7 +37,7 @@ fn of(id: &str, rule: PolicyRule) -> PolicyRule {
     PolicyRule { peers: vec![exact(id)], ..rule }
 }
 
-fn at_cidr(cidr: &str, rule: PolicyRule) -> PolicyRule {
+pub(super) fn at_cidr(cidr: &str, rule: PolicyRule) -> PolicyRule {
     let (address, length) = cidr.split_once('/').unwrap();
     PolicyRule { cidrs: vec![Prefix::new(address.parse().unwrap(), length.parse().unwrap())], ..rule }
 }
@@ -47,7 +47,7 @@ fn on(first: u16, last: u16, rule: PolicyRule) -> PolicyRule {
 }
 
 /// A policy of these rules for both workloads.
-fn with(world: &mut World, rules: Vec<PolicyRule>) {
+pub(super) fn with(world: &mut World, rules: Vec<PolicyRule>) {
     world.snapshot.rules.truncate(FIRST as usize);
     let source = |nth| RuleSource { name: format!("apps/p spec.rules[{nth}]"), place: format!("q.yaml:{nth}") };
     world.snapshot.rules.extend((0..rules.len()).map(source));

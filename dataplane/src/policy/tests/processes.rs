@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use ::snapshot::report::Caller;
 use ::snapshot::{Owner, Place, Prefix, Process, ProcessSelector, RefuseReason, Side, TlsMode};
 
+use super::policies::{at_cidr, deny_inbound, with};
 use super::views::{PORTS, caught};
 use super::{FROM_FRONTEND, FROM_NOBODY, OUTSIDE, Way};
 use crate::policy::captures::{Source, captures};
-use crate::policy::{Known, Proof, Route, Why, Witnesses, explain};
+use crate::policy::{Known, Listener, Proof, Route, Standing, What, Why, Witnesses, explain};
 use crate::snapshot::Compiled;
 use crate::tls::tests::certs::NOW;
 use crate::tls::tests::world::{API_AT, DATABASE, DB_AT, FRONTEND, World, at};
@@ -145,7 +146,7 @@ fn a_call_to_a_shared_address_is_its_listeners_and_nobodys_where_none_matches() 
     let compiled = shared().compile();
     for (way, interface) in [(OUTSIDE, Some("in0")), (FROM_NOBODY, Some("in0"))] {
         let wanted = compiled.wanted(Proof::NONE, (way.0, way.1), at(way.2).ip(), at(SHARED));
-        assert_eq!((wanted.caller, wanted.listener), (false, interface), "{way:?}");
+        assert_eq!((wanted.caller, wanted.listener.map(|port| &**port)), (false, interface), "{way:?}");
     }
     assert_eq!(workload(&heard_by(&compiled, &[1], OUTSIDE, SHARED)), Some(0));
     assert_eq!(workload(&heard_by(&compiled, &[2, 2], OUTSIDE, SHARED)), Some(1));
@@ -164,10 +165,19 @@ fn a_call_to_a_shared_address_is_its_listeners_and_nobodys_where_none_matches() 
 
 #[test]
 fn what_listens_at_one_address_says_nothing_of_another() {
-    let witnesses = Witnesses { caller: None, listener: Some((at(SHARED), owner(&[1]).into())) };
-    assert_eq!(witnesses.proof(at(SHARED)).listener, Known::Owner(&owner(&[1])));
+    let found = Listener { at: at(SHARED), behind: "in0".into(), owner: owner(&[1]).into() };
+    let witnesses = Witnesses { caller: None, listener: Some(found.clone()) };
+    assert_eq!(witnesses.proof(at(SHARED)).listener, Known::Behind("in0", &owner(&[1])));
     assert_eq!(witnesses.proof(at("198.18.1.2:81")).listener, Known::Nothing);
     assert_eq!(witnesses.proof(at(DB_AT)), Proof::NONE);
+    // Nor what was found behind another port.
+    let compiled = shared().compile();
+    let route = |witnesses: &Witnesses| {
+        compiled.route_of(witnesses.proof(at(SHARED)), OUTSIDE.0, OUTSIDE.1, at(OUTSIDE.2), at(SHARED), NOW)
+    };
+    assert_eq!(workload(&route(&witnesses)), Some(0));
+    let elsewhere = Witnesses { caller: None, listener: Some(Listener { behind: "in7".into(), ..found }) };
+    assert_eq!(refused(&route(&elsewhere)), Some(RefuseReason::NotAttested));
 }
 
 #[test]
@@ -228,4 +238,49 @@ fn explain_tells_what_becomes_of_a_call_at_each_process_that_may_listen() {
     let told = explain(&world.compile(), &from, at(DB_AT), NOW);
     let says = "198.18.1.3 is workload apps/database where a process with process:uid 2 listens.";
     assert!(told.steps.iter().any(|step| step == says) && told.refused.is_none(), "{told:#?}");
+}
+
+#[test]
+fn nobody_is_asked_about_a_call_that_no_answer_would_help() {
+    let mut world = shared();
+    let (client, server) = (at(OUTSIDE.2).ip(), at(SHARED));
+    let reason = |world: &World, side, interface, client| {
+        let hopeless = world.compile().hopeless(side, interface, client, server);
+        hopeless.as_ref().and_then(refused)
+    };
+    assert_eq!(reason(&world, OUTSIDE.0, OUTSIDE.1, client), None);
+    with(&mut world, vec![at_cidr("198.18.9.0/24", deny_inbound())]);
+    let denied = std::mem::take(&mut world.database().policies);
+    assert_eq!(reason(&world, OUTSIDE.0, OUTSIDE.1, client), None, "the other one may listen");
+    world.database().policies = denied;
+    assert_eq!(reason(&world, OUTSIDE.0, OUTSIDE.1, client), Some(RefuseReason::DeniedByRule));
+    assert_eq!(reason(&world, OUTSIDE.0, OUTSIDE.1, "198.18.8.1".parse().unwrap()), None);
+    // Nobody of this node calls where all ask for an identity.
+    let nobody = at(FROM_NOBODY.2).ip();
+    world.frontend().mode = TlsMode::Mutual;
+    assert_eq!(reason(&world, Side::Inside, "in0", nobody), Some(RefuseReason::NoIdentity));
+    world.database().mode = TlsMode::Permissive;
+    assert_eq!(reason(&world, Side::Inside, "in0", nobody), None);
+}
+
+#[test]
+fn a_connection_that_is_older_than_the_selectors_has_lost_its_permission_and_none_of_its_ends() {
+    let mut world = World::new();
+    let before = world.compile();
+    let root = before.roots("example.com").unwrap().any();
+    let peer = crate::tls::Peer { root, ..super::peer(FRONTEND) };
+    let way = |compiled: &Compiled, way: Way, to: &str, proof: Proof<'_>| {
+        let standing = Standing::new(&before, &super::route(&before, way, to), true, Some(&peer));
+        standing.decide_again(compiled, proof, way.0, way.1, at(way.2), at(to)).unwrap_err().what
+    };
+    world.database().places = vec![place("198.18.1.3", 32, &[2])];
+    let told = world.compile();
+    assert_eq!(way(&told, OUTSIDE, DB_AT, Proof::NONE), What::Permission);
+    // Who was found to be another's is no end of it.
+    let stranger = owner(&[1]);
+    assert_eq!(way(&told, OUTSIDE, DB_AT, Proof::of_listener(Known::Owner(&stranger))), What::End);
+    // Nor is it anybody's whose the address is not.
+    world.database().places = vec![place("198.18.1.9", 32, &[2])];
+    world.frontend().places.push(place("198.18.1.3", 32, &[1]));
+    assert_eq!(way(&world.compile(), OUTSIDE, DB_AT, Proof::NONE), What::End);
 }

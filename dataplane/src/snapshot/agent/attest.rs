@@ -43,7 +43,7 @@ impl<C: Clock> Agent<C> {
     /// An answer that the worker has no room for is late, and the SYN is refused as such.
     pub(super) fn told(&self, id: u64, found: Found) {
         let Some(worker) = self.workers.get((id & ((1 << WORKER_BITS) - 1)) as usize) else { return };
-        let found = found.map(Arc::new).map_err(Arc::from);
+        let found = found.map(Arc::new).map_err(Arc::new);
         let of = id >> WORKER_BITS;
         let party = if of & 1 == 1 { Party::Listener } else { Party::Caller };
         let _ = worker.mailbox.told.push(Told { token: of >> 1, party, found });

@@ -1,0 +1,126 @@
+//! One look at a bundle endpoint, or at where a CRL is published: asked, read, held to what it has to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use super::spiffe;
+use crate::clock;
+use crate::config::TrustDomain;
+use crate::config::crl::{self, RevocationList};
+use crate::config::crls::CrlUrl;
+use crate::config::endpoint::{Endpoint, Profile};
+use crate::config::roots::{self, SpiffeBundle};
+use crate::rotate::utc;
+use crate::web::{Client, Headers, Limits, Schemes, Url, tls};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Want {
+    Bundle { domain: TrustDomain, endpoint: Box<Endpoint> },
+    Crl(Box<CrlUrl>),
+}
+
+/// What came, and is in itself right.
+#[derive(Debug)]
+pub enum Came {
+    Bundle(SpiffeBundle),
+    Crl(Arc<RevocationList>),
+}
+
+impl Want {
+    pub fn url(&self) -> &Url {
+        match self {
+            Self::Bundle { endpoint, .. } => &endpoint.url,
+            Self::Crl(crl) => &crl.url,
+        }
+    }
+
+    /// Of the configuration.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Bundle { endpoint, .. } => &endpoint.path,
+            Self::Crl(crl) => &crl.path,
+        }
+    }
+
+    /// What its bundle begins with.
+    pub fn origin(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Bundle { endpoint, .. } => Some(endpoint.origin()),
+            Self::Crl(_) => None,
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bundle { endpoint, .. } => endpoint.profile.name(),
+            Self::Crl(_) => "crl",
+        }
+    }
+
+    /// By whose roots the server is verified, if that is a trust domain.
+    pub fn verified_by(&self) -> Option<&str> {
+        match self {
+            Self::Bundle { endpoint, .. } => match &endpoint.profile {
+                Profile::Web { .. } => None,
+                Profile::Spiffe { id } => Some(id.trust_domain()),
+            },
+            Self::Crl(_) => None,
+        }
+    }
+
+    /// Err says it with the URL. `roots` are those of [`Want::verified_by`].
+    pub async fn ask(&self, roots: Vec<Vec<u8>>) -> Result<Came, String> {
+        match self {
+            Self::Bundle { domain, endpoint } => {
+                let config = of_endpoint(&endpoint.profile, roots).map_err(|why| format!("{}: {why}", endpoint.url))?;
+                let limits = Limits { whole: WHOLE, largest: roots::LARGEST };
+                let bytes = get(config, Schemes::HttpsOnly, limits, &endpoint.url).await?;
+                let read = read_bundle(&bytes, domain, clock::now());
+                read.map(Came::Bundle).map_err(|why| format!("{}: its bundle {why}", endpoint.url))
+            }
+            Self::Crl(crl) => {
+                let config = tls::system().map_err(|why| format!("{}: {why}", crl.url))?.with_no_client_auth();
+                let limits = Limits { whole: WHOLE, largest: crl::LARGEST };
+                let bytes = get(config, Schemes::HttpToo, limits, &crl.url).await?;
+                let read = crl::read(&bytes).map_err(|why| format!("{}: what is there {why}", crl.url))?;
+                Ok(Came::Crl(Arc::new(read)))
+            }
+        }
+    }
+}
+
+fn of_endpoint(profile: &Profile, roots: Vec<Vec<u8>>) -> Result<ClientConfig, String> {
+    let builder = match profile {
+        Profile::Web { roots: None } => tls::system().map_err(|why| why.to_string())?,
+        Profile::Web { roots: Some(pem) } => tls::only(tls::roots(pem)?),
+        Profile::Spiffe { id } if roots.is_empty() => {
+            return Err(format!("no root of {} is valid now, so that nobody can be verified there", id.trust_domain()));
+        }
+        Profile::Spiffe { id } => tls::verified(Arc::new(spiffe::Verifier::new(id.clone(), roots))),
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+async fn get(tls: ClientConfig, schemes: Schemes, limits: Limits, url: &Url) -> Result<Vec<u8>, String> {
+    let answer = Client::new(tls, schemes, limits).get(url, &Headers::none()).await;
+    let answer = answer.and_then(|answer| answer.success()).map_err(|why| why.to_string())?;
+    Ok(answer.bytes().to_vec())
+}
+
+/// SPIFFE Federation §5.2: nothing but a SPIFFE bundle. One that nobody could be verified by is not taken: it
+/// would cut everybody.
+fn read_bundle(bytes: &[u8], domain: &TrustDomain, now: u64) -> Result<SpiffeBundle, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not text")?;
+    let bundle = SpiffeBundle::read(text, domain)?;
+    let ends = bundle.certificates.iter().map(|certificate| certificate.not_after).max().unwrap_or(0);
+    match ends < now {
+        true => Err(format!("has no root that is valid: the last expired at {}", utc(ends))),
+        false => Ok(bundle),
+    }
+}
+
+/// From the look-up of the name to the last byte.
+const WHOLE: Duration = Duration::from_secs(30);

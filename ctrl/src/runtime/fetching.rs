@@ -1,0 +1,34 @@
+//! What is fetched, in the turns of the control process: asked for when it is due, taken when it has come.
+
+use snapshot::Network;
+
+use super::Core;
+use crate::clock;
+use crate::fetch::Heard;
+
+impl Core {
+    /// What the configuration in force wants to be fetched, from now on.
+    pub(super) fn keep_fetching(&mut self) {
+        self.fetches.keep(&self.loaded);
+    }
+
+    /// Takes over what has come, and has asked for what is due.
+    pub(super) fn fetch(&mut self, network: &Network) {
+        let now = clock::now();
+        let judge = |crl: (&str, &crate::web::Url, &std::sync::Arc<_>)| {
+            self.crls.judge(crl, &self.loaded, &self.identities, now)
+        };
+        let heard = self.fetches.hear(now, judge);
+        match heard {
+            Heard::Nothing | Heard::News => {}
+            Heard::Trust => {
+                self.fetches.got().fill(&mut self.loaded);
+                self.inputs.changed();
+            }
+        }
+        self.fetches.ask(|domain| crate::crls::roots_of(domain, &self.loaded, &self.identities, now));
+        if heard != Heard::Nothing {
+            self.show(network);
+        }
+    }
+}
