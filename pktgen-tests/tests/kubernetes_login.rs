@@ -69,6 +69,7 @@ impl Follows {
         let until = Instant::now() + DEADLINE;
         loop {
             let shown = self.0.live().now().remove(0);
+            assert!(!shown.problem.as_ref().is_some_and(|problem| problem.contains(SECRET)), "it tells: {shown:?}");
             if is(&shown) {
                 return shown;
             }
@@ -84,9 +85,7 @@ impl Follows {
 
     async fn until_problem(&self, words: &str) -> String {
         let says = |shown: &Watched| shown.problem.as_ref().is_some_and(|problem| problem.contains(words));
-        let problem = self.until(words, says).await.problem.unwrap();
-        assert!(!problem.contains(SECRET), "it tells the secret: {problem}");
-        problem
+        self.until(words, says).await.problem.unwrap()
     }
 }
 
@@ -194,15 +193,22 @@ async fn a_program_gives_the_token_and_what_it_prints_is_told_nobody() {
     }
     rig.follow(json!({}), exec(Path::new("/nowhere/credentials"))).until_problem("unable to run").await;
 
-    // One whose token is about to end is run again with each request.
-    let program = rig.program(&credential(SECRET, Some("2020-01-01T00:00:00Z")), 0);
-    let follows = rig.follow(json!({}), exec(&program));
-    follows.until_watched().await;
-    rig.program(&credential(SECRET, Some("2020-01-01T00:00:00Z")), 4);
-    rig.api.tell(|world| world.mood = Mood::Curt);
-    follows.until_problem("the kubeconfig's command failed (exit status: 4)").await;
-    rig.program(SECRET, 0);
-    follows.until_problem("prints is no ExecCredential").await;
+    // One whose token is about to end is run again with each request, and then it fails.
+    let ends = credential(SECRET, Some("2020-01-01T00:00:00Z"));
+    for (says, code, problem) in [
+        (ends.as_str(), 4, "the kubeconfig's command failed (exit status: 4)"),
+        (SECRET, 0, "what the kubeconfig's command prints is no ExecCredential"),
+    ] {
+        let program = rig.program(says, code);
+        let first = rig.write("first", &ends);
+        let toggle = rig.path("asked");
+        let odd = format!("mkdir {} 2>/dev/null && exec cat {}\nrmdir {0}\n", toggle.display(), first.display());
+        let script =
+            std::fs::read_to_string(&program).unwrap().replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{odd}"), 1);
+        std::fs::write(&program, script).unwrap();
+        let follows = rig.follow(json!({}), exec(&program));
+        follows.until(problem, |shown| shown.problem.as_deref() == Some(problem)).await;
+    }
 }
 
 #[tokio::test]
