@@ -39,7 +39,7 @@ impl World {
             role_ids.push(role_id);
         }
         let world = Self { bao, role_ids, pair };
-        world.live_for("8s");
+        world.live_for("10s");
         world
     }
 
@@ -110,7 +110,7 @@ fn svids_that_an_openbao_signs_rotate_under_calls_and_outlive_its_restart() {
     let long = world.until("has one for long", |now| now.not_after.is_some_and(|end| end > ends + 120));
     world.bao.stop();
     world.until_status("no connection: ");
-    world.live_for("8s");
+    world.live_for("10s");
     let away = world.until("cannot renew", |now| now.error.as_ref().is_some_and(|why| why.contains("no connection: ")));
     let serials = |all: &[Identity]| all.iter().map(|identity| identity.serial.clone()).collect::<Vec<_>>();
     assert_eq!(serials(&away), serials(&long), "what there was stays in force");

@@ -4,13 +4,14 @@
 mod openbao;
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ctrl::clock::now;
 use ctrl::config::SpiffeId;
 use ctrl::rotate::Identities;
 use openbao::rig::{BACKEND, FRONTEND, Place, Rig, serial};
-use openbao::{Bao, jwt, put_secret, reviewer, text};
+use openbao::{Bao, put_secret, reviewer, service_account, text};
 use serde_json::{Value, json};
 
 fn id(text: &str) -> SpiffeId {
@@ -29,7 +30,7 @@ fn roots(identities: &Identities) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn svids_are_signed_for_keys_of_our_own_and_renewed_at_half_of_their_life() {
     let place = Place::new(Bao::shared(), "renewed");
-    let mut rig = place.rig(&[FRONTEND, BACKEND], ", ttl: 4s");
+    let mut rig = place.rig(&[FRONTEND, BACKEND], ", ttl: 8s");
     rig.identities.refresh(&rig.wanted, now());
     assert!(!rig.identities.settled(), "nobody has answered yet");
     assert!(rig.identities.errors().iter().all(|failure| failure.waiting), "{:?}", rig.identities.errors());
@@ -38,19 +39,19 @@ async fn svids_are_signed_for_keys_of_our_own_and_renewed_at_half_of_their_life(
     assert_eq!(roots(&rig.identities), 1);
     let mut seen = keys(&rig.identities);
     let mut serial = rig.serial(BACKEND);
-    for round in 0..3 {
+    for round in 0..2 {
         let (held, key) = rig.identities.svid(&id(BACKEND)).unwrap();
         assert!(!key.pkcs8().is_empty());
         // It is dated back by half a minute.
         let (until, life) = (held.not_after, held.not_after - held.not_before);
-        assert!((4..=36).contains(&life), "round {round}: {life}");
+        assert!((8..=40).contains(&life), "round {round}: {life}");
         serial = rig.until_renewed(BACKEND, &serial).await;
         assert!(now() <= until, "round {round}: before the one before ends");
         assert_eq!(rig.identities.errors(), [], "round {round}");
         seen.extend(keys(&rig.identities));
     }
     let distinct: HashSet<_> = seen.iter().collect();
-    assert!(distinct.len() >= 5, "each SVID has a key of its own: {seen:?}");
+    assert!(distinct.len() >= 4, "each SVID has a key of its own: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,6 +67,9 @@ async fn a_token_that_somebody_else_writes_is_taken_and_replaced_as_the_file_is(
     rig.until_fault(BACKEND, &refused).await;
     let first = place.bao.token(policies.clone());
     put_secret(&file, &first);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    rig.until_warned("mode 0644 lets everybody read a secret; run: chmod o-rwx ").await;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     rig.until_well().await;
     // A server does not say that a token is over; the next one comes by the file.
     place.bao.write("auth/token/revoke", json!({ "token": first }));
@@ -75,37 +79,38 @@ async fn a_token_that_somebody_else_writes_is_taken_and_replaced_as_the_file_is(
     // Written in place, as some agents do it.
     std::fs::write(&file, "").unwrap();
     rig.until_warned("token: is empty").await;
-    let before = rig.serial(BACKEND);
+    let before = rig.until_renewed(BACKEND, "").await;
     rig.until_renewed(BACKEND, &before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_renewed_and_got_anew_when_they_are_over_or_revoked() {
-    let place = Place::new(Bao::shared(), "tokens");
+async fn a_token_at_its_greatest_age_is_got_anew() {
+    let place = Place::new(Bao::shared(), "aged");
     let directory = tempfile::tempdir().unwrap();
-    // After three seconds a token cannot be renewed any more.
-    let auth = place.app_role(directory.path(), json!({ "token_ttl": "2s", "token_max_ttl": "3s" }));
-    let mut rig = Rig::new(directory, &place.vault(&auth, ", ttl: 3s"), &[BACKEND]);
+    let auth = place.app_role(directory.path(), json!({ "token_ttl": "4s", "token_max_ttl": "6s" }));
+    let mut rig = Rig::new(directory, &place.vault(&auth, ", ttl: 4s"), &[BACKEND]);
     rig.until_well().await;
-    let mut serial = rig.serial(BACKEND);
-    for _ in 0..6 {
+    let (began, mut serial) = (now(), rig.serial(BACKEND));
+    while now() < began + 9 {
         serial = rig.until_renewed(BACKEND, &serial).await;
-        assert_eq!(rig.identities.errors(), []);
-        assert_eq!(rig.identities.warnings(now()), [] as [String; 0]);
     }
-    // One that may not look itself up either. Its secret ID is good for once, so that renewing has to do.
+    rig.until_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_at_half_of_its_life_and_got_anew_when_it_is_revoked() {
     let place = Place::new(Bao::shared(), "once");
     let directory = tempfile::tempdir().unwrap();
-    let once = json!({ "token_ttl": "2s", "secret_id_num_uses": 1 });
-    let auth = place.app_role(directory.path(), once);
+    // The secret ID is good for once, so that renewing has to do.
+    let auth = place.app_role(directory.path(), json!({ "token_ttl": "10s", "secret_id_num_uses": 1 }));
     let secret_id = directory.path().join("secret-id");
-    let mut rig = Rig::new(directory, &place.vault(&auth, ", ttl: 3s"), &[BACKEND]);
+    let mut rig = Rig::new(directory, &place.vault(&auth, ", ttl: 6s"), &[BACKEND]);
     rig.until_well().await;
-    let mut serial = rig.serial(BACKEND);
-    for _ in 0..4 {
+    let (began, mut serial) = (now(), rig.serial(BACKEND));
+    while now() < began + 12 {
         serial = rig.until_renewed(BACKEND, &serial).await;
-        assert_eq!(rig.identities.errors(), []);
     }
+    rig.until_well().await;
     place.bao.revoke_tokens_of("ar-once");
     rig.until_fault(BACKEND, &["invalid role or secret ID; see `auth.appRole`: its roleId, the secret ID"]).await;
     put_secret(&secret_id, &place.bao.secret_id("ar-once"));
@@ -137,16 +142,6 @@ async fn service_accounts_log_in_by_their_token() {
     rig.until_fault(BACKEND, &["403, ", "see `auth.kubernetes`: its role (node)", "its mountPath (pods-k8s)"]).await;
     std::fs::write(&file, &known).unwrap();
     rig.until_well().await;
-}
-
-/// What OpenBao reads of a token before it asks the API; who it is, the API says.
-fn service_account(name: &str) -> String {
-    jwt(&json!({
-        "iss": "kubernetes/serviceaccount", "aud": ["https://kubernetes.default.svc"], "jti": name,
-        "exp": now() + 3600, "nbf": now() - 60, "iat": now() - 60,
-        "kubernetes.io": { "namespace": "sluice-system", "serviceaccount": { "name": "sluice", "uid": "u-1" } },
-        "sub": "system:serviceaccount:sluice-system:sluice",
-    }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
