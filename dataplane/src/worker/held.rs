@@ -84,6 +84,10 @@ impl Held {
         Self { waiting: Vec::with_capacity(HELD), next_token: 1 }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether this very SYN waits. One of the same name that is another call is forgotten.
     pub fn has(&mut self, key: &FlowKey, sequence: u32) -> bool {
         let Some(at) = self.waiting.iter().position(|waiting| waiting.key == *key) else { return false };

@@ -74,7 +74,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             self.paths = paths;
             self.upkeep.review = Some(0);
         }
-        self.hear();
+        if !self.held.is_empty() {
+            self.hear();
+        }
         while let Some(command) = self.mailbox.commands.pop() {
             match command {
                 Command::ListLive { query, which } => self.upkeep.listings.push_back((query, which, 0)),
@@ -93,7 +95,9 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn expire(&mut self) {
         let sessions = &mut self.sessions;
         self.timers.expire(self.now.mono, |index| sessions.mark(index));
-        self.refuse_late();
+        if !self.held.is_empty() {
+            self.refuse_late();
+        }
         // What was cut together would be forgotten together, and each costs two system calls.
         for _ in 0..SLICE {
             let Some(keys) = self.spent.expire(self.now.mono) else { break };
