@@ -199,9 +199,10 @@ async fn what_a_source_says_of_itself_holds_no_secret() {
     let before = serial(&rig.identities, BACKEND).unwrap();
     rig.identities.clock_jumped(now());
     rig.until_fault(BACKEND, &["403, permission denied; the token by `auth.appRole.secretIdFile` is over"]).await;
-    played.say("/login", Answer::Json(400, json!({ "errors": ["no"] })));
-    rig.until_warned("400, no; see `auth.appRole`").await;
     assert_eq!(serial(&rig.identities, BACKEND), Some(before));
+    played.say("/login", Answer::Json(400, json!({ "errors": ["no"] })));
+    rig.again(&fields(&played, ""));
+    rig.until_fault(BACKEND, &["400, no; see `auth.appRole`"]).await;
     let said = [
         log.text(),
         format!("{:?} {:?} {:?}", rig.identities, rig.identities.errors(), rig.identities.warnings(now())),

@@ -89,6 +89,12 @@ impl Rig {
         Self { identities: Identities::new(opened.sources, 1), wanted, news, directory }
     }
 
+    /// Another ctrl, which has read these fields.
+    pub fn again(&mut self, vault: &str) {
+        let opened = Sources::open(&gateway(self.directory.path(), vault), &self.news, now());
+        self.identities = Identities::new(opened.sources, 1);
+    }
+
     /// Refreshes on each news until `want` holds.
     pub async fn until(&mut self, what: &str, mut want: impl FnMut(&Identities) -> bool) {
         let met = async {

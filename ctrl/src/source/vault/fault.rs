@@ -93,6 +93,11 @@ impl Fault {
         matches!(*self.problem, Problem::Refused { status: 401 | 403, .. })
     }
 
+    /// Logging in again with the same will be refused too.
+    pub fn is_refused_log_in(&self) -> bool {
+        self.is_refusal() && matches!(*self.problem, Problem::Refused { asked: Asked::LogIn, .. })
+    }
+
     /// How a list without entries is answered.
     pub fn is_empty_list(&self) -> bool {
         matches!(&*self.problem, Problem::Refused { status: 404, said, .. } if said == NO_REASON)

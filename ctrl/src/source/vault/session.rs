@@ -56,7 +56,11 @@ pub struct Session {
     hurry: Arc<Notify>,
     news: News,
     held: Option<Held>,
+    /// Of the last token that was taken.
+    number: u64,
     doubted: bool,
+    /// Logging in was refused when it was tried last.
+    refused: bool,
     /// Of the file that `auth` names; away while it is armed.
     subscription: Option<Subscription>,
     touches: mpsc::Receiver<Touch>,
@@ -64,6 +68,7 @@ pub struct Session {
 
 struct Held {
     token: Token,
+    since: Instant,
     /// None: for ever, or nobody says.
     lasts: Option<Lasts>,
 }
@@ -115,7 +120,19 @@ impl Session {
     ) -> Self {
         let (sender, touches) = mpsc::channel(QUEUE);
         let subscription = Some(Arc::new(Watch::new()).subscribe(sender));
-        Self { api, access, doubts, hurry, news, held: None, doubted: false, subscription, touches }
+        Self {
+            api,
+            access,
+            doubts,
+            hurry,
+            news,
+            held: None,
+            number: 0,
+            doubted: false,
+            refused: false,
+            subscription,
+            touches,
+        }
     }
 
     /// Never ends by itself.
@@ -128,9 +145,11 @@ impl Session {
             self.doubted = false;
             let pause = match &done {
                 Ok(()) => self.held.as_ref().and_then(|held| held.lasts).map_or(LOOK_EVERY, pause_until_due),
+                Err(fault) if fault.is_refused_log_in() => pause_after_refusal(failures),
                 Err(_) => back_off(failures, LONGEST_BACK_OFF),
             };
             failures = if done.is_ok() { 0 } else { failures.saturating_add(1) };
+            self.refused = done.as_ref().is_err_and(Fault::is_refused_log_in);
             self.tell(done.err());
             self.rest(pause).await;
         }
@@ -158,15 +177,18 @@ impl Session {
     }
 
     async fn tend_own(&mut self) -> Result<(), Fault> {
-        if let Some(held) = &mut self.held {
-            let stands = match self.doubted {
-                // If it does, what it may not do is its policy's matter.
-                true => is_known(&self.api, held).await?,
-                false => !held.is_due() || held.is_renewable() && renew(&self.api, held).await?,
-            };
-            if stands {
+        if self.doubted {
+            // What it may not do is its policy's matter.
+            if let Some(held) = &self.held
+                && is_known(&self.api, held).await?
+            {
                 return Ok(());
             }
+            self.held = None;
+        } else if let Some(held) = &mut self.held
+            && (!held.is_due() || held.is_renewable() && renew(&self.api, held).await?)
+        {
+            return Ok(());
         }
         self.log_in().await
     }
@@ -206,8 +228,9 @@ impl Session {
                 (secret, None)
             }
         };
-        let number = self.held.as_ref().map_or(1, |held| held.token.number + 1);
-        self.held = Some(Held { token: Token { number, secret: Arc::new(secret) }, lasts });
+        self.number += 1;
+        let number = self.number;
+        self.held = Some(Held { token: Token { number, secret: Arc::new(secret) }, since: Instant::now(), lasts });
         info!(server = %self.api.config.server, number, "a token is taken");
         Ok(())
     }
@@ -227,7 +250,7 @@ impl Session {
     async fn rest(&mut self, pause: Duration) {
         // Who is in a hurry without end is heard now and then.
         sleep(PACE).await;
-        let until = Instant::now() + pause.min(LOOK_EVERY);
+        let until = Instant::now() + pause;
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
@@ -239,7 +262,8 @@ impl Session {
                 },
                 Ok(()) = self.doubts.changed() => {
                     let number = *self.doubts.borrow_and_update();
-                    self.doubted = self.held.as_ref().is_some_and(|held| held.token.number == number);
+                    let doubted = |held: &Held| held.token.number == number && held.since.elapsed() >= FRESH;
+                    self.doubted = !self.refused && self.held.as_ref().is_some_and(doubted);
                     if self.doubted {
                         return;
                     }
@@ -275,14 +299,42 @@ async fn renew(api: &Api, held: &mut Held) -> Result<bool, Fault> {
 }
 
 fn pause_until_due(lasts: Lasts) -> Duration {
-    lasts.due().saturating_duration_since(Instant::now())
+    lasts.due().saturating_duration_since(Instant::now()).min(LOOK_EVERY)
+}
+
+/// Servers lock out whoever fails five times with less than 15 minutes in between, whatever he shows then. A
+/// file that changes is tried at once.
+fn pause_after_refusal(failures: u32) -> Duration {
+    Duration::from_secs(match failures {
+        0 => 2,
+        1 => 15,
+        _ => 16 * 60,
+    })
 }
 
 /// In any case: a file system may tell nobody of a change (NFS).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+/// One that was just got is not over: whoever is denied by it would be by the next one too.
+const FRESH: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(200);
 const QUEUE: usize = 64;
 const LONGEST_LEASE: u64 = 100 * 365 * 86_400;
 /// Leases are told in whole seconds.
 const LEAST_GAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_does_not_ask_so_often_that_he_is_locked_out() {
+        let (mut in_a_row, mut asked) = (1, 0);
+        for failures in 0..100 {
+            // OpenBao's lockout_threshold and lockout_counter_reset, as they are unless somebody tunes them.
+            in_a_row = if pause_after_refusal(failures) > Duration::from_secs(900) { 1 } else { in_a_row + 1 };
+            asked += 1;
+            assert!(in_a_row < 5, "after {asked}");
+        }
+    }
+}
