@@ -175,11 +175,13 @@ impl Fetches {
         }
     }
 
-    /// Takes what came by now. `judge` says why a CRL is not taken.
+    /// Takes what came by now, and writes it into `loaded`. `judge` says why a CRL is not taken, beside those of
+    /// `loaded`: of two that came together, the second is asked about beside the first.
     pub fn hear(
         &mut self,
         now: u64,
-        judge: impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
+        loaded: &mut Loaded,
+        judge: impl Fn((&str, &Url, &Arc<RevocationList>), &Loaded) -> Result<(), String>,
     ) -> Heard {
         let mut heard = Heard::Nothing;
         while let Ok(Done { key, nth, answer }) = self.done.try_recv() {
@@ -188,10 +190,13 @@ impl Fetches {
             let Some(source) = self.sources.get_mut(&key).filter(asked) else { continue };
             source.task = None;
             let got = Arc::make_mut(&mut self.got);
-            let taken = answer.and_then(|came| take(&key, source, came, got, now, &judge));
+            let taken = answer.and_then(|came| take(&key, source, came, got, now, |crl| judge(crl, loaded)));
             heard = heard.max(match taken {
                 Ok(heard) => {
                     source.heard(got, &key, now);
+                    if heard == Heard::Trust {
+                        got.fill(loaded);
+                    }
                     heard
                 }
                 Err(why) => {
@@ -313,7 +318,7 @@ fn take(
     came: Came,
     got: &mut Got,
     now: u64,
-    judge: &impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
+    judge: impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
 ) -> Result<Heard, String> {
     match (came, &key.what) {
         (Came::Bundle(bundle), _) => {
