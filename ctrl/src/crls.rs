@@ -80,7 +80,9 @@ impl Held {
         if let Some(why) = other(bundle, &crl) {
             return Err(format!("{why}; {ONE}"));
         }
-        let (entries, gone) = (list.serials.len(), last.map_or(0, |last| last.serials.len()));
+        let left = bundle.crls.iter().filter(|left| bundle.is_left(left) && left.list.issuer_id == list.issuer_id);
+        let replaced = last.into_iter().chain(left.map(|left| &left.list));
+        let (entries, gone) = (list.serials.len(), replaced.map(|list| list.serials.len()).sum::<usize>());
         let all: usize = loaded.bundles.iter().map(TrustBundle::revokes).sum();
         let of_all: usize = loaded.bundles.iter().map(fetched).sum();
         for (before, most, what) in [
@@ -166,7 +168,9 @@ fn fetched(bundle: &TrustBundle) -> usize {
 
 /// Where else its issuer's CRL comes from.
 fn other(bundle: &TrustBundle, crl: &Crl) -> Option<String> {
-    let same = |other: &&Crl| other.path != crl.path && other.list.issuer_id == crl.list.issuer_id;
+    let same = |other: &&Crl| {
+        other.path != crl.path && other.list.issuer_id == crl.list.issuer_id && !bundle.is_left(other)
+    };
     let other = bundle.crls.iter().find(same)?;
     Some(format!("it is of {}, as {} is", crl.list.issuer, other.from))
 }

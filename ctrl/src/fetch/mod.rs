@@ -141,6 +141,7 @@ impl Fetches {
         let wanted = wanted(loaded);
         self.sources.retain(|key, _| wanted.contains_key(key));
         let got = Arc::make_mut(&mut self.got);
+        got.take(loaded);
         got.crls.retain(|key, _| wanted.contains_key(key));
         got.bundles.retain(|domain, got| {
             let key = Key { domain: domain.clone(), what: What::Bundle };
@@ -196,6 +197,7 @@ impl Fetches {
                     source.heard(got, &key, now);
                     if heard == Heard::Trust {
                         got.fill(loaded);
+                        got.take(loaded);
                     }
                     heard
                 }
