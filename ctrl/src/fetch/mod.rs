@@ -12,6 +12,9 @@ mod ask;
 mod got;
 mod pace;
 mod spiffe;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +22,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -31,6 +33,7 @@ use crate::source::News;
 use crate::web::Url;
 use ask::{Came, Want};
 use got::{GotBundle, GotCrl};
+use task::{Done, Task};
 
 pub use got::{Got, Known};
 
@@ -78,23 +81,6 @@ struct Source {
 pub struct Counts {
     pub fetched: u64,
     pub failed: u64,
-}
-
-/// Ends with its owner.
-#[derive(Debug)]
-struct Task(u64, JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.1.abort();
-    }
-}
-
-#[derive(Debug)]
-struct Done {
-    key: Key,
-    nth: u64,
-    answer: Result<Came, String>,
 }
 
 /// What new answers changed.
@@ -164,15 +150,12 @@ impl Fetches {
             self.nth += 1;
             let (nth, key, want) = (self.nth, key.clone(), source.want.clone());
             let by = want.verified_by().map(&roots).unwrap_or_default();
-            let (room, news, done) = (self.room.clone(), self.news.clone(), self.done_in.clone());
-            let task = tokio::spawn(async move {
+            let room = self.room.clone();
+            let asking = async move {
                 let _room = room.acquire().await;
-                let answer = want.ask(by).await;
-                // Who has wanted it may have gone.
-                let _ = done.send(Done { key, nth, answer });
-                news.notify_one();
-            });
-            source.task = Some(Task(nth, task));
+                want.ask(by).await
+            };
+            source.task = Some(Task::start((key, nth), asking, self.done_in.clone(), self.news.clone()));
         }
     }
 
@@ -187,7 +170,7 @@ impl Fetches {
         let mut heard = Heard::Nothing;
         while let Ok(Done { key, nth, answer }) = self.done.try_recv() {
             // It may be the answer to a question that nobody asks any more.
-            let asked = |source: &&mut Source| source.task.as_ref().is_some_and(|task| task.0 == nth);
+            let asked = |source: &&mut Source| source.task.as_ref().is_some_and(|task| task.nth == nth);
             let Some(source) = self.sources.get_mut(&key).filter(asked) else { continue };
             source.task = None;
             let got = Arc::make_mut(&mut self.got);
