@@ -80,9 +80,19 @@ impl Held {
         if let Some(why) = other(bundle, &crl) {
             return Err(format!("{why}; {ONE}"));
         }
-        let entries = loaded.bundles.iter().map(TrustBundle::revokes).sum::<usize>() + list.serials.len();
-        if entries - last.map_or(0, |last| last.serials.len()) > MOST_REVOKED {
-            return Err(format!("with its {} entries more than {MOST_REVOKED} would be revoked", list.serials.len()));
+        let left = bundle.crls.iter().filter(|left| bundle.is_left(left) && left.list.issuer_id == list.issuer_id);
+        let replaced = last.into_iter().chain(left.map(|left| &left.list));
+        let (entries, gone) = (list.serials.len(), replaced.map(|list| list.serials.len()).sum::<usize>());
+        let all: usize = loaded.bundles.iter().map(TrustBundle::revokes).sum();
+        let of_all: usize = loaded.bundles.iter().map(fetched).sum();
+        for (before, most, what) in [
+            (fetched(bundle), MOST_OF_DOMAIN, "fetched for one trust domain"),
+            (of_all, MOST_FETCHED, "fetched for all trust domains"),
+            (all, MOST_REVOKED, "revoked"),
+        ] {
+            if before + entries - gone > most {
+                return Err(format!("with its {entries} entries more than {most} would be {what}"));
+            }
         }
         let known = issuers(bundle, loaded, identities, now);
         self.check_one(bundle, &crl, &known, now).map_err(|(why, help)| format!("{why}; want {help}"))
@@ -151,9 +161,16 @@ impl Held {
     }
 }
 
+/// Entries of the CRLs that others publish.
+fn fetched(bundle: &TrustBundle) -> usize {
+    bundle.crls.iter().filter(|crl| crl.is_fetched).map(|crl| crl.list.serials.len()).sum()
+}
+
 /// Where else its issuer's CRL comes from.
 fn other(bundle: &TrustBundle, crl: &Crl) -> Option<String> {
-    let same = |other: &&Crl| other.path != crl.path && other.list.issuer_id == crl.list.issuer_id;
+    let same = |other: &&Crl| {
+        other.path != crl.path && other.list.issuer_id == crl.list.issuer_id && !bundle.is_left(other)
+    };
     let other = bundle.crls.iter().find(same)?;
     Some(format!("it is of {}, as {} is", crl.list.issuer, other.from))
 }
@@ -174,6 +191,10 @@ const ONE: &str = "an issuer has one complete CRL: take one of them out";
 const AGAIN: &str = "take the entry out and put it in again";
 /// Certificates between a CA and a root. A path that goes round ends there, too.
 const DEEPEST: usize = 4;
+
+/// What others publish leaves room: for each other's, and for whom the operator revokes.
+pub const MOST_OF_DOMAIN: usize = MOST_REVOKED / 4;
+pub const MOST_FETCHED: usize = MOST_REVOKED / 2;
 
 /// The roots that somebody of the trust domain is verified by now.
 pub fn roots_of(domain: &str, loaded: &Loaded, identities: &Identities, now: u64) -> Vec<Vec<u8>> {

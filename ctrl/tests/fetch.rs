@@ -77,9 +77,9 @@ impl Control {
                 () = self.news.notified() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
-            let heard = self.fetches.hear(now, |crl| self.held.judge(crl, &self.loaded, &identities, now));
+            let judge = |crl: (&str, &_, &_), loaded: &_| self.held.judge(crl, loaded, &identities, now);
+            let heard = self.fetches.hear(now, &mut self.loaded, judge);
             if heard != Heard::Nothing {
-                self.fetches.got().fill(&mut self.loaded);
                 self.held.take(&self.loaded);
                 return heard;
             }

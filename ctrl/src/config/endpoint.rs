@@ -59,12 +59,23 @@ impl Profile {
 }
 
 impl Endpoint {
-    /// What it begins with. A bundle that was got goes on from there: with others, it does not.
+    /// What it begins with, and who has to be there. A bundle that was got goes on from there: with another, it does
+    /// not, or what a wrong one said would be believed after it was corrected.
     pub fn origin(&self) -> [u8; 32] {
         let mut ders: Vec<_> = self.initial.iter().map(|root| root.certificate.der.as_slice()).collect();
         ders.sort_unstable();
+        let host = self.url.host().to_ascii_lowercase();
+        let server = format!("{} {}", host, self.url.port());
+        let who: [&[u8]; 3] = match &self.profile {
+            // By that name it proves who it is.
+            Profile::Web { roots } => [b"web", server.as_bytes(), roots.as_deref().unwrap_or_default()],
+            Profile::Spiffe { id } => [b"spiffe", id.as_str().as_bytes(), b""],
+        };
         let mut context = Context::new(&SHA256);
-        ders.iter().for_each(|der| context.update(der));
+        for part in who.into_iter().chain(ders) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
         context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }

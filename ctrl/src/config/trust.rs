@@ -98,6 +98,11 @@ impl TrustBundle {
         self.crl_urls.iter().filter(|url| self.crls.iter().all(|crl| crl.path != url.path))
     }
 
+    /// Whether its entry is gone, and it stays until its issuer's list comes by another.
+    pub fn is_left(&self, crl: &Crl) -> bool {
+        crl.is_fetched && self.crl_urls.iter().all(|url| url.path != crl.path)
+    }
+
     /// Roots that are not over at `now`: a verifier that builds paths need not look at a root's own end.
     pub fn valid_roots(&self, now: u64) -> impl Iterator<Item = &Root> {
         self.roots.iter().filter(move |root| now <= root.certificate.not_after)

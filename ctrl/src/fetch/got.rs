@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Key, What};
 use crate::config::crl::{self, RevocationList};
+use crate::config::crls::{Crl, OnStale};
 use crate::config::roots::Certificate;
 use crate::config::trust::Root;
 use crate::config::{Loaded, TrustBundle, TrustDomain};
@@ -16,6 +17,15 @@ use crate::config::{Loaded, TrustBundle, TrustDomain};
 pub struct Got {
     pub bundles: BTreeMap<TrustDomain, GotBundle>,
     pub crls: BTreeMap<Key, GotCrl>,
+    /// By trust domain and issuer, those in force, of files too: what has another URL from now on stays until that
+    /// one has given it. Otherwise everybody whom it revokes would be let in meanwhile.
+    in_force: BTreeMap<(TrustDomain, [u8; 32]), InForce>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct InForce {
+    list: Arc<RevocationList>,
+    from: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +52,7 @@ pub struct GotCrl {
 pub struct Known {
     bundles: Vec<KnownBundle>,
     crls: Vec<KnownCrl>,
+    in_force: Vec<KnownInForce>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +72,14 @@ struct KnownCrl {
     url: String,
     der: Arc<[u8]>,
     at: u64,
+}
+
+/// None of those in `crls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownInForce {
+    trust_domain: String,
+    from: String,
+    der: Arc<[u8]>,
 }
 
 impl GotBundle {
@@ -93,6 +112,36 @@ impl Got {
         let fetched =
             bundle.crl_urls.iter().filter_map(|url| Some(url.with(self.crls.get(&key(&url.url))?.list.clone())));
         bundle.crls.extend(fetched);
+        let left: Vec<_> = self.left(bundle).collect();
+        bundle.crls.extend(left);
+    }
+
+    /// Those without an entry, while it may yet come by one that is new. How strict that is, these are, too.
+    fn left<'a>(&'a self, bundle: &'a TrustBundle) -> impl Iterator<Item = Crl> + 'a {
+        let strictest = bundle.awaited().map(|url| url.on_stale).max_by_key(|on_stale| *on_stale == OnStale::Fail);
+        let of_domain = self.in_force.iter().filter(|((domain, _), _)| *domain == bundle.trust_domain);
+        let gone =
+            of_domain.filter(|((_, issuer), _)| bundle.crls.iter().all(|crl| crl.list.issuer_id != *issuer));
+        gone.filter_map(move |(_, one)| {
+            let (list, from, on_stale) = (one.list.clone(), one.from.clone(), strictest?);
+            let (issuers, place, path) = (Arc::default(), bundle.place.clone(), LEFT.to_owned());
+            Some(Crl { list, on_stale, issuers, from, is_fetched: true, place, path })
+        })
+    }
+
+    /// What `loaded` has is in force from now on. Of the start, its CRLs have yet to be filled in.
+    pub fn take(&mut self, loaded: &Loaded) {
+        let awaits = |domain: &TrustDomain| {
+            let mut of_domain = loaded.bundles.iter().filter(|bundle| bundle.trust_domain == *domain);
+            of_domain.any(|bundle| bundle.awaited().next().is_some())
+        };
+        self.in_force.retain(|(domain, _), _| awaits(domain));
+        let all = loaded.bundles.iter().flat_map(|bundle| bundle.crls.iter().map(move |crl| (bundle, crl)));
+        let one = |(bundle, crl): (&TrustBundle, &Crl)| {
+            let one = InForce { list: crl.list.clone(), from: crl.from.clone() };
+            ((bundle.trust_domain.clone(), crl.list.issuer_id), one)
+        };
+        self.in_force.extend(all.map(one));
     }
 
     /// What [`Got::from`] makes the same of.
@@ -113,7 +162,19 @@ impl Got {
             let (trust_domain, url) = (key.domain.to_string(), url.whole());
             Some(KnownCrl { trust_domain, url, der: got.list.der.clone(), at: got.at })
         };
-        Known { bundles: self.bundles.iter().map(bundle).collect(), crls: self.crls.iter().filter_map(crl).collect() }
+        let bundles = self.bundles.iter().map(bundle).collect();
+        let crls = self.crls.iter().filter_map(crl).collect();
+        let is_got = |domain: &TrustDomain, list: &RevocationList| {
+            let mut of_domain = self.crls.iter().filter(|(key, _)| key.domain == *domain);
+            of_domain.any(|(_, got)| got.list.sha256 == list.sha256)
+        };
+        let in_force = |((domain, _), one): (&(TrustDomain, _), &InForce)| {
+            room = room.checked_sub(one.list.der.len())?;
+            let (trust_domain, from) = (domain.to_string(), one.from.clone());
+            Some(KnownInForce { trust_domain, from, der: one.list.der.clone() })
+        };
+        let others = self.in_force.iter().filter(|((domain, _), one)| !is_got(domain, &one.list));
+        Known { bundles, crls, in_force: others.filter_map(in_force).collect() }
     }
 }
 
@@ -133,12 +194,23 @@ impl From<Known> for Got {
             let key = Key { domain, what: What::Crl(crate::web::Url::parse(&one.url).ok()?) };
             Some((key, GotCrl { list: Arc::new(crl::read(&one.der).ok()?), at: one.at }))
         };
-        Self {
-            bundles: known.bundles.into_iter().filter_map(bundle).collect(),
-            crls: known.crls.into_iter().filter_map(crl).collect(),
-        }
+        let in_force = |one: KnownInForce| {
+            let domain = TrustDomain::parse(&one.trust_domain).ok()?;
+            let list = Arc::new(crl::read(&one.der).ok()?);
+            Some(((domain, list.issuer_id), InForce { list, from: one.from }))
+        };
+        let crls: BTreeMap<_, _> = known.crls.into_iter().filter_map(crl).collect();
+        let was_got = |(key, got): (&Key, &GotCrl)| {
+            let What::Crl(url) = &key.what else { return None };
+            let one = InForce { list: got.list.clone(), from: url.to_string() };
+            Some(((key.domain.clone(), got.list.issuer_id), one))
+        };
+        let in_force = known.in_force.into_iter().filter_map(in_force).chain(crls.iter().filter_map(was_got)).collect();
+        Self { bundles: known.bundles.into_iter().filter_map(bundle).collect(), crls, in_force }
     }
 }
 
+/// The path of those without an entry.
+const LEFT: &str = "spec.crls";
 /// Bytes of CRLs: what is remembered together has to be read again as a whole.
 const MOST_REMEMBERED: usize = 32 << 20;

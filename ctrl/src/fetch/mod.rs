@@ -12,6 +12,9 @@ mod ask;
 mod got;
 mod pace;
 mod spiffe;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +22,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -31,6 +33,7 @@ use crate::source::News;
 use crate::web::Url;
 use ask::{Came, Want};
 use got::{GotBundle, GotCrl};
+use task::{Done, Task};
 
 pub use got::{Got, Known};
 
@@ -80,23 +83,6 @@ pub struct Counts {
     pub failed: u64,
 }
 
-/// Ends with its owner.
-#[derive(Debug)]
-struct Task(u64, JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.1.abort();
-    }
-}
-
-#[derive(Debug)]
-struct Done {
-    key: Key,
-    nth: u64,
-    answer: Result<Came, String>,
-}
-
 /// What new answers changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heard {
@@ -141,6 +127,7 @@ impl Fetches {
         let wanted = wanted(loaded);
         self.sources.retain(|key, _| wanted.contains_key(key));
         let got = Arc::make_mut(&mut self.got);
+        got.take(loaded);
         got.crls.retain(|key, _| wanted.contains_key(key));
         got.bundles.retain(|domain, got| {
             let key = Key { domain: domain.clone(), what: What::Bundle };
@@ -163,35 +150,38 @@ impl Fetches {
             self.nth += 1;
             let (nth, key, want) = (self.nth, key.clone(), source.want.clone());
             let by = want.verified_by().map(&roots).unwrap_or_default();
-            let (room, news, done) = (self.room.clone(), self.news.clone(), self.done_in.clone());
-            let task = tokio::spawn(async move {
+            let room = self.room.clone();
+            let asking = async move {
                 let _room = room.acquire().await;
-                let answer = want.ask(by).await;
-                // Who has wanted it may have gone.
-                let _ = done.send(Done { key, nth, answer });
-                news.notify_one();
-            });
-            source.task = Some(Task(nth, task));
+                want.ask(by).await
+            };
+            source.task = Some(Task::start((key, nth), asking, self.done_in.clone(), self.news.clone()));
         }
     }
 
-    /// Takes what came by now. `judge` says why a CRL is not taken.
+    /// Takes what came by now, and writes it into `loaded`. `judge` says why a CRL is not taken, beside those of
+    /// `loaded`: of two that came together, the second is asked about beside the first.
     pub fn hear(
         &mut self,
         now: u64,
-        judge: impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
+        loaded: &mut Loaded,
+        judge: impl Fn((&str, &Url, &Arc<RevocationList>), &Loaded) -> Result<(), String>,
     ) -> Heard {
         let mut heard = Heard::Nothing;
         while let Ok(Done { key, nth, answer }) = self.done.try_recv() {
             // It may be the answer to a question that nobody asks any more.
-            let asked = |source: &&mut Source| source.task.as_ref().is_some_and(|task| task.0 == nth);
+            let asked = |source: &&mut Source| source.task.as_ref().is_some_and(|task| task.nth == nth);
             let Some(source) = self.sources.get_mut(&key).filter(asked) else { continue };
             source.task = None;
             let got = Arc::make_mut(&mut self.got);
-            let taken = answer.and_then(|came| take(&key, source, came, got, now, &judge));
+            let taken = answer.and_then(|came| take(&key, source, came, got, now, |crl| judge(crl, loaded)));
             heard = heard.max(match taken {
                 Ok(heard) => {
                     source.heard(got, &key, now);
+                    if heard == Heard::Trust {
+                        got.fill(loaded);
+                        got.take(loaded);
+                    }
                     heard
                 }
                 Err(why) => {
@@ -313,7 +303,7 @@ fn take(
     came: Came,
     got: &mut Got,
     now: u64,
-    judge: &impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
+    judge: impl Fn((&str, &Url, &Arc<RevocationList>)) -> Result<(), String>,
 ) -> Result<Heard, String> {
     match (came, &key.what) {
         (Came::Bundle(bundle), _) => {

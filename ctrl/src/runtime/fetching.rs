@@ -15,16 +15,13 @@ impl Core {
     /// Takes over what has come, and has asked for what is due.
     pub(super) fn fetch(&mut self, network: &Network) {
         let now = clock::now();
-        let judge = |crl: (&str, &crate::web::Url, &std::sync::Arc<_>)| {
-            self.crls.judge(crl, &self.loaded, &self.identities, now)
+        let judge = |crl: (&str, &crate::web::Url, &std::sync::Arc<_>), loaded: &_| {
+            self.crls.judge(crl, loaded, &self.identities, now)
         };
-        let heard = self.fetches.hear(now, judge);
+        let heard = self.fetches.hear(now, &mut self.loaded, judge);
         match heard {
             Heard::Nothing | Heard::News => {}
-            Heard::Trust => {
-                self.fetches.got().fill(&mut self.loaded);
-                self.inputs.changed();
-            }
+            Heard::Trust => self.inputs.changed(),
         }
         self.fetches.ask(|domain| crate::crls::roots_of(domain, &self.loaded, &self.identities, now));
         if heard != Heard::Nothing {

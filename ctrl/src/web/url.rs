@@ -95,6 +95,10 @@ impl Url {
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
+    pub fn port(&self) -> u16 {
+        self.0.port_u16().unwrap_or(if self.is_plain() { 80 } else { 443 })
+    }
+
     pub(super) fn uri(&self) -> &Uri {
         &self.0
     }
