@@ -170,6 +170,28 @@ async fn roots_that_are_none_or_too_many_leave_those_from_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_no_header_may_have_is_not_taken() {
+    for (name, token) in [
+        ("a header more", "s.hidden\r\nX-Evil: 1"),
+        ("an end of line", "s.hidden\n"),
+        ("no ASCII", "s.hidden-\u{fc}"),
+        ("nothing", ""),
+        ("too long", &"x".repeat((16 << 10) + 1)),
+    ] {
+        let (played, _, mut rig) = start(&[BACKEND], "").await;
+        let leased = |token: &str| {
+            let auth = json!({ "client_token": token, "lease_duration": 3600, "renewable": true });
+            Answer::Json(200, json!({ "auth": auth }))
+        };
+        played.say("/login", leased(token));
+        let failure = rig.until_fault(BACKEND, &["/v1/auth/approle/login: the answer is not as an OpenBao"]).await;
+        assert!(!failure.reason.contains("hidden"), "{name}: {}", failure.reason);
+        played.say("/login", leased("s.hidden-token"));
+        rig.until_well().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_says_nothing_holds_up_nobody_and_is_not_asked_by_everybody() {
     let wanted: Vec<String> = (0..200).map(|nth| format!("spiffe://example.com/myapp/w{nth}")).collect();
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();

@@ -20,7 +20,7 @@ use super::fault::{Asked, Fault, Problem, said};
 use super::secret::{Mode, Secret, bare, read_file};
 use crate::config::vault::{Auth, Vault as Config};
 use crate::source::files::read::read;
-use crate::web::{Answer, Client, Error, Headers, Limits, Schemes, Url, tls};
+use crate::web::{Answer, BadHeader, Client, Error, Headers, Limits, Schemes, Url, tls};
 
 /// A server and how it is asked.
 pub struct Api {
@@ -30,11 +30,20 @@ pub struct Api {
     client: Mutex<Option<Client>>,
 }
 
-/// What logging in and renewing come to.
+/// What logging in comes to.
 #[derive(Debug, Deserialize)]
 pub struct Lease {
     pub client_token: Secret,
     /// Seconds; 0 is for ever.
+    #[serde(default)]
+    pub lease_duration: u64,
+    #[serde(default)]
+    pub renewable: bool,
+}
+
+/// And renewing: the token is the same.
+#[derive(Debug, Deserialize)]
+pub struct Renewed {
     #[serde(default)]
     pub lease_duration: u64,
     #[serde(default)]
@@ -102,8 +111,8 @@ struct Data<T> {
 }
 
 #[derive(Deserialize)]
-struct Leased {
-    auth: Lease,
+struct Leased<T> {
+    auth: T,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +133,7 @@ impl Api {
             Auth::AppRole { mount, role_id, .. } => (mount, LogIn::AppRole { role_id, secret_id: &secret }),
             Auth::Kubernetes { mount, role, .. } => (mount, LogIn::Kubernetes { role, jwt: &secret }),
         };
-        let leased: Leased = self.ask(Asked::LogIn, &format!("auth/{mount}/login"), None, Some(&body)).await?;
+        let leased: Leased<Lease> = self.ask(Asked::LogIn, &format!("auth/{mount}/login"), None, Some(&body)).await?;
         Ok(LoggedIn::Leased(leased.auth))
     }
 
@@ -148,8 +157,9 @@ impl Api {
         Ok(data.data)
     }
 
-    pub async fn renew(&self, token: &Secret) -> Result<Lease, Fault> {
-        let leased: Leased = self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
+    pub async fn renew(&self, token: &Secret) -> Result<Renewed, Fault> {
+        let leased: Leased<Renewed> =
+            self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
         Ok(leased.auth)
     }
 
@@ -188,7 +198,7 @@ impl Api {
     ) -> Result<T, Fault> {
         let url = self.url(path);
         let client = self.client()?;
-        let headers = self.headers(token);
+        let headers = self.headers(token).map_err(|bad| self.fault(Problem::Header(bad)))?;
         let answered = match body {
             Some(body) => client.post(&url, &headers, body).await,
             None => client.get(&url, &headers).await,
@@ -207,16 +217,16 @@ impl Api {
         })
     }
 
-    fn headers(&self, token: Option<&Secret>) -> Headers {
+    fn headers(&self, token: Option<&Secret>) -> Result<Headers, BadHeader> {
         let name = HeaderName::from_static;
-        let mut headers = Headers::none().with(name("x-vault-request"), "true");
+        let mut headers = Headers::none().with(name("x-vault-request"), "true")?;
         if let Some(namespace) = &self.config.namespace {
-            headers = headers.and_then(|all| all.with(name("x-vault-namespace"), namespace));
+            headers = headers.with(name("x-vault-namespace"), namespace)?;
         }
         if let Some(token) = token {
-            headers = headers.and_then(|all| all.secret(name("x-vault-token"), token.shown_to_server()));
+            headers = headers.secret(name("x-vault-token"), token.shown_to_server())?;
         }
-        headers.expect("a namespace and a token are printable ASCII where they come in")
+        Ok(headers)
     }
 
     /// Of a path that was checked where it was read.

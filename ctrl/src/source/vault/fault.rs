@@ -52,6 +52,10 @@ pub enum Problem {
     TokenEnds { field: &'static str, path: PathBuf, at: u64 },
     #[error("no key, or no CSR, can be made: {0}")]
     Crypto(String),
+    #[error("{0}")]
+    Header(web::BadHeader),
+    #[error("{0} broke off, which is a fault of sluice-ctrl (its log says where); it is begun anew")]
+    BrokeOff(&'static str),
 }
 
 /// What a server was asked for.
@@ -73,7 +77,7 @@ impl Fault {
     /// Of the server or the source as a whole: whoever else asks now would hear the same.
     pub fn is_common(&self) -> bool {
         match &*self.problem {
-            Problem::Svid(_) | Problem::Answer { .. } | Problem::Crypto(_) => false,
+            Problem::Svid(_) | Problem::Answer { .. } | Problem::Crypto(_) | Problem::BrokeOff(_) => false,
             // A role may take one name and not another; nothing else depends on who asks.
             Problem::Refused { asked, status, .. } => *asked != Asked::Sign || *status != 400,
             Problem::Pending(_)
@@ -81,6 +85,7 @@ impl Fault {
             | Problem::Untrusted { .. }
             | Problem::Bundle { .. }
             | Problem::System(_)
+            | Problem::Header(_)
             | Problem::Credential { .. }
             | Problem::TokenEnds { .. }
             | Problem::NoRoot { .. }
