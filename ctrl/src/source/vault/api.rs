@@ -26,8 +26,9 @@ use crate::web::{Answer, BadHeader, Client, Error, Headers, Limits, Schemes, Url
 pub struct Api {
     pub config: Config,
     source_name: Arc<str>,
-    /// None: to be made, from `caBundle` as it is then.
-    client: Mutex<Option<Client>>,
+    /// By the system's roots, as they were when it was made. None: to be made. One by `caBundle` is made for each
+    /// exchange, so that a CA which is not in the file any more is not believed any more.
+    by_system: Mutex<Option<Client>>,
 }
 
 /// What logging in comes to.
@@ -122,7 +123,7 @@ struct Keys {
 
 impl Api {
     pub fn new(config: Config, source_name: &str) -> Self {
-        Self { config, source_name: source_name.into(), client: Mutex::new(None) }
+        Self { config, source_name: source_name.into(), by_system: Mutex::new(None) }
     }
 
     /// By the file of `auth`, as it is now.
@@ -197,7 +198,7 @@ impl Api {
         body: Option<&impl Serialize>,
     ) -> Result<T, Fault> {
         let url = self.url(path);
-        let client = self.client()?;
+        let client = self.client().await?;
         let headers = self.headers(token).map_err(|bad| self.fault(Problem::Header(bad)))?;
         let answered = match body {
             Some(body) => client.post(&url, &headers, body).await,
@@ -234,35 +235,26 @@ impl Api {
         self.config.server.below(&format!("v1/{path}")).expect("a path of plain segments")
     }
 
-    fn client(&self) -> Result<Client, Fault> {
-        let mut held = self.client.lock().expect("no holder panics");
-        if let Some(client) = &*held {
-            return Ok(client.clone());
+    async fn client(&self) -> Result<Client, Fault> {
+        let kept = self.by_system.lock().expect("no holder panics").clone();
+        if let Some(client) = kept {
+            return Ok(client);
         }
-        let client = self.connector()?;
-        *held = Some(client.clone());
+        let config = self.config.clone();
+        // On a thread that may wait for files.
+        let made = spawn_blocking(move || connector(&config)).await;
+        let made = made.unwrap_or(Err(Problem::BrokeOff("reading who is trusted")));
+        let client = made.map_err(|problem| self.fault(problem))?;
+        if self.config.ca_bundle.is_none() {
+            *self.by_system.lock().expect("no holder panics") = Some(client.clone());
+        }
         Ok(client)
-    }
-
-    fn connector(&self) -> Result<Client, Fault> {
-        let tls = match &self.config.ca_bundle {
-            Some(path) => {
-                let bundle = |reason| self.fault(Problem::Bundle { path: path.clone(), reason });
-                let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
-                tls::only(tls::roots(&content.bytes).map_err(bundle)?)
-            }
-            // Nobody proves who he is, so nobody's roots are needed.
-            None if self.config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
-            None => tls::system().map_err(|why| self.fault(Problem::System(why.to_string())))?,
-        };
-        let schemes = if self.config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
-        Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
     }
 
     fn failed(&self, error: Error) -> Fault {
         if let Error::Certificate { .. } = error {
-            // Whoever exchanges the server's CA writes a new file.
-            *self.client.lock().expect("no holder panics") = None;
+            // They may be others by now.
+            *self.by_system.lock().expect("no holder panics") = None;
         }
         self.fault(Problem::of_web(error, &self.config))
     }
@@ -270,6 +262,21 @@ impl Api {
     pub fn fault(&self, problem: Problem) -> Fault {
         Fault { source_name: self.source_name.clone(), problem: Box::new(problem) }
     }
+}
+
+fn connector(config: &Config) -> Result<Client, Problem> {
+    let tls = match &config.ca_bundle {
+        Some(path) => {
+            let bundle = |reason| Problem::Bundle { path: path.clone(), reason };
+            let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
+            tls::only(tls::roots(&content.bytes).map_err(bundle)?)
+        }
+        // Nobody proves who he is, so nobody's roots are needed.
+        None if config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
+        None => tls::system().map_err(|why| Problem::System(why.to_string()))?,
+    };
+    let schemes = if config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
+    Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
 }
 
 /// A hundred issuers with their chains take a tenth of it.
