@@ -310,6 +310,32 @@ async fn a_new_root_overlaps_with_the_old_one_and_an_old_one_goes_with_its_issue
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_is_taken_out_of_the_bundle_is_not_believed_any_more() {
+    let place = Place::new(Bao::shared(), "believed");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bao-ca.pem");
+    let put = |pem: &str| {
+        std::fs::write(file.with_extension("new"), pem).unwrap();
+        std::fs::rename(file.with_extension("new"), &file).unwrap();
+    };
+    let (own, other) =
+        (std::fs::read_to_string(&place.bao.ca).unwrap(), openbao::played::ca("spiffe://example.com").pem());
+    put(&[own.as_str(), &other].concat());
+    let auth = place.app_role(directory.path(), json!({}));
+    let vault = place.vault(&auth, "").replace(&place.bao.ca.display().to_string(), "bao-ca.pem");
+    let mut rig = Rig::new(directory, &vault, &[BACKEND]);
+    rig.until_well().await;
+    let before = rig.serial(BACKEND);
+    put(&other);
+    rig.identities.clock_jumped(now());
+    rig.until_fault(BACKEND, &["signed by none of the roots that are trusted for it", "bao-ca.pem)"]).await;
+    assert_eq!(rig.serial(BACKEND), before, "what there was stays in force");
+    put(&own);
+    rig.until_renewed(BACKEND, &before).await;
+    rig.until_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_that_came_without_an_overlap_is_found_by_what_it_signs() {
     let place = Place::new(Bao::shared(), "sudden");
     let mut rig = place.rig_by_token(&[BACKEND], ", ttl: 4s, refresh: 1h");

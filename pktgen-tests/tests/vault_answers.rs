@@ -5,6 +5,7 @@ mod openbao;
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ctrl::clock::now;
 use openbao::played::{Answer, Ca, Played, ca, signs, signs_another_key};
@@ -41,6 +42,8 @@ fn san(id: &str) -> SanType {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_what_was_asked_for_is_not_taken() {
     let (played, ca, mut rig) = start(&[BACKEND], "").await;
+    // A clock that is a little ahead.
+    played.say("/sign/node", signs(&ca, |leaf| leaf.not_after += Duration::from_secs(30)));
     rig.until_well().await;
     let mut before = rig.serial(BACKEND);
     let stranger = openbao::played::ca("spiffe://example.com");
@@ -70,6 +73,11 @@ async fn what_is_not_what_was_asked_for_is_not_taken() {
             "over",
             signs(&ca, |leaf| leaf.not_after = date_time_ymd(2025, 1, 1)),
             &["notAfter of the leaf: 2025-01-01T00:00:00Z; expired"],
+        ),
+        (
+            "for longer",
+            signs(&ca, |leaf| leaf.not_after += Duration::from_secs(90)),
+            &["/v1/pki/sign/node: notAfter of the leaf: ", "; want at most `ttl` (3600 s) and a minute from now: see"],
         ),
         ("not yet", signs(&ca, |leaf| leaf.not_before = date_time_ymd(2043, 1, 1)), &["notBefore of the leaf"]),
         ("a stranger's", signs(&stranger, |_| {}), &["the chain leads to none of the 1 roots in ", "/v1/pki/issuers"]),
@@ -167,6 +175,28 @@ async fn roots_that_are_none_or_too_many_leave_those_from_before() {
         rig.until("it is well again", |all| all.warnings(now()).is_empty()).await;
     }
     assert_eq!(rig.identities.errors(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_no_header_may_have_is_not_taken() {
+    for (name, token) in [
+        ("a header more", "s.hidden\r\nX-Evil: 1"),
+        ("an end of line", "s.hidden\n"),
+        ("no ASCII", "s.hidden-\u{fc}"),
+        ("nothing", ""),
+        ("too long", &"x".repeat((16 << 10) + 1)),
+    ] {
+        let (played, _, mut rig) = start(&[BACKEND], "").await;
+        let leased = |token: &str| {
+            let auth = json!({ "client_token": token, "lease_duration": 3600, "renewable": true });
+            Answer::Json(200, json!({ "auth": auth }))
+        };
+        played.say("/login", leased(token));
+        let failure = rig.until_fault(BACKEND, &["/v1/auth/approle/login: the answer is not as an OpenBao"]).await;
+        assert!(!failure.reason.contains("hidden"), "{name}: {}", failure.reason);
+        played.say("/login", leased("s.hidden-token"));
+        rig.until_well().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,7 +107,7 @@ pub fn signs(ca: &Arc<Ca>, change: impl Fn(&mut CertificateParams) + Send + Sync
     let ca = ca.clone();
     Answer::Of(Arc::new(move |asked| {
         let mut csr = CertificateSigningRequestParams::from_pem(asked["csr"].as_str().unwrap()).unwrap();
-        usual(&mut csr.params);
+        usual(&mut csr.params, asked);
         change(&mut csr.params);
         let leaf = csr.signed_by(&*ca).unwrap();
         json!({ "data": { "certificate": leaf.pem(), "ca_chain": [ca.pem()] } })
@@ -120,20 +120,22 @@ pub fn signs_another_key(ca: &Arc<Ca>) -> Answer {
     Answer::Of(Arc::new(move |asked| {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(asked["uri_sans"].as_str().unwrap().try_into().unwrap())];
-        usual(&mut params);
+        usual(&mut params, asked);
         let leaf = params.signed_by(&KeyPair::generate().unwrap(), &*ca).unwrap();
         json!({ "data": { "certificate": leaf.pem(), "ca_chain": [ca.pem()] } })
     }))
 }
 
-fn usual(params: &mut CertificateParams) {
+/// For as long as was asked for.
+fn usual(params: &mut CertificateParams, asked: &Value) {
     use rcgen::{ExtendedKeyUsagePurpose as Eku, KeyUsagePurpose, date_time_ymd};
     let at = |seconds: u64| date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds);
     let now = ctrl::clock::now();
+    let ttl: u64 = asked["ttl"].as_str().and_then(|ttl| ttl.strip_suffix('s')?.parse().ok()).unwrap();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    (params.not_before, params.not_after) = (at(now - 30), at(now + 3600));
+    (params.not_before, params.not_after) = (at(now - 30), at(now + ttl));
 }
 
 pub fn ca(id: &str) -> Arc<Ca> {

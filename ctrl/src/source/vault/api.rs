@@ -20,21 +20,31 @@ use super::fault::{Asked, Fault, Problem, said};
 use super::secret::{Mode, Secret, bare, read_file};
 use crate::config::vault::{Auth, Vault as Config};
 use crate::source::files::read::read;
-use crate::web::{Answer, Client, Error, Headers, Limits, Schemes, Url, tls};
+use crate::web::{Answer, BadHeader, Client, Error, Headers, Limits, Schemes, Url, tls};
 
 /// A server and how it is asked.
 pub struct Api {
     pub config: Config,
     source_name: Arc<str>,
-    /// None: to be made, from `caBundle` as it is then.
-    client: Mutex<Option<Client>>,
+    /// By the system's roots, as they were when it was made. None: to be made. One by `caBundle` is made for each
+    /// exchange, so that a CA which is not in the file any more is not believed any more.
+    by_system: Mutex<Option<Client>>,
 }
 
-/// What logging in and renewing come to.
+/// What logging in comes to.
 #[derive(Debug, Deserialize)]
 pub struct Lease {
     pub client_token: Secret,
     /// Seconds; 0 is for ever.
+    #[serde(default)]
+    pub lease_duration: u64,
+    #[serde(default)]
+    pub renewable: bool,
+}
+
+/// And renewing: the token is the same.
+#[derive(Debug, Deserialize)]
+pub struct Renewed {
     #[serde(default)]
     pub lease_duration: u64,
     #[serde(default)]
@@ -102,8 +112,8 @@ struct Data<T> {
 }
 
 #[derive(Deserialize)]
-struct Leased {
-    auth: Lease,
+struct Leased<T> {
+    auth: T,
 }
 
 #[derive(Deserialize)]
@@ -113,7 +123,7 @@ struct Keys {
 
 impl Api {
     pub fn new(config: Config, source_name: &str) -> Self {
-        Self { config, source_name: source_name.into(), client: Mutex::new(None) }
+        Self { config, source_name: source_name.into(), by_system: Mutex::new(None) }
     }
 
     /// By the file of `auth`, as it is now.
@@ -124,7 +134,7 @@ impl Api {
             Auth::AppRole { mount, role_id, .. } => (mount, LogIn::AppRole { role_id, secret_id: &secret }),
             Auth::Kubernetes { mount, role, .. } => (mount, LogIn::Kubernetes { role, jwt: &secret }),
         };
-        let leased: Leased = self.ask(Asked::LogIn, &format!("auth/{mount}/login"), None, Some(&body)).await?;
+        let leased: Leased<Lease> = self.ask(Asked::LogIn, &format!("auth/{mount}/login"), None, Some(&body)).await?;
         Ok(LoggedIn::Leased(leased.auth))
     }
 
@@ -148,8 +158,9 @@ impl Api {
         Ok(data.data)
     }
 
-    pub async fn renew(&self, token: &Secret) -> Result<Lease, Fault> {
-        let leased: Leased = self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
+    pub async fn renew(&self, token: &Secret) -> Result<Renewed, Fault> {
+        let leased: Leased<Renewed> =
+            self.ask(Asked::Renew, "auth/token/renew-self", Some(token), Some(&Nothing {})).await?;
         Ok(leased.auth)
     }
 
@@ -187,8 +198,8 @@ impl Api {
         body: Option<&impl Serialize>,
     ) -> Result<T, Fault> {
         let url = self.url(path);
-        let client = self.client()?;
-        let headers = self.headers(token);
+        let client = self.client().await?;
+        let headers = self.headers(token).map_err(|bad| self.fault(Problem::Header(bad)))?;
         let answered = match body {
             Some(body) => client.post(&url, &headers, body).await,
             None => client.get(&url, &headers).await,
@@ -207,16 +218,16 @@ impl Api {
         })
     }
 
-    fn headers(&self, token: Option<&Secret>) -> Headers {
+    fn headers(&self, token: Option<&Secret>) -> Result<Headers, BadHeader> {
         let name = HeaderName::from_static;
-        let mut headers = Headers::none().with(name("x-vault-request"), "true");
+        let mut headers = Headers::none().with(name("x-vault-request"), "true")?;
         if let Some(namespace) = &self.config.namespace {
-            headers = headers.and_then(|all| all.with(name("x-vault-namespace"), namespace));
+            headers = headers.with(name("x-vault-namespace"), namespace)?;
         }
         if let Some(token) = token {
-            headers = headers.and_then(|all| all.secret(name("x-vault-token"), token.shown_to_server()));
+            headers = headers.secret(name("x-vault-token"), token.shown_to_server())?;
         }
-        headers.expect("a namespace and a token are printable ASCII where they come in")
+        Ok(headers)
     }
 
     /// Of a path that was checked where it was read.
@@ -224,35 +235,26 @@ impl Api {
         self.config.server.below(&format!("v1/{path}")).expect("a path of plain segments")
     }
 
-    fn client(&self) -> Result<Client, Fault> {
-        let mut held = self.client.lock().expect("no holder panics");
-        if let Some(client) = &*held {
-            return Ok(client.clone());
+    async fn client(&self) -> Result<Client, Fault> {
+        let kept = self.by_system.lock().expect("no holder panics").clone();
+        if let Some(client) = kept {
+            return Ok(client);
         }
-        let client = self.connector()?;
-        *held = Some(client.clone());
+        let config = self.config.clone();
+        // On a thread that may wait for files.
+        let made = spawn_blocking(move || connector(&config)).await;
+        let made = made.unwrap_or(Err(Problem::BrokeOff("reading who is trusted")));
+        let client = made.map_err(|problem| self.fault(problem))?;
+        if self.config.ca_bundle.is_none() {
+            *self.by_system.lock().expect("no holder panics") = Some(client.clone());
+        }
         Ok(client)
-    }
-
-    fn connector(&self) -> Result<Client, Fault> {
-        let tls = match &self.config.ca_bundle {
-            Some(path) => {
-                let bundle = |reason| self.fault(Problem::Bundle { path: path.clone(), reason });
-                let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
-                tls::only(tls::roots(&content.bytes).map_err(bundle)?)
-            }
-            // Nobody proves who he is, so nobody's roots are needed.
-            None if self.config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
-            None => tls::system().map_err(|why| self.fault(Problem::System(why.to_string())))?,
-        };
-        let schemes = if self.config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
-        Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
     }
 
     fn failed(&self, error: Error) -> Fault {
         if let Error::Certificate { .. } = error {
-            // Whoever exchanges the server's CA writes a new file.
-            *self.client.lock().expect("no holder panics") = None;
+            // They may be others by now.
+            *self.by_system.lock().expect("no holder panics") = None;
         }
         self.fault(Problem::of_web(error, &self.config))
     }
@@ -260,6 +262,21 @@ impl Api {
     pub fn fault(&self, problem: Problem) -> Fault {
         Fault { source_name: self.source_name.clone(), problem: Box::new(problem) }
     }
+}
+
+fn connector(config: &Config) -> Result<Client, Problem> {
+    let tls = match &config.ca_bundle {
+        Some(path) => {
+            let bundle = |reason| Problem::Bundle { path: path.clone(), reason };
+            let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
+            tls::only(tls::roots(&content.bytes).map_err(bundle)?)
+        }
+        // Nobody proves who he is, so nobody's roots are needed.
+        None if config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
+        None => tls::system().map_err(|why| Problem::System(why.to_string()))?,
+    };
+    let schemes = if config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
+    Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
 }
 
 /// A hundred issuers with their chains take a tenth of it.

@@ -50,8 +50,17 @@ pub enum Problem {
     Svid(svid::Fault),
     #[error("`{field}`: {}: the token ends at {}, and there is no other yet: see whoever writes it", path.display(), utc(*at))]
     TokenEnds { field: &'static str, path: PathBuf, at: u64 },
+    #[error(
+        "{url}: notAfter of the leaf: {}; want at most `ttl` ({ttl} s) and a minute from now: see `not_after` of the \
+         role (bao read {role}), and both clocks", utc(*at)
+    )]
+    LongLife { url: web::Url, at: u64, ttl: u64, role: String },
     #[error("no key, or no CSR, can be made: {0}")]
     Crypto(String),
+    #[error("{0}")]
+    Header(web::BadHeader),
+    #[error("{0} broke off, which is a fault of sluice-ctrl (its log says where); it is begun anew")]
+    BrokeOff(&'static str),
 }
 
 /// What a server was asked for.
@@ -73,7 +82,11 @@ impl Fault {
     /// Of the server or the source as a whole: whoever else asks now would hear the same.
     pub fn is_common(&self) -> bool {
         match &*self.problem {
-            Problem::Svid(_) | Problem::Answer { .. } | Problem::Crypto(_) => false,
+            Problem::Svid(_)
+            | Problem::Answer { .. }
+            | Problem::LongLife { .. }
+            | Problem::Crypto(_)
+            | Problem::BrokeOff(_) => false,
             // A role may take one name and not another; nothing else depends on who asks.
             Problem::Refused { asked, status, .. } => *asked != Asked::Sign || *status != 400,
             Problem::Pending(_)
@@ -81,6 +94,7 @@ impl Fault {
             | Problem::Untrusted { .. }
             | Problem::Bundle { .. }
             | Problem::System(_)
+            | Problem::Header(_)
             | Problem::Credential { .. }
             | Problem::TokenEnds { .. }
             | Problem::NoRoot { .. }

@@ -15,6 +15,7 @@ mod secret;
 mod session;
 mod sign;
 mod trust;
+mod warden;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -38,6 +39,7 @@ use renewer::{Renewer, Shared, lock};
 use session::{Access, Session};
 use sign::Order;
 use trust::{Keeper, Trust};
+use warden::{Warden, watch_over};
 
 /// The source.
 pub struct Vault {
@@ -55,7 +57,7 @@ struct Running {
     trust: watch::Receiver<Trust>,
     ordered: Arc<Notify>,
     hurries: [Arc<Notify>; 3],
-    _tasks: JoinSet<()>,
+    warden: Warden,
 }
 
 impl Vault {
@@ -69,9 +71,10 @@ impl Vault {
         Order { expected: Expected { id, workload, trust_domain: self.trust_domain.clone() }, dns_names }
     }
 
-    fn start(&self) -> Running {
+    /// With the roots that are known.
+    fn start(&self, trust: Trust) -> Running {
         let (access, of_access) = watch::channel(Access::default());
-        let (trust, of_trust) = watch::channel(Trust::default());
+        let (trust, of_trust) = watch::channel(trust);
         let (doubts, of_doubts) = watch::channel(0);
         let (ordered, [log_in, read, sign]) = (Arc::default(), [(); 3].map(|()| Arc::<Notify>::default()));
         let session = Session::new(self.api.clone(), access, of_doubts, log_in.clone(), self.news.clone());
@@ -102,7 +105,8 @@ impl Vault {
         tasks.spawn(session.run());
         tasks.spawn(keeper.run());
         tasks.spawn(renewer.run());
-        Running { access: of_access, trust: of_trust, ordered, hurries: [log_in, read, sign], _tasks: tasks }
+        let warden = watch_over(tasks, self.news.clone());
+        Running { access: of_access, trust: of_trust, ordered, hurries: [log_in, read, sign], warden }
     }
 }
 
@@ -132,6 +136,9 @@ impl Source for Vault {
         let (access, trust) = (running.access.borrow(), running.trust.borrow());
         let mut found: Vec<_> = access.fault.iter().chain(&trust.fault).map(ToString::to_string).collect();
         found.extend(trust.warnings.iter().cloned());
+        if running.warden.has_lost_one() {
+            found.push(self.api.fault(Problem::BrokeOff("a task of the source")).to_string());
+        }
         let known = lock(&self.known);
         let held = known.found.values().filter_map(|found| found.last_good());
         found.extend(held.flat_map(|held| held.warnings.iter().cloned()));
@@ -153,9 +160,13 @@ impl Source for Vault {
             std::mem::replace(&mut known.orders, orders) != known.orders
         };
         match &self.running {
+            Some(running) if running.warden.wants_a_start() => {
+                let trust = running.trust.borrow().clone();
+                self.running = Some(self.start(trust));
+            }
             Some(running) if changed => running.ordered.notify_one(),
             Some(_) => {}
-            None => self.running = Some(self.start()),
+            None => self.running = Some(self.start(Trust::default())),
         }
     }
 
@@ -182,4 +193,57 @@ pub async fn look(name: &str, config: &Config, trust_domain: &TrustDomain) -> Re
     let api = Arc::new(Api::new(config.clone(), name));
     api.credential().await?;
     trust::read(&api, trust_domain, crate::clock::now()).await.map(|(roots, _)| roots.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::vault::Auth;
+    use crate::web::Url;
+
+    fn vault() -> Vault {
+        let config = Config {
+            server: Url::parse("http://127.0.0.1:1").unwrap(),
+            ca_bundle: None,
+            namespace: None,
+            mount: "pki".into(),
+            role: "node".into(),
+            ttl: Duration::from_secs(60),
+            dns_names: false,
+            refresh: Duration::from_secs(60),
+            auth: Auth::Token { file: PathBuf::from("/nowhere/token") },
+        };
+        Vault::new("bao", config, TrustDomain::parse("example.com").unwrap(), News::default())
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_told_of_and_begun_anew_with_the_roots_from_before() {
+        let mut vault = vault();
+        let id = SpiffeId::parse("spiffe://example.com/backend").unwrap();
+        let wanted = Wanted { id, dns_names: vec![], workload: "shop/backend".into() };
+        let trust = Trust { roots: Some(Arc::new(vec![vec![7]])), looked: true, ..Trust::default() };
+        let mut running = vault.start(trust);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("planted") });
+        running.warden = watch_over(tasks, vault.news.clone());
+        vault.running = Some(running);
+        let says = |vault: &Vault| vault.warnings(0).iter().any(|warning| warning.contains("broke off"));
+        let told = async {
+            while !says(&vault) {
+                vault.news.notified().await;
+            }
+            vault.follow(&[&wanted]);
+            assert!(says(&vault), "it is not begun anew at once");
+            while says(&vault) {
+                vault.news.notified().await;
+                vault.follow(&[&wanted]);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), told).await.expect("it is begun anew");
+        assert_eq!(vault.bundle().roots, [vec![7]]);
+    }
 }

@@ -183,7 +183,12 @@ impl Renewer {
                 let Some(id) = due.pop_front() else { break };
                 self.begin(&mut signing, id, token, roots);
             }
-            let Some(done) = signing.join_next().await else { return (open, None) };
+            let Some(done) = signing.join_next().await else {
+                // Who is still open is so for ever otherwise, and due at once.
+                let broke_off = self.api.fault(Problem::BrokeOff("signing"));
+                self.fail(std::mem::take(&mut open), &broke_off);
+                return (open, None);
+            };
             let Ok((id, result)) = done else { continue };
             match result {
                 Err(fault) if fault.is_common() => return (open, Some(fault)),
@@ -250,3 +255,69 @@ const TOGETHER: usize = 8;
 /// Before orders and roots are looked at again.
 const AT_A_TIME: usize = 64;
 const LONGEST: Duration = Duration::from_secs(3_600);
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::TrustDomain;
+    use crate::config::vault::{Auth, Vault};
+    use crate::source::svid::Expected;
+    use crate::source::vault::secret::{Mode, read_file};
+    use crate::web::Url;
+
+    /// Of a mount that no file can name: making its URL panics.
+    fn api() -> Api {
+        let config = Vault {
+            server: Url::parse("http://127.0.0.1:1").unwrap(),
+            ca_bundle: None,
+            namespace: None,
+            mount: "a b".into(),
+            role: "node".into(),
+            ttl: Duration::from_secs(60),
+            dns_names: false,
+            refresh: Duration::from_secs(60),
+            auth: Auth::Token { file: PathBuf::from("token") },
+        };
+        Api::new(config, "bao")
+    }
+
+    #[tokio::test]
+    async fn signing_that_panics_is_a_failure_and_not_asked_for_again_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "s.abc").unwrap();
+        let secret = Arc::new(read_file(&file, Mode::Any).unwrap());
+        let id = SpiffeId::parse("spiffe://example.com/backend").unwrap();
+        let trust_domain = TrustDomain::parse("example.com").unwrap();
+        let expected = Expected { id: id.clone(), workload: "shop/backend".into(), trust_domain };
+        let known = Shared::default();
+        lock(&known).orders.insert(id.clone(), Order { expected, dns_names: vec![] });
+        let access = Access { token: Some(Token { number: 1, secret }), fault: None };
+        let trust = Trust { roots: Some(Arc::default()), looked: true, ..Trust::default() };
+        let mut renewer = Renewer {
+            api: Arc::new(api()),
+            known: known.clone(),
+            access: watch::channel(access).1,
+            trust: watch::channel(trust).1,
+            ordered: Arc::default(),
+            hurry: Arc::default(),
+            doubts: watch::channel(0).0,
+            stale_roots: Arc::default(),
+            news: News::default(),
+            rotation: Rotation::new(1),
+            orders: BTreeMap::new(),
+            judged_by: None,
+            token: 0,
+        };
+        renewer.take_orders();
+        assert_eq!(renewer.rotation.due(clock::now()), std::slice::from_ref(&id));
+        let before = clock::now();
+        renewer.round().await;
+        assert!(renewer.rotation.next_due().is_some_and(|due| due > before), "it is due later, as after any failure");
+        let known = lock(&known);
+        let Some(Err(fault)) = known.found[&id].now() else { panic!("it has failed") };
+        assert_eq!(*fault.problem, Problem::BrokeOff("signing"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
@@ -24,9 +25,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// From a server, which may say anything: what is taken goes into a header.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from).map(|text| Self(Zeroizing::new(text)))
+        let text = Zeroizing::new(String::deserialize(from)?);
+        one_word(&text).map_err(D::Error::custom)?;
+        Ok(Self(text))
     }
 }
 
@@ -53,11 +57,17 @@ pub fn read_file(path: &Path, mode: Mode) -> Result<Secret, String> {
         return Err(format!("mode {mode:04o} lets everybody read a secret; run: chmod o-rwx {path}"));
     }
     let text = std::str::from_utf8(&content.bytes).map_err(|_| "is no text")?.trim();
+    one_word(text)?;
+    Ok(Secret(Zeroizing::new(text.to_owned())))
+}
+
+/// Err says what it is instead, and repeats nothing of it.
+fn one_word(text: &str) -> Result<(), String> {
     match text.len() {
         0 => Err("is empty".into()),
         length if length > LONGEST => Err(format!("{length} bytes; a token or secret ID has at most {LONGEST}")),
         _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err("is not one word of printable ASCII".into()),
-        _ => Ok(Secret(Zeroizing::new(text.to_owned()))),
+        _ => Ok(()),
     }
 }
 

@@ -84,7 +84,13 @@ fn check(
         svid::check_chain(&chain, roots, &origin, now, &mut warnings)?;
         Ok(Held { issued, warnings })
     };
-    judged().map_err(|fault| api.fault(Problem::Svid(fault)))
+    let held = judged().map_err(|fault| api.fault(Problem::Svid(fault)))?;
+    let (at, ttl) = (held.issued.svid.not_after, api.config.ttl);
+    if at > now + ttl.as_secs() + MOST_SKEW {
+        let (url, role) = (api.url(&api.config.path()), format!("{}/roles/{}", api.config.mount, api.config.role));
+        return Err(api.fault(Problem::LongLife { url, at, ttl: ttl.as_secs(), role }));
+    }
+    Ok(held)
 }
 
 /// Whether it still leads to a root.
@@ -123,6 +129,9 @@ pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, String> {
         false => Ok(found),
     }
 }
+
+/// Seconds that the server's clock may be ahead of ours.
+const MOST_SKEW: u64 = 60;
 
 /// What faults name: the paths that were asked.
 struct Places {
