@@ -1,6 +1,12 @@
 //! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
 //! taken, what was fetched, which pods this node had, and where Services of its cluster led.
 //!
+//! ```text
+//!   0         8                    40
+//!   "SLTRUST\1"  SHA-256 of the rest  sections: a name and bytes each (postcard)
+//! ```
+//! A section is decoded by itself, so that one whose layout another build has changed costs the others nothing.
+//!
 //! None of it is secret. SVIDs are not in it, since their keys are in no file: the dataplane goes on with
 //! those that it has ([`snapshot::Workload::svid`]). What is here decides who is trusted, so a file that
 //! others could have written is not read.
@@ -9,19 +15,22 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use snapshot::codec::{from_state, to_state};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use snapshot::codec::{from_message, to_message};
 use tracing::warn;
 
 use crate::attest::pods::Pods;
 use crate::services::cluster::AllLed;
 use crate::source::OfSource;
-use crate::{crls, fetch};
+use crate::{crls, fetch, version};
 
-/// Some sources of 100 roots, a hundred federated bundles: far below it.
+/// Bytes of the file. Some sources of 100 roots, a hundred federated bundles: far below it.
 const MOST: u64 = 64 << 20;
+const MAGIC: [u8; 8] = *b"SLTRUST\x01";
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     pub trusted: Vec<OfSource>,
     pub crls: crls::Known,
@@ -31,31 +40,41 @@ pub struct Memory {
     pub fetched: fetch::Known,
 }
 
+/// A name with the number of its layout, and what postcard makes of it. Where a type in it changes, so has the
+/// number to: bytes say nothing of themselves, and those of another layout may decode into anything.
+type Section = (String, Vec<u8>);
+
+const TRUSTED: &str = "trusted/1";
+const CRLS: &str = "crls/1";
+const FETCHED: &str = "fetched/1";
+const SERVICES: &str = "services/1";
+const PODS: &str = "pods/1";
+
 /// Keeps a [`Memory`] in `<admin socket>.trust`.
 #[derive(Debug)]
 pub struct Remembered {
     path: PathBuf,
     last: Memory,
-    /// The last write failed, which has been said.
-    failed: bool,
+    /// What of the last one a restart will not know.
+    problems: Vec<String>,
 }
 
 impl Remembered {
-    /// With what the process before has kept. A file that is missing is the first start; one that is damaged,
-    /// of another build or somebody else's counts as missing, with a warning.
+    /// With what the process before has kept. A file that is missing is the first start; one that is damaged
+    /// or somebody else's counts as missing, and so does a section of another build, with a warning.
     pub fn open(admin: &Path) -> (Self, Memory) {
         let mut path = admin.as_os_str().to_owned();
         path.push(".trust");
         let path = PathBuf::from(path);
         let last = match read(&path) {
-            Ok(memory) => memory,
+            Ok(sections) => decode(&sections, &path),
             Err(Unread::Missing) => Memory::default(),
             Err(Unread::Bad(why)) => {
                 warn!(path = %path.display(), why, "what was trusted before the restart is not known");
                 Memory::default()
             }
         };
-        (Self { path, last: last.clone(), failed: false }, last)
+        (Self { path, last: last.clone(), problems: vec![] }, last)
     }
 
     /// Writes what differs from what is there. A disk that is full costs no snapshot.
@@ -64,18 +83,87 @@ impl Remembered {
             return;
         }
         match self.write(&memory) {
-            Ok(()) => (self.last, self.failed) = (memory, false),
+            Ok(left_out) => (self.last, self.problems) = (memory, left_out),
             Err(why) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    warn!(path = %self.path.display(), %why, "a restart will not know what is trusted now");
-                }
+                self.problems =
+                    vec![format!("{}: {why}; a restart will not know what is trusted now", self.path.display())];
             }
         }
     }
 
-    fn write(&self, memory: &Memory) -> anyhow::Result<()> {
-        Ok(crate::version::replace(&self.path, &to_state(memory)?)?)
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
+
+    /// Returns what was too much.
+    fn write(&self, memory: &Memory) -> anyhow::Result<Vec<String>> {
+        let (sections, left_out) = fit(encode(memory)?, MOST);
+        version::replace_for_good(&self.path, &whole(&sections)?)?;
+        let in_words = |(name, size)| {
+            format!(
+                "{}: {name} has {size} bytes, which are more than the {MOST} of the file leave to it; a restart will \
+                 not know it",
+                self.path.display()
+            )
+        };
+        Ok(left_out.into_iter().map(in_words).collect())
+    }
+}
+
+/// The most important first: what does not fit is one of the later ones.
+fn encode(memory: &Memory) -> anyhow::Result<Vec<Section>> {
+    let Memory { trusted, crls, pods, services, fetched } = memory;
+    fn section(name: &str, content: &impl Serialize) -> anyhow::Result<Section> {
+        Ok((name.into(), to_message(content)?))
+    }
+    Ok(vec![
+        section(TRUSTED, trusted)?,
+        section(CRLS, crls)?,
+        section(FETCHED, fetched)?,
+        section(SERVICES, services)?,
+        section(PODS, pods)?,
+    ])
+}
+
+fn decode(sections: &[Section], path: &Path) -> Memory {
+    Memory {
+        trusted: section(sections, TRUSTED, path),
+        crls: section(sections, CRLS, path),
+        fetched: section(sections, FETCHED, path),
+        services: section(sections, SERVICES, path),
+        pods: section(sections, PODS, path),
+    }
+}
+
+fn section<T: DeserializeOwned + Default>(sections: &[Section], name: &str, path: &Path) -> T {
+    let Some((_, bytes)) = sections.iter().find(|(own, _)| own == name) else {
+        warn!(path = %path.display(), section = name, "is not there: this part of what was known is not any more");
+        return T::default();
+    };
+    from_message(bytes).unwrap_or_else(|why| {
+        warn!(path = %path.display(), section = name, %why, "this part of what was known is not any more");
+        T::default()
+    })
+}
+
+/// Those that the file has room for, and the names and sizes of the others.
+fn fit(sections: Vec<Section>, most: u64) -> (Vec<Section>, Vec<(String, usize)>) {
+    let (mut room, mut left_out) = (most.saturating_sub(AROUND_ALL), Vec::new());
+    let fits = |(name, bytes): &Section| {
+        let size = (name.len() + bytes.len()) as u64 + AROUND_EACH;
+        let fits = size <= room;
+        match fits {
+            true => room -= size,
+            false => left_out.push((name.clone(), bytes.len())),
+        }
+        fits
+    };
+    (sections.into_iter().filter(fits).collect(), left_out)
+}
+
+fn whole(sections: &[Section]) -> anyhow::Result<Vec<u8>> {
+    let body = to_message(&sections)?;
+    Ok([&MAGIC[..], digest(&SHA256, &body).as_ref(), &body].concat())
 }
 
 enum Unread {
@@ -83,7 +171,7 @@ enum Unread {
     Bad(String),
 }
 
-fn read(path: &Path) -> Result<Memory, Unread> {
+fn read(path: &Path) -> Result<Vec<Section>, Unread> {
     let bad = |why: io::Error| Unread::Bad(why.to_string());
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -100,8 +188,19 @@ fn read(path: &Path) -> Result<Memory, Unread> {
     }
     let mut bytes = Vec::new();
     file.take(MOST).read_to_end(&mut bytes).map_err(bad)?;
-    from_state(&bytes).map_err(|why| Unread::Bad(why.to_string()))
+    let rest = bytes.strip_prefix(&MAGIC).ok_or_else(|| Unread::Bad("is not as this build writes it".into()))?;
+    match rest.split_at_checked(SHA256.output_len) {
+        Some((sum, body)) if digest(&SHA256, body).as_ref() == sum => {
+            from_message(body).map_err(|why| Unread::Bad(why.to_string()))
+        }
+        Some(_) | None => Err(Unread::Bad("is torn: its checksum does not match".into())),
+    }
 }
+
+/// Magic, checksum, and how many sections there are.
+const AROUND_ALL: u64 = 64;
+/// Two lengths.
+const AROUND_EACH: u64 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -110,6 +209,7 @@ mod tests {
     use snapshot::Bundle;
 
     use super::*;
+    use crate::services::cluster::Led;
     use crate::source::Trusted;
 
     fn memory() -> Memory {
@@ -129,6 +229,72 @@ mod tests {
         assert_eq!(Remembered::open(&admin).1, memory());
         first.keep(Memory::default());
         assert_eq!(Remembered::open(&admin).1, Memory::default(), "what is trusted no more is not kept");
+    }
+
+    /// What this build writes into the sections, byte for byte. If this fails, a type in one of them has changed:
+    /// raise the number in its name.
+    #[test]
+    fn sections_have_the_layout_that_their_number_says() {
+        fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+            let read: T = from_message(bytes).unwrap();
+            assert_eq!(to_message(&read).unwrap(), bytes);
+        }
+        let hash = [1; 32];
+        let bundle = [1, 1, b'p', 1, 1, 9];
+        again::<Vec<OfSource>>(&[&[1, 1, b's', 1, b'e', 1, 1, 8][..], &bundle].concat());
+        again::<crls::Known>(&[&[1, 1, b'e'][..], &hash, &hash, &[1, b'n', 5]].concat());
+        let bundles = [&[1, 1, b'e'][..], &hash, &[1, 1, 9, 1, 7, 1, 8, 1, 6, 5]].concat();
+        let crls = [1, 1, b'e', 1, b'u', 1, 9, 5];
+        again::<fetch::Known>(&[&bundles[..], &crls].concat());
+        let address = [0, 10, 0, 0, 1, 80];
+        let led = [&[1, 1, b'n', 1][..], &address, &[1], &address, &[1], &address, &[1, 1, 1, b'p']].concat();
+        again::<AllLed>(&led);
+        let names = [1, b'n', 1, b's', 1, b'p', 1, b'u', 1, b'v', 1, b'a'];
+        again::<Pods>(&[&[1][..], &names, &[1, 1, b'k', 1, b'v', 1, 0, 10, 0, 0, 1, 0]].concat());
+    }
+
+    #[test]
+    fn a_section_that_does_not_decode_costs_itself_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let admin = directory.path().join("a.sock");
+        let led = Led { problem: Some("none".into()), ..Led::default() };
+        let services = AllLed::new([("shop/backend".to_owned(), led)].into());
+        let all = Memory { services: services.clone(), ..memory() };
+        Remembered::open(&admin).0.keep(all.clone());
+        assert_eq!(Remembered::open(&admin).1, all);
+        let path = directory.path().join("a.sock.trust");
+        let mut sections = encode(&all).unwrap();
+        sections[0].1.push(0);
+        sections.push(("later/1".into(), vec![1, 2, 3]));
+        std::fs::write(&path, whole(&sections).unwrap()).unwrap();
+        assert_eq!(Remembered::open(&admin).1, Memory { services, ..Memory::default() });
+        sections.remove(3);
+        std::fs::write(&path, whole(&sections).unwrap()).unwrap();
+        assert_eq!(Remembered::open(&admin).1, Memory::default());
+    }
+
+    #[test]
+    fn no_more_is_written_than_is_read_and_what_is_left_out_is_a_problem() {
+        let sections: Vec<Section> = [("a", 100), ("b", 1000), ("c", 50)].map(|(n, l)| (n.into(), vec![0; l])).into();
+        let all = whole(&sections).unwrap().len() as u64;
+        assert_eq!(fit(sections.clone(), all + AROUND_ALL + 3 * AROUND_EACH), (sections.clone(), vec![]));
+        let most = 300;
+        let (fitting, left_out) = fit(sections.clone(), most);
+        assert_eq!(fitting, [sections[0].clone(), sections[2].clone()]);
+        assert_eq!(left_out, [("b".to_owned(), 1000)]);
+        assert!(whole(&fitting).unwrap().len() as u64 <= most);
+
+        let directory = tempfile::tempdir().unwrap();
+        let admin = directory.path().join("a.sock");
+        let mut remembered = Remembered::open(&admin).0;
+        let problem = Some("x".repeat(MOST as usize));
+        let services = AllLed::new([("shop/backend".to_owned(), Led { problem, ..Led::default() })].into());
+        remembered.keep(Memory { services, ..memory() });
+        let said = remembered.problems();
+        assert!(said.len() == 1 && said[0].contains("a.sock.trust: services/1 has 67108"), "{said:?}");
+        assert_eq!(Remembered::open(&admin).1, memory());
+        remembered.keep(memory());
+        assert_eq!(remembered.problems(), Vec::<String>::new());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The number of the next snapshot: it only ever counts up, over restarts too.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -40,11 +41,21 @@ impl Versions {
 
 /// Puts these bytes at `path`, for this user alone: all of them or, on failure, none.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, |_| Ok(()))
+}
+
+/// And so that they are there, or those from before, after the machine itself broke off.
+pub fn replace_for_good(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, File::sync_all)
+}
+
+fn put(path: &Path, bytes: &[u8], written: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(bytes)?;
+    written(&file)?;
     std::fs::rename(&fresh, path)
 }
 

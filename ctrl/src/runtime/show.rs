@@ -38,6 +38,7 @@ impl Core {
             .chain(crls)
             .chain(self.fetches.problems())
             .chain(self.unassembled.clone())
+            .chain(self.remembered.problems().iter().cloned())
             .chain(self.cluster.problems(&self.loaded));
         names.chain(svids).chain(left_out).chain(more).collect()
     }
