@@ -245,6 +245,9 @@ impl Scrape {
         gauges(encoder, "kubernetes_known", "What a list of the API held when it was heard of last", known)?;
         let heard = all().map(|watched| (of(watched), watched.heard_at.unwrap_or(0) as i64));
         gauges(encoder, "kubernetes_heard_timestamp_seconds", "When the API last said something of a list", heard)?;
+        let odd = all().map(|watched| (of(watched), watched.odd as i64));
+        let help = "Objects of a list that are left as they were last, since they are not understood now";
+        gauges(encoder, "kubernetes_odd", help, odd)?;
         let lists = all().map(|watched| (of(watched), watched.lists));
         counters(encoder, "kubernetes_lists", "How often a list was read whole", lists)?;
         let failures = all().map(|watched| (of(watched), watched.failures));

@@ -1,6 +1,7 @@
 //! Services: as the snapshot has them, and as `sluice services` shows them.
 
 pub mod cluster;
+pub mod disputed;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,9 +26,8 @@ pub fn assemble(
     let all = loaded.services.iter().flat_map(|service| &service.virtual_addresses);
     let virtuals: HashSet<_> = all.map(|v| canonical(SocketAddr::new(v.ip, v.port))).collect();
     let mut services: Vec<_> = loaded.services.iter().map(|service| of(service, resolved, &virtuals)).collect();
-    let mut taken = taken(loaded, &services);
-    let (mut warnings, mut room) = (Vec::new(), MOST_ENDPOINTS_OF_ALL);
-    for (from, service) in loaded.services.iter().zip(&mut services) {
+    let (mut warnings, mut room, mut struck) = (Vec::new(), MOST_ENDPOINTS_OF_ALL, HashSet::new());
+    for from in &loaded.services {
         let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
         for address in from.addresses.iter().filter(|address| comes(from, address)) {
             let (name, found) = match &address.target {
@@ -37,15 +37,13 @@ pub fn assemble(
             let found = found.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), address.port));
             for at in found.filter(|at| virtuals.contains(at)) {
                 warn(format!("{name} is {at}, which is a virtual address: it is no endpoint"));
+                struck.insert(at);
             }
         }
-        service.virtual_addresses.retain(|v| {
-            let is_free = from.kubernetes.is_none() || taken.insert(canonical(v.address));
-            if !is_free {
-                warn(format!("{} of the cluster is another Service's address: it leads nowhere", v.address));
-            }
-            is_free
-        });
+    }
+    disputed::settle(loaded, &mut services, &struck, &mut warnings);
+    for (from, service) in loaded.services.iter().zip(&mut services) {
+        let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
         service.virtual_addresses.retain(|v| {
             let is_owned = owned.contains(&v.address.ip().to_canonical());
             if is_owned {
@@ -68,17 +66,9 @@ pub fn assemble(
     (services, warnings)
 }
 
-/// Addresses that are some Service's, apart from the virtual ones that clusters have given out.
-fn taken(loaded: &Loaded, services: &[snapshot::Service]) -> HashSet<SocketAddr> {
-    let files = loaded.services.iter().zip(services).filter(|(from, _)| from.kubernetes.is_none());
-    let virtuals = files.flat_map(|(_, service)| &service.virtual_addresses).map(|v| v.address);
-    let endpoints = services.iter().flat_map(|service| &service.endpoints).map(|endpoint| endpoint.address);
-    virtuals.chain(endpoints).map(canonical).collect()
-}
-
 /// It is nobody's word that was checked when it was written.
 fn comes(service: &Service, address: &Address) -> bool {
-    service.kubernetes.is_some() || matches!(address.target, Target::Name(_))
+    service.kubernetes.is_some() || service.is_object || matches!(address.target, Target::Name(_))
 }
 
 fn canonical(at: SocketAddr) -> SocketAddr {

@@ -68,6 +68,11 @@ pub struct Watched {
     /// How often the whole was read, and how often something went wrong.
     pub lists: u64,
     pub failures: u64,
+    /// How many objects are left as they were last, since they are not understood now, and why the first is.
+    #[serde(default)]
+    pub odd: usize,
+    #[serde(default)]
+    pub first_odd: Option<String>,
 }
 
 /// The configuration that is in force, and what is wrong with a newer one.

@@ -69,6 +69,9 @@ fn the_commands_of_the_daemonset_are_commands_of_the_program_that_the_image_has(
     assert_eq!(probe("readinessProbe")[1], "status");
     // A gateway that waits for something else is not mended by being killed.
     assert!(["livenessProbe", "startupProbe"].iter().all(|probe| container.get(probe).is_none()));
+    // Bundles and CRLs at https URLs are asked by the system's roots, which the base image lacks.
+    let installed = image.rsplit("FROM ").next().unwrap().lines().find(|line| line.starts_with("RUN apt-get"));
+    assert!(installed.is_some_and(|line| line.split(' ').any(|word| word == "ca-certificates")), "{installed:?}");
     let copied: Vec<_> = image.lines().filter(|line| line.starts_with("COPY --from=build")).collect();
     for binary in ["sluice", "sluice-ctrl", "sluice-dataplane"] {
         assert!(copied.iter().any(|line| line.contains(&format!("/release/{binary} "))), "{binary}: {copied:?}");

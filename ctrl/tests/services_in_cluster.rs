@@ -9,7 +9,8 @@ use std::sync::Arc;
 use ctrl::config::Loaded;
 use ctrl::resolve::Resolved;
 use ctrl::services::cluster::{
-    AllLed, ClusterService, Led, MOST_ENDPOINTS, MOST_VIRTUAL, Slice, SliceEndpoint, State, fill, lead, named, problems,
+    AllLed, ClusterService, Led, MOST_ENDPOINTS, MOST_VIRTUAL, MOST_VIRTUAL_OF_ALL, Slice, SliceEndpoint, State, fill,
+    lead, named, problems,
 };
 use ctrl::services::{assemble, shown};
 use words::{GATEWAY, differs, load, words};
@@ -173,11 +174,7 @@ fn what_leads_nowhere_says_why_and_what_is_too_much_is_counted() {
     assert!(problem(&service(&["10.96.0.1"], &[]), &one()).contains("no TCP port"));
     assert_eq!(problem(&service(&["10.96.0.1"], &[("http", 80)]), &one()), "");
 
-    let crowd = |count: usize| -> Vec<Slice> {
-        let ip = |n: usize| Ipv4Addr::from(0xc612_0000 + n as u32).into();
-        let endpoint = |n| SliceEndpoint { ip: ip(n), state: State::Ready, node: None };
-        vec![Slice { endpoints: (0..count).map(endpoint).collect(), ..slice(&[("http", 8080)], &[]) }]
-    };
+    let crowd = |count: usize| vec![Slice { endpoints: many(count), ..slice(&[("http", 8080)], &[]) }];
     let web = service(&["10.96.0.1"], &[("http", 80)]);
     let (fits, over) = (led(&web, &crowd(MOST_ENDPOINTS)), led(&web, &crowd(MOST_ENDPOINTS + 3)));
     assert_eq!((fits.endpoints.len(), fits.problem), (MOST_ENDPOINTS, None));
@@ -190,6 +187,39 @@ fn what_leads_nowhere_says_why_and_what_is_too_much_is_counted() {
     assert_eq!((fits.virtual_addresses.len(), fits.problem), (MOST_VIRTUAL, None));
     let why = over.problem.unwrap();
     assert_eq!((over.virtual_addresses.len(), why.starts_with("1 of its ports are left out")), (MOST_VIRTUAL, true));
+}
+
+fn many(count: usize) -> Vec<SliceEndpoint> {
+    let ip = |n: usize| Ipv4Addr::from(0xc612_0000 + n as u32).into();
+    (0..count).map(|n| SliceEndpoint { ip: ip(n), state: State::Ready, node: None }).collect()
+}
+
+/// Whoever may write a Service and its slices says how much stands in them.
+#[test]
+fn what_services_ask_for_is_bounded_for_one_and_for_all_and_who_asks_for_little_gets_it() {
+    let names: Vec<_> = (0..MOST_VIRTUAL).map(|n| format!("p{n}")).collect();
+    let ports: Vec<_> = names.iter().zip(1..).map(|(name, port)| (name.as_str(), port)).collect();
+    let huge = service(&["10.96.0.1"], &ports);
+    let same: Vec<_> = names.iter().map(|name| (name.as_str(), 8080)).collect();
+    let crowd = Slice { endpoints: many(MOST_ENDPOINTS), ..slice(&same, &[]) };
+    let small = Slice { service: "shop/small".into(), ..slice(&[("p0", 8080)], &[("198.19.2.2", State::Ready, "a")]) };
+    let mut all = vec![crowd.clone(), small];
+    all.extend((0..9).map(|n| Slice { service: format!("evil/{n}"), ..crowd.clone() }));
+    let named: BTreeSet<_> = all.iter().map(|slice| slice.service.clone()).collect();
+    let led = lead(&named, |_| Some(&huge), all.iter(), "node-a");
+    let behind = |led: &Led| led.virtual_addresses.iter().map(|(_, takes)| takes.len()).sum::<usize>();
+    assert!(behind(&led["shop/small"]) == 1 && led["shop/small"].problem.is_none(), "{:?}", led["shop/small"].problem);
+    let most = led.values().flat_map(|led| &led.virtual_addresses).map(|(_, takes)| takes.len()).max();
+    assert_eq!(most, Some(snapshot::balance::MOST_ENDPOINTS), "behind one virtual address");
+    assert!(led.values().map(behind).sum::<usize>() <= snapshot::balance::MOST_ENDPOINTS_OF_ALL);
+    // What has no room leads nowhere, and is no less captured for it.
+    assert!(led.values().all(|led| led.virtual_addresses.len() == MOST_VIRTUAL));
+    let full = led.values().filter(|led| led.problem.as_ref().is_some_and(|why| why.contains("are left out"))).count();
+    assert!(full >= 9, "{full} say so");
+
+    let named: BTreeSet<_> = (0..200).map(|n| format!("evil/{n}")).collect();
+    let led = lead(&named, |_| Some(&huge), [].into_iter(), "node-a");
+    assert_eq!(led.values().map(|led| led.virtual_addresses.len()).sum::<usize>(), MOST_VIRTUAL_OF_ALL);
 }
 
 fn all(led: impl IntoIterator<Item = (&'static str, Led)>) -> AllLed {

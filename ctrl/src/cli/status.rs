@@ -132,7 +132,12 @@ fn kubernetes(watched: &view::Watched) -> String {
         }
         (None, Some(since)) => {
             let heard = ago(watched.heard_at);
-            format!("kubernetes {server}: {known} {what}, watched for {}, heard of {heard}", age_ms(since * 1000))
+            let line =
+                format!("kubernetes {server}: {known} {what}, watched for {}, heard of {heard}", age_ms(since * 1000));
+            match &watched.first_odd {
+                Some(why) => yellow(&format!("{line}; {} left as it was last: {why}", watched.odd)),
+                None => line,
+            }
         }
         (None, None) => yellow(&format!("kubernetes {server}: {known} {what}")),
     }

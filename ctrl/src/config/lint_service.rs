@@ -18,13 +18,16 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
         return;
     }
     let owned = owned(resources);
-    let mut first: HashMap<SocketAddr, &Place> = HashMap::new();
+    let mut first: HashMap<SocketAddr, (&Place, &Service)> = HashMap::new();
     for &(service, of) in &all {
         let address = SocketAddr::new(of.ip, of.port);
         let mut error = |message: String, help: &str| {
             found.push(Diagnostic::error(&of.place, "spec.virtualAddresses", message).help(help.to_owned()));
         };
-        if let Some(earlier) = first.insert(address, &of.place) {
+        // Of objects that give one address, neither is more right: `services::disputed` has it lead nowhere.
+        if let Some((earlier, other)) = first.insert(address, (&of.place, service))
+            && !(service.is_object && other.is_object)
+        {
             error(format!("{address} is given twice, first in {earlier}"), "a virtual address is one Service's");
         }
         if let Some(holder) = owned.by_ip.get(&of.ip).or_else(|| owned.by_address.get(&address)) {
@@ -74,7 +77,8 @@ fn in_clusters(resources: &Resources, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Whose addresses are, as far as the files say.
+/// Whose addresses are, as far as that is somebody's word: an object that names a virtual address as its
+/// endpoint does not make it one.
 struct Owned {
     by_ip: HashMap<IpAddr, String>,
     by_address: HashMap<SocketAddr, String>,
@@ -82,7 +86,8 @@ struct Owned {
 
 fn owned(resources: &Resources) -> Owned {
     let selectors = resources.identities.iter().flat_map(|i| i.selectors.iter().map(move |s| (s.ip, &i.name)));
-    let services = resources.services.iter().flat_map(|s| s.addresses.iter().map(move |a| (a, &s.name)));
+    let files = resources.services.iter().filter(|service| !service.is_object);
+    let services = files.flat_map(|s| s.addresses.iter().map(move |a| (a, &s.name)));
     Owned {
         by_ip: selectors.filter_map(|(ip, name)| Some((ip?.to_canonical(), format!("workload {name}")))).collect(),
         by_address: services

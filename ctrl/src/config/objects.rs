@@ -6,7 +6,7 @@
 //! was none, and nobody else notices. Which one is at fault, the faults say: each names the places that it is
 //! about ([`Trial::step_back`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -14,7 +14,7 @@ use snapshot::Version;
 
 use super::decode::{Faults, Field};
 use super::tree::{Key, Node, Span, Value};
-use super::{Diagnostic, Place, Resources, resource};
+use super::{Diagnostic, Place, Resources, Service, resource};
 
 /// Kind, and `namespace/name`.
 pub type Id = (&'static str, String);
@@ -77,10 +77,27 @@ impl Object {
             Some(node) => resource::decode(&Field { node: &node, path: String::new() }, &mut resources, &mut faults),
             None => faults.error(Span::default(), "", format!("nested deeper than {DEEPEST} levels"), ""),
         }
+        for service in &mut resources.services {
+            service.is_object = true;
+            in_its_namespace(service, &mut faults);
+        }
         match faults.found.iter().any(Diagnostic::is_error) {
             true => Err(faults.found),
             false => Ok(Decoded { resources, warnings: faults.found }),
         }
+    }
+}
+
+/// A Service of another namespace is another's: who writes here must not say what its labels are, nor stand in
+/// the way of who may.
+fn in_its_namespace(service: &Service, faults: &mut Faults<'_>) {
+    let Some(named) = &service.kubernetes else { return };
+    let namespace = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    let own = namespace(&service.name);
+    if namespace(&named.name) != own {
+        let message = format!("{} is another namespace's", named.name);
+        let help = format!("an object names Services of its own namespace, {own}; a file of the node may name any");
+        faults.error(Span::default(), "spec.kubernetes.namespace", message, help);
     }
 }
 
@@ -132,10 +149,19 @@ impl Trial {
 
     /// Takes back those changes that the faults name; if they name none, all. False: there is none to take
     /// back, so that something else is at fault.
+    ///
+    /// Of two that contradict each other one has to stay: a fault is first of all where it was found, and only
+    /// if that is no change, where else it points.
     pub fn step_back(&mut self, faults: &[Diagnostic]) -> bool {
         let errors: Vec<_> = faults.iter().filter(|fault| fault.is_error()).cloned().collect();
+        let changed: HashSet<String> = self.changed.iter().map(|id| place_of(id).file.to_string()).collect();
         let about = |id: &Id| -> Vec<Diagnostic> {
-            errors.iter().filter(|fault| names(fault, &place_of(id).file)).cloned().collect()
+            let place = place_of(id).file;
+            let is = |fault: &&Diagnostic| match changed.contains(&fault.file) {
+                true => *fault.file == *place,
+                false => names(fault, &place),
+            };
+            errors.iter().filter(is).cloned().collect()
         };
         let mut back: Vec<_> = self.changed.iter().map(|id| (id.clone(), about(id))).collect();
         if back.iter().any(|(_, about)| !about.is_empty()) {

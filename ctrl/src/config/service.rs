@@ -18,6 +18,8 @@ pub struct Service {
     /// Where it is said, [`crate::services::cluster::fill`] writes into addresses and virtual addresses what
     /// that is now; the configuration has none.
     pub kubernetes: Option<InCluster>,
+    /// A cluster's object says so, which whoever may write to some namespace has written.
+    pub is_object: bool,
 }
 
 /// A Service of the Kubernetes API.
@@ -88,6 +90,7 @@ impl Service {
             labels: labels?,
             virtual_addresses: virtual_addresses?,
             kubernetes: kubernetes.map_or(Some(None), |decoded| decoded.map(Some))?,
+            is_object: false,
         })
     }
 }

@@ -9,7 +9,7 @@
 //! What was listed stays until something newer has been. A server that was away is asked from the version
 //! on where it went, so that coming back costs it little.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Asked {
     pub what: String,
     pub resource: String,
     pub group: &'static str,
+    /// Those that are wanted, of all that are listed: the rest is neither kept nor counted. None: all.
+    pub only: Option<Arc<BTreeSet<String>>>,
 }
 
 /// How long it is waited for what.
@@ -71,7 +73,27 @@ pub trait Object: Sized + Send + Sync + 'static {
     const MOST: usize;
 
     /// Its key, and itself unless it is over.
-    fn of(json: Self::Json) -> Result<(String, Option<Self::Kept>), String>;
+    fn of(json: Self::Json) -> Result<(String, Option<Self::Kept>), Odd>;
+
+    /// What [`Asked::only`] goes by.
+    fn whose<'k>(key: &'k str, _kept: &'k Self::Kept) -> &'k str {
+        key
+    }
+}
+
+/// An object that is not understood.
+#[derive(Debug)]
+pub enum Odd {
+    /// Nor is anything that the server says, then.
+    All(String),
+    /// It is one of many that others own: its last good version stays, and so do the others.
+    One { key: String, whose: String, why: String },
+}
+
+impl From<String> for Odd {
+    fn from(why: String) -> Self {
+        Self::All(why)
+    }
 }
 
 pub type Known<T> = Arc<BTreeMap<String, <T as Object>::Kept>>;
@@ -84,6 +106,8 @@ pub struct Follower<T: Object> {
     shown: Arc<Mutex<Watched>>,
     news: News,
     known: BTreeMap<String, T::Kept>,
+    /// Objects whose newest versions are not understood, and why.
+    odd: BTreeMap<String, String>,
     /// Where to go on from; None: it has to be listed.
     version: Option<String>,
     failures: u32,
@@ -127,7 +151,8 @@ impl<T: Object> Follower<T> {
         shown: Arc<Mutex<Watched>>,
         news: News,
     ) -> Self {
-        Self { spec, asked, patience, out, shown, news, known: BTreeMap::new(), version: None, failures: 0 }
+        let (known, odd) = Default::default();
+        Self { spec, asked, patience, out, shown, news, known, odd, version: None, failures: 0 }
     }
 
     /// Never ends by itself.
@@ -173,7 +198,7 @@ impl<T: Object> Follower<T> {
     }
 
     async fn list(&mut self, client: &Client) -> Result<(), Fault> {
-        let (mut all, mut more, mut pages) = (BTreeMap::new(), None, 0);
+        let (mut all, mut odd, mut more, mut pages) = (BTreeMap::new(), BTreeMap::new(), None, 0);
         let version = loop {
             pages += 1;
             if pages > MOST_PAGES {
@@ -193,19 +218,45 @@ impl<T: Object> Follower<T> {
             let page = self.ask(client, "list").read(request).await?;
             let page: Page<T::Json> = serde_json::from_slice(&page).map_err(|e| Fault::Garbage(e.to_string()))?;
             for item in page.items {
-                let (key, kept) = T::of(item).map_err(Fault::Garbage)?;
+                let (key, kept) = self.take(T::of(item), &mut odd)?;
                 all.extend(kept.map(|kept| (key, kept)));
             }
-            self.not_too_many(all.len())?;
+            self.not_too_many(all.len() + odd.len())?;
             more = page.metadata.more.filter(|token| !token.is_empty());
             if more.is_none() {
                 break page.metadata.resource_version;
             }
         };
         self.show(|shown| (shown.lists, shown.version) = (shown.lists + 1, Some(version.clone())));
-        (self.known, self.version) = (all, Some(version));
+        (self.known, self.odd, self.version) = (all, odd, Some(version));
         self.publish();
         Ok(())
+    }
+
+    /// Its key, and what is to be kept of it.
+    fn take(
+        &self,
+        read: Result<(String, Option<T::Kept>), Odd>,
+        odd: &mut BTreeMap<String, String>,
+    ) -> Result<(String, Option<T::Kept>), Fault> {
+        let is_wanted = |whose: &str| self.asked.only.as_ref().is_none_or(|only| only.contains(whose));
+        match read {
+            Ok((key, kept)) => {
+                odd.remove(&key);
+                let kept = kept.filter(|kept| is_wanted(T::whose(&key, kept)));
+                Ok((key, kept))
+            }
+            Err(Odd::All(why)) => Err(Fault::Garbage(why)),
+            Err(Odd::One { key, whose, .. }) if !is_wanted(&whose) => Ok((key, None)),
+            Err(Odd::One { key, why, .. }) => {
+                if odd.get(&key).or(self.odd.get(&key)) != Some(&why) {
+                    warn!(what = self.asked.what, why, "left as it was last");
+                }
+                let last = self.known.get(&key).cloned();
+                odd.insert(key.clone(), why);
+                Ok((key, last))
+            }
+        }
     }
 
     fn not_too_many(&self, count: usize) -> Result<(), Fault> {
@@ -270,6 +321,7 @@ impl<T: Object> Follower<T> {
             (heard, self.failures) = (true, 0);
             let version = self.version.clone();
             self.show(|shown| (shown.heard_at, shown.version) = (Some(clock::now()), version));
+            self.show_odd();
             // Who has ever so much news is not listened to more often.
             sleep(PACE).await;
         }
@@ -289,8 +341,14 @@ impl<T: Object> Follower<T> {
             WatchEvent::Error(status) => return Err(self.ask(client, "watch").refusal(0, *status)),
         };
         let version = Versioned::deserialize(&object).map_err(garbage)?.metadata.resource_version;
-        let (key, kept) = T::of(serde_json::from_value(object).map_err(garbage)?).map_err(Fault::Garbage)?;
+        let mut odd = std::mem::take(&mut self.odd);
+        let taken = self.take(T::of(serde_json::from_value(object).map_err(garbage)?), &mut odd);
+        self.odd = odd;
+        let (key, kept) = taken?;
         self.version = Some(version);
+        if gone {
+            self.odd.remove(&key);
+        }
         let (kept, before) = (kept.filter(|_| !gone), self.known.get(&key));
         if kept.as_ref() == before {
             return Ok(false);
@@ -299,14 +357,20 @@ impl<T: Object> Follower<T> {
             Some(kept) => drop(self.known.insert(key, kept)),
             None => drop(self.known.remove(&key)),
         }
-        self.not_too_many(self.known.len()).map(|()| true)
+        self.not_too_many(self.known.len() + self.odd.len()).map(|()| true)
     }
 
     fn publish(&mut self) {
+        self.show_odd();
         let count = self.known.len();
         self.show(|shown| (shown.known, shown.heard_at) = (Some(count), Some(clock::now())));
         self.out.send_replace(Some(Arc::new(self.known.clone())));
         self.news.notify_one();
+    }
+
+    fn show_odd(&self) {
+        let (count, first) = (self.odd.len(), self.odd.values().next().cloned());
+        self.show(|shown| (shown.odd, shown.first_odd) = (count, first));
     }
 
     fn watched(&self) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::follow::Object;
+use super::follow::{Object, Odd};
 use crate::config;
 
 /// Of one kind.
@@ -14,7 +14,7 @@ impl Object for Listed {
     type Kept = config::objects::Object;
     const MOST: usize = 20_000;
 
-    fn of(mut value: Value) -> Result<(String, Option<Self::Kept>), String> {
+    fn of(mut value: Value) -> Result<(String, Option<Self::Kept>), Odd> {
         let text = |path: &str| {
             let found = value.pointer(path).and_then(Value::as_str);
             found.map(str::to_owned).ok_or_else(|| format!("missing field {path}"))

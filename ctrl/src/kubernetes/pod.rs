@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::follow::Object;
+use super::follow::{Object, Odd};
 use crate::attest::pods::Pod;
 
 #[derive(Debug, Deserialize)]
@@ -61,7 +61,7 @@ impl Object for Listed {
     /// Nodes run some hundred at the most.
     const MOST: usize = 5_000;
 
-    fn of(Json { metadata, spec, status }: Json) -> Result<(String, Option<Pod>), String> {
+    fn of(Json { metadata, spec, status }: Json) -> Result<(String, Option<Pod>), Odd> {
         let key = format!("{}/{}", metadata.namespace, metadata.name);
         // One that has ended keeps its address in the API, and may not any more.
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {

@@ -83,6 +83,7 @@ impl Reporter {
             what: "statuses".into(),
             resource: format!("{}/status", kind.plural),
             group: kind.group(),
+            only: None,
         };
         let params = PatchParams::apply(&format!("sluice-{}", self.node)).force();
         let body = json!({

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::follow::Object;
+use super::follow::{Object, Odd};
 use crate::services::cluster::{ClusterService, Slice, SliceEndpoint, State};
 
 /// The label by which a slice says whose it is.
@@ -49,8 +49,9 @@ struct Port {
     name: Option<String>,
     #[serde(default)]
     protocol: Option<String>,
+    /// A server does not look at what it is in a slice.
     #[serde(default)]
-    port: Option<u16>,
+    port: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,7 +99,7 @@ impl Object for Services {
     /// Twice what a cluster is built for.
     const MOST: usize = 20_000;
 
-    fn of(ServiceJson { metadata, spec }: ServiceJson) -> Result<(String, Option<ClusterService>), String> {
+    fn of(ServiceJson { metadata, spec }: ServiceJson) -> Result<(String, Option<ClusterService>), Odd> {
         let key = metadata.key();
         let alias = (spec.kind.as_deref() == Some("ExternalName")).then(|| spec.external_name.unwrap_or_default());
         // Of one family, older servers write only the one field.
@@ -108,7 +109,7 @@ impl Object for Services {
         };
         let ips = ips.iter().filter(|ip| !ip.is_empty() && *ip != "None").map(|ip| parse("Service", &key, ip));
         let service = ClusterService {
-            ips: ips.collect::<Result<_, _>>()?,
+            ips: ips.collect::<Result<_, _>>().map_err(|why| Odd::One { key: key.clone(), whose: key.clone(), why })?,
             ports: tcp(spec.ports),
             local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             alias,
@@ -122,7 +123,7 @@ impl Object for Slices {
     type Kept = Slice;
     const MOST: usize = 20_000;
 
-    fn of(slice: SliceJson) -> Result<(String, Option<Slice>), String> {
+    fn of(slice: SliceJson) -> Result<(String, Option<Slice>), Odd> {
         let key = slice.metadata.key();
         let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(OF_SERVICE));
         // Names for addresses (FQDN) are no endpoints to kube-proxy either.
@@ -135,12 +136,14 @@ impl Object for Slices {
             };
             Some(Ok(SliceEndpoint { ip, state: endpoint.conditions.state(), node: endpoint.node_name.clone() }))
         };
-        let kept = Slice {
-            service: format!("{}/{service}", slice.metadata.namespace),
-            endpoints: slice.endpoints.iter().flatten().filter_map(endpoint).collect::<Result<_, _>>()?,
-            ports: tcp(slice.ports),
-        };
-        Ok((key, Some(kept)))
+        let service = format!("{}/{service}", slice.metadata.namespace);
+        let endpoints = slice.endpoints.iter().flatten().filter_map(endpoint).collect::<Result<_, _>>();
+        let endpoints = endpoints.map_err(|why| Odd::One { key: key.clone(), whose: service.clone(), why })?;
+        Ok((key, Some(Slice { service, endpoints, ports: tcp(slice.ports) })))
+    }
+
+    fn whose<'k>(_key: &'k str, kept: &'k Slice) -> &'k str {
+        &kept.service
     }
 }
 
@@ -162,10 +165,13 @@ impl Conditions {
     }
 }
 
-/// A port without a number stands for all, which no Service's port is.
+/// A port without a number stands for all, which no Service's port is; nor is one that is no number of a port.
 fn tcp(ports: Option<Vec<Port>>) -> Vec<(String, u16)> {
     let ports = ports.into_iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
-    let numbered = ports.filter_map(|port| Some((port.name.unwrap_or_default(), port.port.filter(|port| *port > 0)?)));
+    let numbered = ports.filter_map(|port| {
+        let number = port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0)?;
+        Some((port.name.unwrap_or_default(), number))
+    });
     numbered.collect()
 }
 

@@ -73,14 +73,17 @@ struct Lists {
 impl Lists {
     fn start(follow: &Follow, named: &BTreeSet<String>) -> Self {
         let (mut tasks, namespaces, selector) = (follow.tasks(), &follow.spec.namespaces, selector(named));
+        // Others' Services and slices are of any number, and may not keep those that are named from being known.
+        let only = Arc::new(named.clone());
         let mut lists = Self { services: vec![], slices: vec![], _tasks: JoinSet::new() };
         for asked in lists_of("/api/v1", ("services", ""), namespaces) {
             // Ours have the same name.
             let what = format!("Kubernetes {}", asked.what);
-            lists.services.push(tasks.follow::<Services>(Asked { what, ..asked }));
+            lists.services.push(tasks.follow::<Services>(Asked { what, only: Some(only.clone()), ..asked }));
         }
         for asked in lists_of("/apis/discovery.k8s.io/v1", ("endpointslices", "discovery.k8s.io"), namespaces) {
-            lists.slices.push(tasks.follow::<Slices>(Asked { labels: Some(selector.clone()), ..asked }));
+            let (labels, only) = (Some(selector.clone()), Some(only.clone()));
+            lists.slices.push(tasks.follow::<Slices>(Asked { labels, only, ..asked }));
         }
         Self { _tasks: tasks.tasks, ..lists }
     }

@@ -32,6 +32,7 @@ pub fn start_with(gateway: &Gateway, news: &News, patience: Patience) -> Option<
         what: format!("pods of node {}", follow.node),
         resource: "pods".into(),
         group: "",
+        only: None,
     });
     let mut resources = vec![];
     for kind in KINDS.iter().filter(|_| follow.spec.resources) {
@@ -61,6 +62,7 @@ pub fn lists_of(root: &str, (plural, group): (&str, &'static str), namespaces: &
         what: format!("{plural}{of}"),
         resource: plural.into(),
         group,
+        only: None,
     };
     match namespaces {
         [] => vec![asked("", "")],

@@ -9,11 +9,12 @@
 //! endpoints, to be called by their own addresses. Both come from whoever may write to the cluster, so both
 //! are bounded, and what is over is counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use snapshot::balance::{MOST_ENDPOINTS as MOST_BEHIND, MOST_ENDPOINTS_OF_ALL};
 
 use crate::config::{Address, InCluster, Loaded, Service, Target, VirtualAddress};
 
@@ -85,36 +86,65 @@ pub fn lead<'s>(
     for slice in slices.filter(|slice| named.contains(&slice.service)) {
         by_service.entry(&slice.service).or_default().push(slice);
     }
-    let led = |name: &String| match services(name) {
+    let slices_of = |name: &str| by_service.get(name).map_or(&[][..], Vec::as_slice);
+    // Who asks for little comes first: what is for all is not used up by who asks for ever so much.
+    let mut in_turn: Vec<_> = named.iter().collect();
+    in_turn.sort_by_cached_key(|name| services(name).map_or(0, |service| service.asks_for(slices_of(name))));
+    let mut room = Room { pairs: MOST_ENDPOINTS_OF_ALL, virtuals: MOST_VIRTUAL_OF_ALL };
+    let mut led = |name: &String| match services(name) {
         None => Led { problem: Some("there is none of that name".into()), ..Led::default() },
-        Some(service) => service.lead(by_service.get(name.as_str()).map_or(&[], Vec::as_slice), node),
+        Some(service) => service.lead(slices_of(name), node, &mut room),
     };
-    named.iter().map(|name| (name.clone(), led(name))).collect()
+    in_turn.into_iter().map(|name| (name.clone(), led(name))).collect()
+}
+
+/// What is left of the bounds for all Services together.
+struct Room {
+    /// Of a port and an endpoint: what it costs to find out who takes whose calls, and to keep it.
+    pairs: usize,
+    virtuals: usize,
 }
 
 impl ClusterService {
-    fn lead(&self, slices: &[&Slice], node: &str) -> Led {
+    /// About how many pairs of a port and an endpoint.
+    fn asks_for(&self, slices: &[&Slice]) -> usize {
+        let endpoints: usize = slices.iter().map(|slice| slice.endpoints.len()).sum();
+        self.ports.len().saturating_mul(1 + endpoints)
+    }
+
+    fn lead(&self, slices: &[&Slice], node: &str, room: &mut Room) -> Led {
         if let Some(alias) = &self.alias {
             let problem = format!("it is an alias for {alias:?} (ExternalName): name that in `addresses`");
             return Led { problem: Some(problem), ..Led::default() };
         }
-        let ports: BTreeMap<&str, Port> =
-            self.ports.iter().map(|(name, _)| (name.as_str(), Port::of(name, slices))).collect();
-        let mut led = Led::default();
-        let all = self.ips.iter().flat_map(|ip| self.ports.iter().map(move |port| (ip, port)));
-        for (ip, (name, port)) in all.clone().take(MOST_VIRTUAL) {
-            let takes = ports[name.as_str()].takes(ip.is_ipv4(), self.local.then_some(node));
-            led.virtual_addresses.push((SocketAddr::new(*ip, *port), takes));
+        let (mut led, mut left_out, by_name) = (Led::default(), 0, by_name(slices));
+        let virtuals = MOST_VIRTUAL.min(room.virtuals);
+        for (name, number) in self.ports.iter().take(MOST_VIRTUAL) {
+            let port = Port::of(by_name.get(name.as_str()).map_or(&[], Vec::as_slice), MOST_ENDPOINTS.min(room.pairs));
+            room.pairs -= port.endpoints.len();
+            left_out = left_out.max(port.left_out);
+            let mut given = HashSet::new();
+            for ip in &self.ips {
+                if led.virtual_addresses.len() == virtuals {
+                    break;
+                }
+                let takes = port.takes(ip.is_ipv4(), self.local.then_some(node));
+                given.extend(takes.iter().copied());
+                led.virtual_addresses.push((SocketAddr::new(*ip, *number), takes));
+            }
+            for (at, (state, _)) in &port.endpoints {
+                *led.endpoints.entry(*at).or_default() |= *state == State::Ready || given.contains(at);
+            }
+            while led.endpoints.len() > MOST_ENDPOINTS {
+                led.endpoints.pop_last();
+                left_out += 1;
+            }
         }
-        let given: BTreeSet<_> = led.virtual_addresses.iter().flat_map(|(_, takes)| takes).copied().collect();
-        for (at, (state, _)) in ports.values().flat_map(|port| &port.0) {
-            *led.endpoints.entry(*at).or_default() |= *state == State::Ready || given.contains(at);
-        }
-        let left_out = led.endpoints.len().saturating_sub(MOST_ENDPOINTS);
-        while led.endpoints.len() > MOST_ENDPOINTS {
-            led.endpoints.pop_last();
-        }
-        led.problem = self.problem(left_out, all.count().saturating_sub(MOST_VIRTUAL));
+        room.virtuals -= led.virtual_addresses.len();
+        let all = self.ips.len() * self.ports.len();
+        let without = self.ports.len().saturating_sub(MOST_VIRTUAL).max(all - led.virtual_addresses.len());
+        led.virtual_addresses.sort_unstable();
+        led.problem = self.problem(left_out, without);
         led
     }
 
@@ -122,31 +152,50 @@ impl ClusterService {
         match (left_out, virtuals_left_out) {
             _ if self.ports.is_empty() => Some("it has no TCP port, and leads nowhere".into()),
             (0, 0) => None,
-            (0, over) => {
-                Some(format!("{over} of its ports are left out: at most {MOST_VIRTUAL} virtual addresses are taken"))
-            }
-            (over, _) => Some(format!("{over} of its endpoints are left out: at most {MOST_ENDPOINTS} are taken")),
+            (0, over) => Some(format!(
+                "{over} of its ports are left out: at most {MOST_VIRTUAL} virtual addresses are taken, and \
+                     {MOST_VIRTUAL_OF_ALL} of all together"
+            )),
+            (over, _) => Some(format!(
+                "{over} of its endpoints are left out: at most {MOST_ENDPOINTS} are taken, and {MOST_ENDPOINTS_OF_ALL} \
+                 of all together"
+            )),
         }
     }
 }
 
+/// Each slice says what number a port's name stands for with its own endpoints.
+type Numbered<'s> = Vec<(u16, &'s [SliceEndpoint])>;
+
+fn by_name<'s>(slices: &[&'s Slice]) -> BTreeMap<&'s str, Numbered<'s>> {
+    let mut by_name: BTreeMap<&str, Numbered<'_>> = BTreeMap::new();
+    for slice in slices.iter().filter(|slice| !slice.endpoints.is_empty()) {
+        for (name, number) in &slice.ports {
+            by_name.entry(name).or_default().push((*number, &slice.endpoints));
+        }
+    }
+    by_name
+}
+
 /// The endpoints of one port, and which node each is on.
-struct Port<'s>(BTreeMap<SocketAddr, (State, Option<&'s str>)>);
+struct Port<'s> {
+    endpoints: BTreeMap<SocketAddr, (State, Option<&'s str>)>,
+    left_out: usize,
+}
 
 impl<'s> Port<'s> {
-    /// Each slice says what number the name stands for with its own endpoints.
-    fn of(name: &str, slices: &[&'s Slice]) -> Self {
-        let mut endpoints = BTreeMap::new();
-        for slice in slices {
-            for (_, number) in slice.ports.iter().filter(|(of, _)| of == name) {
-                for endpoint in &slice.endpoints {
-                    let at = SocketAddr::new(endpoint.ip, *number);
-                    let known = endpoints.entry(at).or_insert((endpoint.state, endpoint.node.as_deref()));
-                    known.0 = known.0.max(endpoint.state);
-                }
+    fn of(slices: &[(u16, &'s [SliceEndpoint])], most: usize) -> Self {
+        let (mut endpoints, mut left_out) = (BTreeMap::new(), 0);
+        for (number, of) in slices {
+            let room = most.saturating_sub(endpoints.len());
+            left_out += of.len().saturating_sub(room);
+            for endpoint in of.iter().take(room) {
+                let at = SocketAddr::new(endpoint.ip, *number);
+                let known = endpoints.entry(at).or_insert((endpoint.state, endpoint.node.as_deref()));
+                known.0 = known.0.max(endpoint.state);
             }
         }
-        Self(endpoints)
+        Self { endpoints, left_out }
     }
 
     /// `only`: those of this node.
@@ -154,8 +203,8 @@ impl<'s> Port<'s> {
         let within =
             |at: &SocketAddr, node: &Option<&str>| at.is_ipv4() == v4 && only.is_none_or(|only| *node == Some(only));
         let of = |wanted: State| -> Vec<SocketAddr> {
-            let all = self.0.iter().filter(|(at, (state, node))| *state == wanted && within(at, node));
-            all.map(|(at, _)| *at).collect()
+            let all = self.endpoints.iter().filter(|(at, (state, node))| *state == wanted && within(at, node));
+            all.map(|(at, _)| *at).take(MOST_BEHIND).collect()
         };
         let ready = of(State::Ready);
         if ready.is_empty() { of(State::Ending) } else { ready }
@@ -210,3 +259,5 @@ fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> 
 pub const MOST_ENDPOINTS: usize = 4_096;
 /// Of one Service.
 pub const MOST_VIRTUAL: usize = 512;
+/// Of all Services together; those that ask for little come first.
+pub const MOST_VIRTUAL_OF_ALL: usize = 65_536;
