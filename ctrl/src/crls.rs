@@ -168,9 +168,8 @@ fn fetched(bundle: &TrustBundle) -> usize {
 
 /// Where else its issuer's CRL comes from.
 fn other(bundle: &TrustBundle, crl: &Crl) -> Option<String> {
-    let same = |other: &&Crl| {
-        other.path != crl.path && other.list.issuer_id == crl.list.issuer_id && !bundle.is_left(other)
-    };
+    let same =
+        |other: &&Crl| other.path != crl.path && other.list.issuer_id == crl.list.issuer_id && !bundle.is_left(other);
     let other = bundle.crls.iter().find(same)?;
     Some(format!("it is of {}, as {} is", crl.list.issuer, other.from))
 }

@@ -59,6 +59,39 @@ fn an_endpoint_is_read_with_its_profile_and_what_it_begins_with() {
 }
 
 #[test]
+fn who_has_to_be_there_is_part_of_what_a_bundle_began_with() {
+    let web = |name: &str| root(name).pem();
+    let (one, two) = (web("one"), web("two"));
+    let files = [("one.pem", one.as_bytes()), ("two.pem", two.as_bytes())];
+    let origin = |endpoint: &str| {
+        let specs = [format!("trustDomain: partner.org\nendpoint: {{ {endpoint} }}")];
+        let loaded = load(&specs, &files).unwrap_or_else(|faults| panic!("{:#?}", words(&faults)));
+        loaded.bundles[0].endpoint.as_ref().unwrap().origin()
+    };
+    let of_web = origin("url: \"https://partner.org/\", profile: https_web, roots: { file: one.pem }");
+    let own = "profile: https_spiffe, endpointSPIFFEID: spiffe://example.com";
+    let of_id = origin(&format!("url: \"https://partner.org/\", {own}/a"));
+    for (name, endpoint, was, same) in [
+        ("a path", "url: \"https://partner.org/b\", profile: https_web, roots: { file: one.pem }", of_web, true),
+        (
+            "how it is written",
+            "url: \"https://PARTNER.org:443/\", profile: https_web, roots: { file: one.pem }",
+            of_web,
+            true,
+        ),
+        ("a host", "url: \"https://partner.net/\", profile: https_web, roots: { file: one.pem }", of_web, false),
+        ("a port", "url: \"https://partner.org:8443/\", profile: https_web, roots: { file: one.pem }", of_web, false),
+        ("its roots", "url: \"https://partner.org/\", profile: https_web, roots: { file: two.pem }", of_web, false),
+        ("the system's roots", "url: \"https://partner.org/\", profile: https_web", of_web, false),
+        ("a profile", &format!("url: \"https://partner.org/\", {own}/a"), of_web, false),
+        ("an ID", &format!("url: \"https://partner.org/\", {own}/b"), of_id, false),
+        ("where the ID's holder is", &format!("url: \"https://elsewhere.net/\", {own}/a"), of_id, true),
+    ] {
+        assert_eq!(origin(endpoint) == was, same, "{name}");
+    }
+}
+
+#[test]
 fn each_fault_of_an_endpoint_is_named_with_its_place_and_what_is_allowed() {
     const HTTPS: &str = "[such as https://spire.partner.org:8443]";
     const ID: &str = "[the ID of the endpoint's SVID, such as spiffe://partner.org/spire/server]";

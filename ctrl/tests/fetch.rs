@@ -14,7 +14,7 @@ use counting::identities;
 use ctrl::assemble::assemble;
 use ctrl::config::crls::Crl;
 use ctrl::config::{Loaded, load_dir};
-use ctrl::crls::{self, Held};
+use ctrl::crls::{self, Held, MOST_FETCHED, MOST_OF_DOMAIN};
 use ctrl::fetch::{Fetches, Heard, Known};
 use ctrl::source::News;
 use ctrl::{bundles, clock};
@@ -62,6 +62,15 @@ impl Control {
         fetches.keep(&loaded);
         fetches.got().fill(&mut loaded);
         Self { _directory: directory, loaded, fetches, news, held: Held::default(), hurries: true }
+    }
+
+    /// The configuration is another from now on.
+    fn becomes(&mut self, specs: &[String]) {
+        let mut loaded = Self::start(specs, &[]).loaded;
+        self.fetches.got().fill(&mut loaded);
+        self.loaded = loaded;
+        self.held.take(&self.loaded);
+        self.fetches.keep(&self.loaded);
     }
 
     /// Until something has come, or failed.
@@ -407,9 +416,53 @@ async fn a_crl_from_a_url_is_taken_by_its_signature_and_number_and_stays_while_n
     drop(server);
     let again = Control::again(&[spec], &[], control.fetches.got().known());
     assert_eq!(again.crls(), [["4f3a", "4f3b"]]);
-    let gone =
-        Control::again(&[crl_spec(&root, "  - { url: \"http://elsewhere/\" }\n")], &[], control.fetches.got().known());
+    let without = format!("trustDomain: partner.org\n{}", certs::inline(&root.pem()));
+    let gone = Control::again(&[without], &[], control.fetches.got().known());
     assert_eq!(gone.crls(), Vec::<Vec<String>>::new(), "what nobody wants is forgotten");
+}
+
+#[tokio::test]
+async fn what_a_crl_revokes_stays_revoked_while_its_new_url_has_given_nothing() {
+    let (root, other) = (Ca::of("partner.org"), Ca::new("second", Some("spiffe://partner.org".into())));
+    let next = clock::now() + HOUR;
+    let both = format!("trustDomain: partner.org\n{}", certs::inline(&format!("{}{}", root.pem(), other.pem())));
+    let with = |entries: &str| format!("{both}crls:\n{entries}");
+    let first = Server::start(None, Reply::ok(root.crl(5, &[0x11], next))).await;
+    let second = Server::start(None, Reply::status("503 Service Unavailable", "", "")).await;
+    let file = ("a.crl", root.crl(4, &[0x22], next));
+    let of_file = with("  - { file: a.crl }\n");
+    let moved = with(&entry(&second, ", onStale: fail"));
+    for (name, before, number, left) in [("a file", of_file, "4", "22"), ("a URL", with(&entry(&first, "")), "5", "11")]
+    {
+        second.reply(Reply::status("503 Service Unavailable", "", ""));
+        let mut control = Control::start(&[before], &[(file.0, &file.1)]);
+        control.until(name, |this| this.crls() == [[left]]).await;
+        control.becomes(std::slice::from_ref(&moved));
+        assert_eq!(control.crls(), [[left]], "{name}");
+        control.until_told(name, "503 Service Unavailable is the answer").await;
+        assert_eq!(control.crls(), [[left]], "{name}");
+        let (resolved, identities, now) = (resolved(&control.loaded).await, identities(), clock::now());
+        assemble(&control.loaded, &network(), &resolved, &identities, Version(1), now).unwrap();
+        // Nor does a restart let anybody in, whether the entry was moved before it or meanwhile.
+        let mut again = Control::again(std::slice::from_ref(&moved), &[], control.fetches.got().known());
+        assert_eq!(again.crls(), [[left]], "{name}");
+        // Nothing older than it is taken, and its issuer's newest is in place of it.
+        second.reply(Reply::ok(root.crl(3, &[], next)));
+        control.until_told(name, &format!("its CRL number is 3, older than number {number}")).await;
+        assert_eq!(control.crls(), [[left]], "{name}");
+        second.reply(Reply::ok(root.crl(6, &[0x33], next)));
+        control.until(name, |this| this.crls() == [["33"]] && this.problems().is_empty()).await;
+        again.until(name, |this| this.crls() == [["33"]]).await;
+    }
+    // By one of two entries another issuer's list comes: what was left stays for the other one.
+    let third = Server::start(None, Reply::ok(other.crl(1, &[0x44], next))).await;
+    second.reply(Reply::status("503 Service Unavailable", "", ""));
+    let mut control = Control::start(&[with(&entry(&first, ""))], &[]);
+    control.until("the first", |this| this.crls() == [["11"]]).await;
+    control.becomes(&[with(&format!("{}{}", entry(&second, ""), entry(&third, "")))]);
+    control.until("the other's", |this| this.crls() == [["44"], ["11"]]).await;
+    second.reply(Reply::ok(root.crl(6, &[0x33], next)));
+    control.until("the issuer's", |this| this.crls() == [["33"], ["44"]]).await;
 }
 
 #[tokio::test]
@@ -431,6 +484,8 @@ async fn a_crl_from_a_url_is_one_of_its_issuer_and_within_what_all_may_revoke() 
     control.until_told("two too many", "with its 2 entries more than 100000 would be revoked").await;
     server.reply(Reply::ok(root.crl(2, &[1], next)));
     control.until("as many as are taken", |this| this.crls().len() == 2).await;
+    server.reply(Reply::ok(root.crl(3, &(0..=MOST_OF_DOMAIN as u64).collect::<Vec<_>>(), next)));
+    control.until_told("one domain's share", "more than 25000 would be fetched for one trust domain").await;
     // In place of one that was taken, not beside it.
     server.reply(Reply::ok(root.crl(3, &[2], next)));
     control.until("the next", |this| this.crls().get(1) == Some(&vec!["02".into()])).await;
@@ -444,6 +499,25 @@ async fn a_crl_from_a_url_is_one_of_its_issuer_and_within_what_all_may_revoke() 
         said.len() == 1 && said[0].contains("spec.crls[0]: \"b.crl\": it is of CN=partner.org root, as http"),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn what_is_fetched_leaves_half_of_all_entries_to_the_operator() {
+    let next = clock::now() + HOUR;
+    let most: Vec<_> = (0..MOST_OF_DOMAIN as u64).collect();
+    let (mut specs, mut servers) = (Vec::new(), Vec::new());
+    for nth in 0..3 {
+        let root = Ca::of(&format!("d{nth}.org"));
+        let server = Server::start(None, Reply::ok(root.crl(1, &most, next))).await;
+        let roots = certs::inline(&root.pem());
+        specs.push(format!("trustDomain: d{nth}.org\n{roots}crls:\n{}", entry(&server, "")));
+        servers.push(server);
+    }
+    let mut control = Control::start(&specs, &[]);
+    control.until_told("the third", "more than 50000 would be fetched for all trust domains").await;
+    let fetched: usize = control.loaded.bundles.iter().map(|bundle| bundle.revokes()).sum();
+    assert!(fetched <= MOST_FETCHED, "{fetched}");
+    control.until("two of them", |this| this.loaded.bundles.iter().map(|b| b.crls.len()).sum::<usize>() == 2).await;
 }
 
 #[tokio::test]

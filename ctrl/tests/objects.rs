@@ -311,3 +311,46 @@ fn of_objects_that_contradict_each_other_and_come_at_once_one_stays() {
     assert_eq!(virtuals(&mut loaded), ["shop/a 10.96.0.1:80 > [198.18.2.2:8080]"]);
     assert_eq!((node.fault("Service", "shop/a"), node.fault("Service", "shop/b") != ""), ("", true));
 }
+
+#[test]
+fn no_object_has_a_node_ask_itself_or_takes_the_room_of_what_its_files_have_fetched() {
+    let mut node = Node::new();
+    let url = "http://127.0.0.1/ca.crl";
+    let file = format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: TrustBundle\nmetadata: {{ name: z }}\n\
+         spec: {{ trustDomain: example.com, crls: [{{ url: \"{url}\" }}] }}\n"
+    );
+    node.write("own.yaml", &file);
+    let spec = |domain: &str, url: &str, crls: Vec<Value>| json!({ "trustDomain": domain, "crls": crls, "endpoint": { "url": url, "profile": "https_web" } });
+    node.put(
+        "TrustBundle",
+        "evil/a",
+        bundle(1, spec("a.org", "https://169.254.169.254/latest", vec![json!({ "url": "http://a.org/" })])),
+    );
+    node.put(
+        "TrustBundle",
+        "evil/b",
+        bundle(1, spec("b.org", "https://b.org/", vec![json!({ "url": "http://[::ffff:127.0.0.1]:6443/" })])),
+    );
+    let crls = |nth: usize| (0..31).map(|crl| json!({ "url": format!("http://d{nth}.org/{crl}") })).collect();
+    for nth in 10..26 {
+        let domain = format!("d{nth}.org");
+        node.put(
+            "TrustBundle",
+            &format!("shop/d{nth}"),
+            bundle(1, spec(&domain, &format!("https://{domain}/"), crls(nth))),
+        );
+    }
+    let loaded = node.settle().unwrap();
+    assert_eq!(loaded.bundles.iter().filter(|bundle| bundle.name == "default/z").count(), 1);
+    let want: Vec<_> = (10..25).map(|nth| (format!("shop/d{nth}"), 1)).collect();
+    assert_eq!(node.generations(), want.into_iter().collect());
+    for (name, want) in [
+        ("evil/a", "spec.endpoint.url: https://169.254.169.254/latest would be the node itself, or its link"),
+        ("evil/b", "spec.crls[0].url: http://[::ffff:127.0.0.1]:6443/ would be the node itself, or its link"),
+        ("shop/d25", "with its 32 there are 513 endpoints and URLs of CRLs in all TrustBundles; at most 512 are asked"),
+    ] {
+        let fault = node.fault("TrustBundle", name);
+        assert!(fault.contains(want), "{name}: {fault}");
+    }
+}

@@ -16,6 +16,7 @@ pub mod decode;
 pub mod diagnostic;
 pub mod endpoint;
 pub mod faults;
+pub mod fetched;
 pub mod gateway;
 pub mod identity;
 pub mod kubernetes;

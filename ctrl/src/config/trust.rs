@@ -17,7 +17,7 @@ use super::endpoint::{self, Endpoint};
 use super::resource::Meta;
 use super::roots::{self, Certificate};
 use super::spiffe::parse_pattern;
-use super::{Diagnostic, IdentitySource, Place, Resources, TrustDomain};
+use super::{Diagnostic, IdentitySource, Place, Resources, TrustDomain, fetched};
 use crate::rotate::utc;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -261,6 +261,7 @@ pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
     let sources = resources.gateway.iter().flat_map(|gateway| &gateway.identity);
     let federates = sources.into_iter().any(|named| matches!(named.source, IdentitySource::Spire(_)));
     endpoint::lint(&by_domain, own, federates, found);
+    fetched::lint(&resources.bundles, found);
     let Some(own) = own else { return };
     let rootless = |b: &&TrustBundle| b.trust_domain != *own && b.roots.is_empty() && b.endpoint.is_none();
     for bundle in resources.bundles.iter().filter(rootless).filter(|_| !federates) {

@@ -1,9 +1,9 @@
 //! One look at a bundle endpoint, or at where a CRL is published: asked, read, held to what it has to be.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::spiffe;
 use crate::clock;
@@ -82,7 +82,7 @@ impl Want {
                 read.map(Came::Bundle).map_err(|why| format!("{}: its bundle {why}", endpoint.url))
             }
             Self::Crl(crl) => {
-                let config = tls::system().map_err(|why| format!("{}: {why}", crl.url))?.with_no_client_auth();
+                let config = of_crl(&crl.url).map_err(|why| format!("{}: {why}", crl.url))?;
                 let limits = Limits { whole: WHOLE, largest: crl::LARGEST };
                 let bytes = get(config, Schemes::HttpToo, limits, &crl.url).await?;
                 let read = crl::read(&bytes).map_err(|why| format!("{}: what is there {why}", crl.url))?;
@@ -92,9 +92,27 @@ impl Want {
     }
 }
 
+/// Over http nobody proves anything: a system without roots can ask there, too.
+fn of_crl(url: &Url) -> Result<ClientConfig, String> {
+    match url.is_plain() {
+        true => Ok(tls::only(RootCertStore::empty()).with_no_client_auth()),
+        false => of_system(),
+    }
+}
+
+/// Read once: they are some 150 files or more. What is wrong with them may be mended meanwhile.
+fn of_system() -> Result<ClientConfig, String> {
+    static SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
+    if let Some(config) = SYSTEM.get() {
+        return Ok(config.clone());
+    }
+    let config = tls::system().map_err(|why| why.to_string())?.with_no_client_auth();
+    Ok(SYSTEM.get_or_init(|| config).clone())
+}
+
 fn of_endpoint(profile: &Profile, roots: Vec<Vec<u8>>) -> Result<ClientConfig, String> {
     let builder = match profile {
-        Profile::Web { roots: None } => tls::system().map_err(|why| why.to_string())?,
+        Profile::Web { roots: None } => return of_system(),
         Profile::Web { roots: Some(pem) } => tls::only(tls::roots(pem)?),
         Profile::Spiffe { id } if roots.is_empty() => {
             return Err(format!("no root of {} is valid now, so that nobody can be verified there", id.trust_domain()));

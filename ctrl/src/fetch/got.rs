@@ -120,8 +120,7 @@ impl Got {
     fn left<'a>(&'a self, bundle: &'a TrustBundle) -> impl Iterator<Item = Crl> + 'a {
         let strictest = bundle.awaited().map(|url| url.on_stale).max_by_key(|on_stale| *on_stale == OnStale::Fail);
         let of_domain = self.in_force.iter().filter(|((domain, _), _)| *domain == bundle.trust_domain);
-        let gone =
-            of_domain.filter(|((_, issuer), _)| bundle.crls.iter().all(|crl| crl.list.issuer_id != *issuer));
+        let gone = of_domain.filter(|((_, issuer), _)| bundle.crls.iter().all(|crl| crl.list.issuer_id != *issuer));
         gone.filter_map(move |(_, one)| {
             let (list, from, on_stale) = (one.list.clone(), one.from.clone(), strictest?);
             let (issuers, place, path) = (Arc::default(), bundle.place.clone(), LEFT.to_owned());

@@ -16,12 +16,12 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -57,7 +57,6 @@ pub struct Fetches {
     done: mpsc::UnboundedReceiver<Done>,
     /// Each source has at most one task, so that it holds no more than there are sources.
     done_in: mpsc::UnboundedSender<Done>,
-    room: Arc<Semaphore>,
     news: News,
     /// Of the last task.
     nth: u64,
@@ -114,8 +113,7 @@ impl Fetches {
     /// With what the process before had. [`Fetches::keep`] says what of it is still wanted.
     pub fn new(before: Known, news: News) -> Self {
         let (done_in, done) = mpsc::unbounded_channel();
-        let room = Arc::new(Semaphore::new(AT_ONCE));
-        Self { sources: BTreeMap::new(), got: Arc::new(before.into()), done, done_in, room, news, nth: 0 }
+        Self { sources: BTreeMap::new(), got: Arc::new(before.into()), done, done_in, news, nth: 0 }
     }
 
     pub fn got(&self) -> &Arc<Got> {
@@ -145,18 +143,40 @@ impl Fetches {
     /// Has everything that is due asked for. `roots` are those that a trust domain is verified by now.
     pub fn ask(&mut self, roots: impl Fn(&str) -> Vec<Vec<u8>>) {
         let now = Instant::now();
-        for (key, source) in self.sources.iter_mut().filter(|(_, source)| source.due.is_some_and(|due| due <= now)) {
-            source.due = None;
+        let mut due: Vec<_> = self.free().filter(|(_, due)| *due <= now).map(|(key, due)| (due, key.clone())).collect();
+        // Who has waited longest is first, so that one that hangs keeps nobody away for good.
+        due.sort_unstable();
+        let (mut asked, mut room) = (self.asked(), self.room());
+        for (_, key) in due {
+            if room == 0 || !asked.insert(key.domain.clone()) {
+                continue;
+            }
+            room -= 1;
             self.nth += 1;
-            let (nth, key, want) = (self.nth, key.clone(), source.want.clone());
+            let source = self.sources.get_mut(&key).expect("it is due");
+            source.due = None;
+            let want = source.want.clone();
             let by = want.verified_by().map(&roots).unwrap_or_default();
-            let room = self.room.clone();
-            let asking = async move {
-                let _room = room.acquire().await;
-                want.ask(by).await
-            };
-            source.task = Some(Task::start((key, nth), asking, self.done_in.clone(), self.news.clone()));
+            let asking = async move { want.ask(by).await };
+            source.task = Some(Task::start((key, self.nth), asking, self.done_in.clone(), self.news.clone()));
         }
+    }
+
+    /// Trust domains of which something is being asked for: one thing at a time, so that none takes all the room.
+    fn asked(&self) -> BTreeSet<TrustDomain> {
+        let asked = self.sources.iter().filter(|(_, source)| source.task.is_some());
+        asked.map(|(key, _)| key.domain.clone()).collect()
+    }
+
+    fn room(&self) -> usize {
+        AT_ONCE - self.sources.values().filter(|source| source.task.is_some()).count()
+    }
+
+    /// What may be asked for as soon as it is due.
+    fn free(&self) -> impl Iterator<Item = (&Key, Instant)> {
+        let (asked, room) = (self.asked(), self.room());
+        let all = self.sources.iter().filter(move |(key, _)| room > 0 && !asked.contains(&key.domain));
+        all.filter_map(|(key, source)| Some((key, source.due?)))
     }
 
     /// Takes what came by now, and writes it into `loaded`. `judge` says why a CRL is not taken, beside those of
@@ -195,7 +215,7 @@ impl Fetches {
 
     /// When [`Fetches::ask`] has something to do next.
     pub fn next_due(&self) -> Option<Instant> {
-        self.sources.values().filter_map(|source| source.due).min()
+        self.free().map(|(_, due)| due).min()
     }
 
     /// What was planned by the time is void.

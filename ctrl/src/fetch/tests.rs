@@ -110,7 +110,8 @@ async fn a_trust_domain_is_asked_one_thing_at_a_time_and_all_together_only_so_ma
         fetches.ask(|_| vec![]);
         // The same once more asks for nothing more.
         fetches.ask(|_| vec![]);
-        let asked = fetches.sources.iter().filter(|(_, source)| source.task.is_some()).map(|(key, _)| key.domain.as_str());
+        let asked =
+            fetches.sources.iter().filter(|(_, source)| source.task.is_some()).map(|(key, _)| key.domain.as_str());
         let asked: Vec<_> = asked.map(str::to_owned).collect();
         assert_eq!(fetches.next_due(), None, "nothing is to be done before something has come");
         asked
