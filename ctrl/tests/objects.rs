@@ -348,7 +348,7 @@ fn no_object_has_a_node_ask_itself_or_takes_the_room_of_what_its_files_have_fetc
     for (name, want) in [
         ("evil/a", "spec.endpoint.url: https://169.254.169.254/latest would be the node itself, or its link"),
         ("evil/b", "spec.crls[0].url: http://[::ffff:127.0.0.1]:6443/ would be the node itself, or its link"),
-        ("shop/d25", "with its 32 there are 513 endpoints and URLs of CRLs in all TrustBundles; at most 512 are asked"),
+        ("shop/d25", "with its 32 there are 517 endpoints and URLs of CRLs in all TrustBundles; at most 512 are asked"),
     ] {
         let fault = node.fault("TrustBundle", name);
         assert!(fault.contains(want), "{name}: {fault}");

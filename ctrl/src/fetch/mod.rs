@@ -221,7 +221,7 @@ impl Fetches {
     /// What was planned by the time is void.
     pub fn clock_jumped(&mut self) {
         let now = Instant::now();
-        self.sources.values_mut().filter_map(|source| source.due.as_mut()).for_each(|due| *due = now);
+        self.sources.values_mut().filter_map(|source| source.due.as_mut()).for_each(|due| *due = now.min(*due));
     }
 
     /// What people have to know of.
