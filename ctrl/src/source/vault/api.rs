@@ -243,8 +243,8 @@ impl Api {
         let config = self.config.clone();
         // On a thread that may wait for files.
         let made = spawn_blocking(move || connector(&config)).await;
-        let made = made.unwrap_or(Err(Problem::BrokeOff("reading who is trusted")));
-        let client = made.map_err(|problem| self.fault(problem))?;
+        let made = made.unwrap_or_else(|_| Err(Box::new(Problem::BrokeOff("reading who is trusted"))));
+        let client = made.map_err(|problem| self.fault(*problem))?;
         if self.config.ca_bundle.is_none() {
             *self.by_system.lock().expect("no holder panics") = Some(client.clone());
         }
@@ -264,16 +264,16 @@ impl Api {
     }
 }
 
-fn connector(config: &Config) -> Result<Client, Problem> {
+fn connector(config: &Config) -> Result<Client, Box<Problem>> {
     let tls = match &config.ca_bundle {
         Some(path) => {
-            let bundle = |reason| Problem::Bundle { path: path.clone(), reason };
+            let bundle = |reason| Box::new(Problem::Bundle { path: path.clone(), reason });
             let content = read(path).map_err(|fault| bundle(bare(fault, path)))?;
             tls::only(tls::roots(&content.bytes).map_err(bundle)?)
         }
         // Nobody proves who he is, so nobody's roots are needed.
         None if config.server.is_plain() => tls::only(rustls::RootCertStore::empty()),
-        None => tls::system().map_err(|why| Problem::System(why.to_string()))?,
+        None => tls::system().map_err(|why| Box::new(Problem::System(why.to_string())))?,
     };
     let schemes = if config.server.is_plain() { Schemes::HttpToo } else { Schemes::HttpsOnly };
     Ok(Client::new(tls.with_no_client_auth(), schemes, LIMITS))
