@@ -245,7 +245,8 @@ mod tests {
         again::<crls::Known>(&[&[1, 1, b'e'][..], &hash, &hash, &[1, b'n', 5]].concat());
         let bundles = [&[1, 1, b'e'][..], &hash, &[1, 1, 9, 1, 7, 1, 8, 1, 6, 5]].concat();
         let crls = [1, 1, b'e', 1, b'u', 1, 9, 5];
-        again::<fetch::Known>(&[&bundles[..], &crls].concat());
+        let in_force = [1, 1, b'e', 1, b'f', 1, 9];
+        again::<fetch::Known>(&[&bundles[..], &crls, &in_force].concat());
         let address = [0, 10, 0, 0, 1, 80];
         let led = [&[1, 1, b'n', 1][..], &address, &[1], &address, &[1], &address, &[1, 1, 1, b'p']].concat();
         again::<AllLed>(&led);
