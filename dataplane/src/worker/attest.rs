@@ -48,10 +48,6 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let (client, until) = (arrived.segment.source, heard.until.unwrap_or(self.now.mono + PATIENCE));
         let behind = wanted.listener.cloned();
         let missing = Missing { caller: wanted.caller, listener: behind.is_some(), server, behind, heard };
-        if self.held.is_empty() {
-            // Answers that came when nobody waited any more would take the room of those to come.
-            while self.mailbox.told.pop().is_some() {}
-        }
         let token = match self.held.hold(arrived.clone(), missing, until) {
             Ok(token) => token,
             Err(reason) => return self.refuse_arrived(&arrived, None, reason),

@@ -74,7 +74,7 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
             self.paths = paths;
             self.upkeep.review = Some(0);
         }
-        if !self.held.is_empty() {
+        if !self.mailbox.told.is_empty() {
             self.hear();
         }
         while let Some(command) = self.mailbox.commands.pop() {
