@@ -16,6 +16,7 @@ use pktgen_tests::load::{Server, complete, open};
 use pktgen_tests::netns::gateway::{self, Gateway};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Host, wait_until};
+use snapshot::ConnectionReport;
 
 const RATE: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,6 +104,14 @@ fn rotate(pair: &Pair, authority: &Path, successor: &Path) {
     }
     let after = hold(pair);
     end(&before);
+    // The last word of those that have just ended may still be under way, and would be cut short.
+    wait_until("those from before are over", PATIENCE, || {
+        let ports: Vec<_> = before.iter().map(|held| held.local_addr().expect("it stands").port()).collect();
+        let lives = |c: &ConnectionReport| c.closed.is_none() && ports.contains(&c.client.port());
+        (!pair.node_a.connections().ok()?.iter().any(lives) && !pair.node_b.connections().ok()?.iter().any(lives))
+            .then_some(())
+    })
+    .unwrap();
     // Whoever is believed by the old one alone has gone by now.
     for node in nodes {
         node.apply("roots.pem", &new).unwrap();
