@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod at_stake;
 pub mod attest;
 pub mod bundles;
+mod causes;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ctrl::attest::pods::Pods;
 use ctrl::config::objects::Id;
 use ctrl::config::{Gateway, load_files};
-use ctrl::kubernetes::follow::Patience;
+use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, Verdict, start_with};
 use ctrl::source::News;
 use ctrl::view::Watched;

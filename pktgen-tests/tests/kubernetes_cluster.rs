@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ctrl::config::load_files;
-use ctrl::kubernetes::follow::Patience;
+use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, Verdict, start_with};
 use ctrl::source::News;
 use kube_api::{CLUSTER_SERVICES, Cluster, PODS, SLICES, WORKLOADS, cluster_service, pod, ready, resource, slice};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ctrl::config::load_files;
-use ctrl::kubernetes::follow::Patience;
+use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, start_with};
 use ctrl::source::News;
 use ctrl::view::Watched;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ctrl::config::load_files;
-use ctrl::kubernetes::follow::Patience;
+use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, start_with};
 use ctrl::services::cluster::AllLed;
 use ctrl::source::News;

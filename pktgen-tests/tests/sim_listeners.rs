@@ -1,8 +1,11 @@
 //! One address, two workloads that listen there: who is called is known before anything is spent, or the call is
 //! refused.
 
+mod attested;
+
 use std::net::SocketAddr;
 
+use attested::{A, B, LIMIT, SECOND, finish, quick, report, slow};
 use dataplane::planted::{Bug, plant};
 use dataplane::stats::Total;
 use dataplane::worker::{Asked, FROM_WIRE, HELD};
@@ -10,16 +13,11 @@ use pktgen_tests::packet::Packet;
 use pktgen_tests::sim::attestor::{Answer, Attestor, owner};
 use pktgen_tests::sim::host::Service;
 use pktgen_tests::sim::topology::{self, PORT, Segment, address, id};
-use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, World};
+use pktgen_tests::sim::{Broken, Call, CallId, Expect, Script, Setup, World};
 use snapshot::policy::Endpoint;
 use snapshot::{
     CloseReason, ConnectionReport, Found, Party, ProcessSelector, RefuseReason, Snapshot, Unfound, VirtualAddress,
 };
-
-const A: usize = 0;
-const B: usize = 1;
-const LIMIT: i64 = 60_000_000;
-const SECOND: i64 = 1_000_000;
 
 const BACKEND: u32 = 1;
 const OPEN: u32 = 2;
@@ -44,34 +42,10 @@ fn world(say: impl FnMut(&Asked) -> Answer + 'static) -> World {
     world
 }
 
-fn quick() -> [Script; 2] {
-    [Script::new(500, Begin::AtOnce, Finish::Last), Script::new(500, Begin::AfterReceived(500), Finish::WhenSent)]
-}
-
-/// Goes on for some seconds, both ways.
-fn slow() -> [Script; 2] {
-    [
-        Script::new(20_000, Begin::AtOnce, Finish::Last).paced(100, 25_000),
-        Script::new(20_000, Begin::AtOnce, Finish::WhenReceived(20_000)).paced(100, 25_000),
-    ]
-}
-
 fn call(world: &mut World, (from, to): (&'static str, &str), v6: bool, scripts: [Script; 2], expect: Expect) -> CallId {
     let (client, server) = (SocketAddr::new(address(from, v6), world.port()), SocketAddr::new(address(to, v6), PORT));
     let call = Call { client, server, from, scripts, expect, plain: false };
     world.call(world.clock.micros(), call)
-}
-
-fn finish(world: &mut World) -> Result<(), Broken> {
-    world.run_until_over(LIMIT)?;
-    world.judge()?;
-    world.drain()
-}
-
-fn report(world: &World, node: usize, id: CallId) -> &ConnectionReport {
-    let client = world.calls[id.0].client;
-    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
-    all.next().unwrap_or_else(|| panic!("{} has not reported {id:?}", world.gateways[node].name))
 }
 
 fn sessions(world: &World, node: usize) -> u64 {

@@ -1,38 +1,25 @@
 //! One address, two workloads, and an attestor that answers at once, late, never, wrongly: who calls is
 //! known before anything is spent, or the call is refused.
 
+mod attested;
+
 use std::net::SocketAddr;
 
+use attested::{A, B, SECOND, finish, quick, report, slow};
 use dataplane::planted::{Bug, plant};
 use dataplane::stats::Total;
 use dataplane::worker::HELD;
 use pktgen_tests::packet::Packet;
 use pktgen_tests::sim::attestor::{Answer, Attestor, owner};
 use pktgen_tests::sim::topology::{self, PORT, Segment, address, id};
-use pktgen_tests::sim::{Begin, Broken, Call, CallId, Expect, Finish, Script, Setup, World};
+use pktgen_tests::sim::{Broken, Call, CallId, Expect, Script, Setup, World};
 use snapshot::{CloseReason, ConnectionReport, Found, OnChange, ProcessSelector, RefuseReason, Snapshot};
 
-const A: usize = 0;
-const B: usize = 1;
-const LIMIT: i64 = 60_000_000;
-const SECOND: i64 = 1_000_000;
 /// What a SYN is held at the most, in milliseconds.
 const PATIENCE: u64 = 100;
 
 const FRONTEND: u32 = 1;
 const BATCH: u32 = 2;
-
-fn quick() -> [Script; 2] {
-    [Script::new(500, Begin::AtOnce, Finish::Last), Script::new(500, Begin::AfterReceived(500), Finish::WhenSent)]
-}
-
-/// Goes on for some seconds, both ways.
-fn slow() -> [Script; 2] {
-    [
-        Script::new(20_000, Begin::AtOnce, Finish::Last).paced(100, 25_000),
-        Script::new(20_000, Begin::AtOnce, Finish::WhenReceived(20_000)).paced(100, 25_000),
-    ]
-}
 
 fn uid(uid: u32, line: u32) -> ProcessSelector {
     ProcessSelector { uid: Some(uid), ..ProcessSelector::of(format!("policy.yaml:{line}")) }
@@ -59,18 +46,6 @@ fn call(world: &mut World, v6: bool, scripts: [Script; 2], expect: Expect) -> Ca
     let server = SocketAddr::new(address("backend", v6), PORT);
     let call = Call { client, server, from: "frontend", scripts, expect, plain: false };
     world.call(world.clock.micros(), call)
-}
-
-fn finish(world: &mut World) -> Result<(), Broken> {
-    world.run_until_over(LIMIT)?;
-    world.judge()?;
-    world.drain()
-}
-
-fn report(world: &World, node: usize, id: CallId) -> &ConnectionReport {
-    let client = world.calls[id.0].client;
-    let mut all = world.gateways[node].ended.iter().filter(|report| report.client == client);
-    all.next().unwrap_or_else(|| panic!("{} has not reported {id:?}", world.gateways[node].name))
 }
 
 /// One call that the attestor says this of, and what node-a made of it.

@@ -12,7 +12,7 @@ use kube::{Client, Config};
 use tokio::time::{Instant, timeout_at};
 
 use super::fault::{Fault, chain};
-use super::follow::Asked;
+use super::listed::Asked;
 use crate::config::Kubernetes;
 
 /// A page of a list, or one line of a watch.

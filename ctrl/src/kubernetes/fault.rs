@@ -1,5 +1,7 @@
 //! What can be wrong with an API server, in words for who has to mend it.
 
+use crate::causes::with_causes;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("no way to the API server: {0}")]
@@ -51,14 +53,5 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     // The library's names of its own layers say nothing.
     let text = error.to_string();
     let text = text.trim_start_matches("ServiceError: ").trim_start_matches("HyperError: ");
-    let mut text = text.to_owned();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    with_causes(text, error)
 }

@@ -13,7 +13,9 @@ mod client;
 #[cfg(feature = "kubernetes")]
 mod fault;
 #[cfg(feature = "kubernetes")]
-pub mod follow;
+mod follow;
+#[cfg(feature = "kubernetes")]
+pub mod listed;
 #[cfg(feature = "kubernetes")]
 mod login;
 #[cfg(feature = "kubernetes")]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::follow::{Object, Odd};
+use super::listed::{Object, Odd};
 use crate::config;
 
 /// Of one kind.

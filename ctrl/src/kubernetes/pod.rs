@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::follow::{Object, Odd};
+use super::listed::{Object, Odd};
 use crate::attest::pods::Pod;
 
 #[derive(Debug, Deserialize)]

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::client::{Ask, connect};
 use super::fault::Fault;
-use super::follow::{Asked, Patience};
+use super::listed::{Asked, Patience};
 use super::{Verdict, Verdicts};
 use crate::clock;
 use crate::config::Kubernetes;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::follow::{Object, Odd};
+use super::listed::{Object, Odd};
 use crate::services::cluster::{ClusterService, Slice, SliceEndpoint, State};
 
 /// The label by which a slice says whose it is.

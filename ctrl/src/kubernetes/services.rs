@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Followed;
-use super::follow::{Asked, Known};
+use super::listed::{Asked, Known};
 use super::service::{OF_SERVICE, Services, Slices};
 use super::start::{Follow, lists_of};
 use crate::services::cluster::{Led, lead};

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::follow::{Asked, Follower, Known, Object, Patience};
+use super::follow::Follower;
+use super::listed::{Asked, Known, Object, Patience};
 use super::report::Reporter;
 use super::services::ServicesFollower;
 use super::{Feed, Live, Verdicts, object, pod};

@@ -10,6 +10,7 @@ use hyper::header::{HeaderMap, LOCATION};
 use rustls::CertificateError;
 
 use super::Url;
+use crate::causes::with_causes;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -104,18 +105,9 @@ fn in_words(error: &CertificateError, host: &str) -> String {
     }
 }
 
-/// An error with what it came from, as long as that says more.
+/// No longer than anybody reads.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.chars().take(LONGEST_WHY).collect()
+    with_causes(&error.to_string(), error).chars().take(LONGEST_WHY).collect()
 }
 
 const LONGEST_WHY: usize = 300;
