@@ -78,4 +78,18 @@ mod tests {
         std::fs::write(directory.path().join("a.sock.version"), "no number").unwrap();
         assert_eq!(Versions::open(&admin).advance().unwrap(), Version(1));
     }
+
+    /// The null device takes all bytes, and says of itself that it cannot be synced.
+    #[test]
+    fn what_is_to_outlive_a_crash_is_on_the_disk_before_it_is_in_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, fresh) = (directory.path().join("a"), directory.path().join("a.new"));
+        std::fs::write(&path, "before").unwrap();
+        std::os::unix::fs::symlink("/dev/null", &fresh).unwrap();
+        assert!(replace_for_good(&path, b"after").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"before");
+        std::fs::remove_file(&fresh).unwrap();
+        replace_for_good(&path, b"after").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"after");
+    }
 }

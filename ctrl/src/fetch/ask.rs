@@ -142,3 +142,17 @@ fn read_bundle(bytes: &[u8], domain: &TrustDomain, now: u64) -> Result<SpiffeBun
 
 /// From the look-up of the name to the last byte.
 const WHOLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roots_of_the_system_are_read_once() {
+        match (of_system(), of_system()) {
+            (Ok(one), Ok(other)) => assert!(Arc::ptr_eq(&one.key_log, &other.key_log), "each is one of its own"),
+            // A machine without roots has none the second time either.
+            (one, other) => assert_eq!(one.err(), other.err()),
+        }
+    }
+}
