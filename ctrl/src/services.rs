@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod disputed;
+pub mod leaving;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -23,11 +24,12 @@ pub fn assemble(
     resolved: &Resolved,
     owned: &HashSet<IpAddr>,
 ) -> (Vec<snapshot::Service>, Vec<Diagnostic>) {
-    let all = loaded.services.iter().flat_map(|service| &service.virtual_addresses);
-    let virtuals: HashSet<_> = all.map(|v| canonical(SocketAddr::new(v.ip, v.port))).collect();
-    let mut services: Vec<_> = loaded.services.iter().map(|service| of(service, resolved, &virtuals)).collect();
+    let all = &*leaving::unless_taken(&loaded.services, resolved);
+    let virtuals = all.iter().flat_map(|service| &service.virtual_addresses);
+    let virtuals: HashSet<_> = virtuals.map(|v| canonical(SocketAddr::new(v.ip, v.port))).collect();
+    let mut services: Vec<_> = all.iter().map(|service| of(service, resolved, &virtuals)).collect();
     let (mut warnings, mut room, mut struck) = (Vec::new(), MOST_ENDPOINTS_OF_ALL, HashSet::new());
-    for from in &loaded.services {
+    for from in all {
         let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
         for address in from.addresses.iter().filter(|address| comes(from, address)) {
             let (name, found) = match &address.target {
@@ -41,8 +43,8 @@ pub fn assemble(
             }
         }
     }
-    disputed::settle(loaded, &mut services, &struck, &mut warnings);
-    for (from, service) in loaded.services.iter().zip(&mut services) {
+    disputed::settle(all, &mut services, &struck, &mut warnings);
+    for (from, service) in all.iter().zip(&mut services) {
         let mut warn = |what: String| warnings.push(Diagnostic::warning(&from.place, "spec", what));
         service.virtual_addresses.retain(|v| {
             let is_owned = owned.contains(&v.address.ip().to_canonical());

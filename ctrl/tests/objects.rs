@@ -8,6 +8,7 @@ use ctrl::config::objects::{Id, Ledger, Object};
 use ctrl::config::{Diagnostic, Known, Loaded, reload_dir};
 use ctrl::resolve::Resolved;
 use ctrl::services::cluster::{Led, fill};
+use ctrl::services::leaving::Leaving;
 use ctrl::services::{assemble, shown};
 use serde_json::{Value, json};
 use snapshot::Version;
@@ -233,7 +234,7 @@ fn virtuals(loaded: &mut Loaded) -> Vec<String> {
         endpoints: BTreeMap::from([(at("198.18.2.2:8080"), true)]),
         ..Led::default()
     };
-    fill(loaded, &Arc::new(BTreeMap::from([("shop/backend".to_owned(), backend)])));
+    fill(loaded, &Arc::new(BTreeMap::from([("shop/backend".to_owned(), backend)])), &Leaving::default());
     let (services, _) = assemble(loaded, &Resolved::default(), &HashSet::new());
     let rows = shown(loaded, &services).into_iter();
     let all = rows.flat_map(|row| row.virtual_addresses.into_iter().map(move |v| (row.name.clone(), v)));

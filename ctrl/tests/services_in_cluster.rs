@@ -12,6 +12,7 @@ use ctrl::services::cluster::{
     AllLed, ClusterService, Led, MOST_ENDPOINTS, MOST_VIRTUAL, MOST_VIRTUAL_OF_ALL, Slice, SliceEndpoint, State, fill,
     lead, named, problems,
 };
+use ctrl::services::leaving::Leaving;
 use ctrl::services::{assemble, shown};
 use words::{GATEWAY, differs, load, words};
 
@@ -242,7 +243,7 @@ fn a_service_leads_where_the_clusters_does_until_that_is_gone() {
     let text = of_cluster("web", "kubernetes: { name: web }, labels: { app: web }");
     let mut loaded = loaded(&text);
     assert_eq!(named(&loaded), BTreeSet::from(["shop/web".to_owned()]));
-    assert!(!fill(&mut loaded, &AllLed::default()));
+    assert!(!fill(&mut loaded, &AllLed::default(), &Leaving::default()));
     let unlisted = problems(&loaded, &AllLed::default());
     assert!(
         unlisted[0].starts_with("Service shop/web: shop/web in the cluster: it has not been listed yet"),
@@ -251,7 +252,10 @@ fn a_service_leads_where_the_clusters_does_until_that_is_gone() {
 
     let two = ["198.18.2.2:8080", "198.18.2.3:8080", "198.18.2.3:9090"];
     let there = all([("shop/web", leading(&[("10.96.0.1:80", &two[..2]), ("10.96.0.1:81", &two[2..])], &two))]);
-    assert!(fill(&mut loaded, &there) && !fill(&mut loaded, &there), "it says what is new, and that nothing is");
+    assert!(
+        fill(&mut loaded, &there, &Leaving::default()) && !fill(&mut loaded, &there, &Leaving::default()),
+        "it says what is new, and that nothing is"
+    );
     assert_eq!(problems(&loaded, &there), [""; 0]);
     let (services, warnings) = assemble(&loaded, &Resolved::default(), &HashSet::new());
     assert_eq!(words(&warnings), [""; 0]);
@@ -263,7 +267,7 @@ fn a_service_leads_where_the_clusters_does_until_that_is_gone() {
 
     let gone = Led { problem: Some("there is none of that name".into()), ..Led::default() };
     let gone = all([("shop/web", gone)]);
-    assert!(fill(&mut loaded, &gone));
+    assert!(fill(&mut loaded, &gone, &Leaving::default()));
     let (services, _) = assemble(&loaded, &Resolved::default(), &HashSet::new());
     assert_eq!((services[0].endpoints.len(), services[0].virtual_addresses.len()), (0, 0));
     assert_eq!(problems(&loaded, &gone), ["Service shop/web: shop/web in the cluster: there is none of that name"]);
@@ -284,7 +288,7 @@ fn what_a_cluster_says_against_a_file_or_itself_costs_its_own_address_and_no_mor
     let (one, two) = ("198.18.2.2:8080", "198.18.2.3:8080");
     let a = leading(&[("10.96.0.1:80", &[one]), ("10.96.0.7:80", &[one]), ("10.96.0.8:80", &[one])], &[one]);
     let b = leading(&[("10.96.0.1:80", &[two]), ("10.96.0.2:80", &[two, "10.96.0.1:80"])], &[two, "10.96.0.1:80"]);
-    fill(&mut loaded, &all([("shop/a", a), ("shop/b", b)]));
+    fill(&mut loaded, &all([("shop/a", a), ("shop/b", b)]), &Leaving::default());
     let (services, warnings) = assemble(&loaded, &Resolved::default(), &HashSet::new());
     let of = |nth: usize| -> Vec<String> {
         let service: &snapshot::Service = &services[nth];

@@ -54,6 +54,16 @@ fn until_given(pair: &Pair, v6: bool, want: &[u16]) {
         .unwrap_or_else(|error| panic!("{error:#}: {:#?}", row(pair)));
 }
 
+/// The same by addresses, which the cluster's has for its first ones.
+fn by_addresses() -> String {
+    let (head, labels) = (example().split_once("spec:").unwrap().0, "{ app: myapp, service: backend-api }");
+    let each = |what: &dyn Fn(bool) -> String| format!("[{}, {}]", what(false), what(true));
+    let endpoint = |v6| format!("{{ address: \"{}\", port: 3000 }}", Host::Backend.address(v6));
+    let virt = |v6| format!("{{ address: \"{}\", port: 80, targetPorts: [3000] }}", vip(v6).ip());
+    let (addresses, virtuals) = (each(&endpoint), each(&virt));
+    format!("{head}spec: {{ addresses: {addresses}, virtualAddresses: {virtuals}, labels: {labels} }}\n")
+}
+
 fn servers(pair: &Pair, port: u16) -> [Server; 2] {
     [false, true].map(|v6| Server::start(&pair.site.backend, SocketAddr::new(Host::Backend.address(v6), port)).unwrap())
 }
@@ -76,24 +86,38 @@ fn calls_to_a_cluster_ip_reach_its_endpoints_and_follow_their_slices_while_they_
     api.put(CLUSTER_SERVICES, cluster_service("shop/backend", &[&ips[0], &ips[1]], &[("http", 80, "TCP")]));
     part(&api, "backend-1", 3000, &ready());
     part(&api, "backend-2", 3100, &ready());
+    let file = pair.node_a.directory().join("backend.yaml");
+    std::fs::write(&file, by_addresses()).unwrap();
     for node in [&mut pair.node_a, &mut pair.node_b] {
         node.launch().unwrap();
         node.wait_ready().unwrap();
     }
 
-    // Both endpoints, in both families, each by the identity that the egress entry names.
+    // Until the API says where the Service leads that the file names, it leads where the file said before.
     let (first, second) = (servers(&pair, 3000), servers(&pair, 3100));
+    api.stop();
+    std::fs::write(&file, example()).unwrap();
+    let unlisted = "Service shop/backend: shop/backend in the cluster: it has not been listed yet; what the Service led \
+                    to before stays until then";
+    let told = || pair.node_a.report().ok()?.problems.contains(&unlisted.into()).then_some(());
+    wait_until("the Service names the cluster's", PATIENCE, told).unwrap();
+    [false, true].iter().for_each(|&v6| call(&pair, v6).unwrap());
+    api.serve();
+
+    // Both endpoints, in both families, each by the identity that the egress entry names.
     for v6 in [false, true] {
         until_given(&pair, v6, &[3000, 3100]);
+        let before = [&first, &second].map(|servers| servers[usize::from(v6)].accepted());
         call(&pair, v6).unwrap();
         let accepted = [&first, &second].map(|servers| servers[usize::from(v6)].accepted());
+        let accepted = [accepted[0] - before[0], accepted[1] - before[1]];
         assert_eq!(accepted[0] + accepted[1], 20);
         assert!(accepted.iter().all(|&count| count > 0), "{accepted:?}");
     }
     let said = pair.node_a.connections().unwrap();
     let of = said.iter().filter(|connection| connection.server == vip(false)).collect::<Vec<_>>();
     let backend = Some("spiffe://example.com/myapp/app/backend-api");
-    assert!(of.len() == 20 && of.iter().all(|connection| connection.peer_id.as_deref() == backend), "{of:#?}");
+    assert!(of.len() == 40 && of.iter().all(|connection| connection.peer_id.as_deref() == backend), "{of:#?}");
 
     // While calls go on, one ends, is gone, and another one comes; then ctrl restarts while the API is away.
     let calls = Calls::start(&pair.site.frontend, vip(false), 100);
@@ -111,6 +135,11 @@ fn calls_to_a_cluster_ip_reach_its_endpoints_and_follow_their_slices_while_they_
     part(&api, "backend-3", 3200, &ready());
     until_given(&pair, false, &[3000, 3200]);
     wait_until("calls reach the new one", PATIENCE, || (third[0].accepted() > 0).then_some(())).unwrap();
+    // Who has looked up the one that is gone calls it yet, and not in plain.
+    exchange(&pair.site.frontend, at(3100), Exchange { connections: 1, bytes: 1_000 }).unwrap();
+    let said = pair.node_a.connections().unwrap();
+    let of = said.iter().find(|connection| connection.server == at(3100)).expect("it was carried");
+    assert_eq!(of.peer_id.as_deref(), backend);
 
     api.stop();
     let (before, in_force) = (pair.node_a.report().unwrap().pid, pair.node_a.status().unwrap().in_force);
@@ -135,7 +164,9 @@ fn calls_to_a_cluster_ip_reach_its_endpoints_and_follow_their_slices_while_they_
         .unwrap();
     wait_until("it leads nowhere", PATIENCE, || {
         let row = row(&pair)?;
-        (row["endpoints"] == json!([]) && row["virtual_addresses"] == json!([])).then_some(())
+        let (virtuals, endpoints) = (row["virtual_addresses"].as_array()?, row["endpoints"].as_array()?);
+        let nowhere = virtuals.iter().all(|v| v["endpoints"] == json!([]));
+        (nowhere && endpoints.iter().all(|one| one["ready"] == false)).then_some(())
     })
     .unwrap();
     wait_until("calls to it are refused", PATIENCE, || call(&pair, false).is_err().then_some(())).unwrap();

@@ -1,6 +1,6 @@
 //! The `Service` kind: a destination by name, with labels that egress rules select.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::decode::{Faults, Field};
@@ -20,6 +20,9 @@ pub struct Service {
     pub kubernetes: Option<InCluster>,
     /// A cluster's object says so, which whoever may write to some namespace has written.
     pub is_object: bool,
+    /// Of addresses and virtual addresses, those that the cluster's has no more: they stay for a while, unless they
+    /// are somebody else's; see [`crate::services::leaving`].
+    pub left: BTreeSet<SocketAddr>,
 }
 
 /// A Service of the Kubernetes API.
@@ -91,6 +94,7 @@ impl Service {
             virtual_addresses: virtual_addresses?,
             kubernetes: kubernetes.map_or(Some(None), |decoded| decoded.map(Some))?,
             is_object: false,
+            left: BTreeSet::new(),
         })
     }
 }

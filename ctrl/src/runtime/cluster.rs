@@ -17,6 +17,7 @@ use crate::config::{Diagnostic, Gateway, Known, Loaded};
 use crate::kubernetes::{self, Feed, Live, Verdict, Verdicts};
 use crate::resolve::Lookups;
 use crate::services::cluster::{self as in_cluster, AllLed};
+use crate::services::leaving::{Before, Leaving};
 use crate::source::News;
 
 /// How long the first snapshot waits for the first list. Without it pods are nobody, and a dataplane that
@@ -31,6 +32,8 @@ pub(super) struct Cluster {
     /// As the API had them last.
     pods: Pods,
     services: AllLed,
+    /// What Services led to before that, a moment ago.
+    leaving: Leaving,
     ledger: Ledger,
     /// The ledger has once been what the API has.
     is_complete: bool,
@@ -47,6 +50,7 @@ impl Cluster {
         let cluster = Self {
             pods,
             services,
+            leaving: Leaving::default(),
             feed,
             ledger: Ledger::default(),
             is_complete: false,
@@ -61,14 +65,45 @@ impl Cluster {
         &self.pods
     }
 
-    pub fn services(&self) -> &AllLed {
-        &self.services
+    /// What the next process begins with.
+    pub fn services(&self, loaded: &Loaded) -> AllLed {
+        self.leaving.beside(loaded, &self.services)
     }
 
     /// Writes what the API says into what names it.
     pub fn fill(&self, loaded: &mut Loaded) -> Filled {
-        let services = if in_cluster::fill(loaded, &self.services) { Filled::Places } else { Filled::Nothing };
-        pods::fill(loaded, &self.pods).max(services)
+        self.fill_beside(loaded, &self.leaving)
+    }
+
+    fn fill_beside(&self, loaded: &mut Loaded, leaving: &Leaving) -> Filled {
+        let services = in_cluster::fill(loaded, &self.services, leaving);
+        pods::fill(loaded, &self.pods).max(if services { Filled::Places } else { Filled::Nothing })
+    }
+
+    /// The same for what is to come after what is in force, and leads for a while where that did.
+    pub fn fill_after(&self, loaded: &mut Loaded, before: Before<'_>) -> Filled {
+        let leaving = self.seen(loaded, before);
+        self.fill_beside(loaded, &leaving)
+    }
+
+    /// What Services led to before is known from now on, so that it is filled in.
+    pub fn see(&mut self, loaded: &Loaded, before: Before<'_>) {
+        self.leaving = self.seen(loaded, before);
+    }
+
+    fn seen(&self, loaded: &Loaded, before: Before<'_>) -> Leaving {
+        // Of a Gateway that asks no API nobody will ever say where else they lead.
+        if self.feed.is_none() {
+            return Leaving::default();
+        }
+        let mut leaving = self.leaving.clone();
+        leaving.see(loaded, &self.services, before, &self.pods, Instant::now());
+        leaving
+    }
+
+    /// When the next of that is over.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.leaving.next_end()
     }
 
     fn is_listed(&self) -> bool {
@@ -202,9 +237,11 @@ impl Core {
     pub(super) fn hear_kubernetes(&mut self, network: &Network) -> bool {
         let Some(feed) = &mut self.cluster.feed else { return false };
         let (pods, services, objects) = (feed.new_pods(), feed.new_services(), feed.new_objects());
-        if pods.is_some() || services.is_some() {
+        let is_over = self.cluster.leaving.next_end().is_some_and(|end| end <= Instant::now());
+        if pods.is_some() || services.is_some() || is_over {
             self.cluster.pods = pods.unwrap_or_else(|| self.cluster.pods.clone());
             self.cluster.services = services.unwrap_or_else(|| self.cluster.services.clone());
+            self.cluster.see(&self.loaded, Before { in_force: &self.loaded, resolved: &self.resolved });
             match self.cluster.fill(&mut self.loaded) {
                 Filled::Nothing => {}
                 Filled::Evidence => self.show(network),

@@ -109,7 +109,8 @@ impl Core {
             let wait = Duration::from_millis((due * 1000).saturating_sub(clock::now_ms()));
             wait + self.pace.interval(shortest).min(COALESCE)
         });
-        let waiting = self.pace.due(shortest).into_iter().chain(self.fetches.next_due()).min();
+        let others = self.fetches.next_due().into_iter().chain(self.cluster.next_end());
+        let waiting = self.pace.due(shortest).into_iter().chain(others).min();
         let waiting = waiting.map(|at| at.saturating_duration_since(Instant::now()));
         by_clock.into_iter().chain(waiting).min().unwrap_or(Duration::from_secs(3600))
     }
@@ -186,7 +187,7 @@ impl Core {
             trusted: self.identities.trusted(),
             crls: self.crls.known(),
             pods: self.cluster.pods().clone(),
-            services: self.cluster.services().clone(),
+            services: self.cluster.services(&self.loaded),
             fetched: self.fetches.got().known(),
         });
         self.warnings = warnings;

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::{Core, port_names, text};
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
+use crate::services::leaving::Before;
 use crate::source::Reopened;
 use crate::{assemble, clock, view};
 
@@ -76,7 +77,7 @@ impl Core {
         files: Files,
     ) -> Result<Candidate, Vec<Diagnostic>> {
         let mut loaded = load(&self.directory, &self.known, files).await?;
-        self.cluster.fill(&mut loaded);
+        self.cluster.fill_after(&mut loaded, self.before());
         self.fetches.got().fill(&mut loaded);
         // Opened again in any case: its own files may be what changed.
         let sources = self
@@ -103,13 +104,17 @@ impl Core {
         lookups: &Lookups,
     ) -> Result<Snapshot, Vec<String>> {
         let mut loaded = loaded.clone();
-        self.cluster.fill(&mut loaded);
+        self.cluster.fill_after(&mut loaded, self.before());
         self.fetches.got().fill(&mut loaded);
         let (resolved, now) = (lookups.of(&loaded), clock::now());
         let made = assemble::assemble(&loaded, network, &resolved, &self.identities, Version(0), now);
         let (mut snapshot, _, _) = made.map_err(|faults| text(&faults))?;
         snapshot.workloads.iter_mut().for_each(|workload| workload.svid = None);
         Ok(snapshot)
+    }
+
+    fn before(&self) -> Before<'_> {
+        Before { in_force: &self.loaded, resolved: &self.resolved }
     }
 
     /// Takes what names stand for now.
@@ -122,6 +127,7 @@ impl Core {
         self.faults.clear();
         let again = self.cluster.reopen(&self.loaded.gateway, &loaded);
         // Of a Gateway that asks no API any more nobody is a pod.
+        self.cluster.see(&loaded, Before { in_force: &self.loaded, resolved: &self.resolved });
         self.cluster.fill(&mut loaded);
         self.identities.replace_sources(&loaded.gateway, sources);
         if loaded == self.loaded {

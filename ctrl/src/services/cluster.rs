@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use snapshot::balance::{MOST_ENDPOINTS as MOST_BEHIND, MOST_ENDPOINTS_OF_ALL};
 
+use super::leaving::{Leaving, UNLISTED, What};
 use crate::config::{Address, InCluster, Loaded, Service, Target, VirtualAddress};
 
 /// A Service, as far as it matters here.
@@ -65,6 +66,12 @@ pub struct Led {
     /// Whether calls are given to it.
     pub endpoints: BTreeMap<SocketAddr, bool>,
     pub problem: Option<String>,
+}
+
+impl Led {
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.virtual_addresses.is_empty()
+    }
 }
 
 /// By `namespace/name` of the Service in the cluster. What is not in it has not been listed yet.
@@ -211,30 +218,36 @@ impl<'s> Port<'s> {
     }
 }
 
-/// Writes into each Service that names one of a cluster where that leads now. True: something else than before.
-pub fn fill(loaded: &mut Loaded, all: &AllLed) -> bool {
+/// Writes into each Service that names one of a cluster where that leads now, and where it did a moment ago. True:
+/// something else than before.
+pub fn fill(loaded: &mut Loaded, all: &AllLed, leaving: &Leaving) -> bool {
     let mut changed = false;
     for service in &mut loaded.services {
         let Some(InCluster { name, place }) = service.kubernetes.clone() else { continue };
-        let empty = Led::default();
-        let led = all.get(&name).unwrap_or(&empty);
+        let (empty, of) = (Led::default(), leaving.of(&service.name));
+        let led = all.get(&name).or_else(|| of?.stays.as_ref()).unwrap_or(&empty);
+        let left = |what: What| of.into_iter().flat_map(|of| &of.left).filter(move |(_, left)| left.what == what);
         let address = |(at, ready): (&SocketAddr, &bool)| Address {
             target: Target::Ip(at.ip()),
             port: at.port(),
             place: place.clone(),
             ready: *ready,
         };
-        let virtual_address = |(at, takes): &(SocketAddr, Vec<SocketAddr>)| VirtualAddress {
+        let virtual_address = |(at, takes): (&SocketAddr, Vec<SocketAddr>)| VirtualAddress {
             ip: at.ip(),
             port: at.port(),
             target_ports: vec![],
-            endpoints: Some(takes.clone()),
+            endpoints: Some(takes),
             place: place.clone(),
         };
-        let addresses = led.endpoints.iter().map(address).collect();
-        let virtual_addresses = led.virtual_addresses.iter().map(virtual_address).collect();
+        let endpoints = led.endpoints.iter().chain(left(What::Endpoint).map(|(at, _)| (at, &false)));
+        let virtuals = led.virtual_addresses.iter().map(|(at, takes)| (at, takes.clone()));
+        let virtuals = virtuals.chain(left(What::Virtual).map(|(at, _)| (at, vec![])));
+        let (addresses, virtual_addresses) =
+            (endpoints.map(address).collect(), virtuals.map(virtual_address).collect());
+        let left = of.map_or(BTreeSet::new(), |of| of.left.keys().copied().collect());
         changed |= service.addresses != addresses || service.virtual_addresses != virtual_addresses;
-        (service.addresses, service.virtual_addresses) = (addresses, virtual_addresses);
+        (service.addresses, service.virtual_addresses, service.left) = (addresses, virtual_addresses, left);
     }
     changed
 }
@@ -244,14 +257,17 @@ pub fn problems(loaded: &Loaded, all: &AllLed) -> Vec<String> {
     let problem = |(service, named): (&Service, &InCluster)| {
         let why = match all.get(&named.name) {
             Some(led) => led.problem.clone()?,
-            None => "it has not been listed yet, and leads nowhere until then".into(),
+            None if service.addresses.is_empty() && service.virtual_addresses.is_empty() => {
+                "it has not been listed yet, and leads nowhere until then".into()
+            }
+            None => UNLISTED.into(),
         };
         Some(format!("Service {}: {} in the cluster: {why}", service.name, named.name))
     };
     in_clusters(loaded).filter_map(problem).collect()
 }
 
-fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> {
+pub(super) fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> {
     loaded.services.iter().filter_map(|service| Some((service, service.kubernetes.as_ref()?)))
 }
 

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::canonical;
-use crate::config::{Diagnostic, Loaded, Service};
+use crate::config::{Diagnostic, Service};
 
 /// Whose word it is, the better one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Word {
 
 /// `struck`: virtual addresses that something names as its endpoint, which is left out already.
 pub(super) fn settle(
-    loaded: &Loaded,
+    all: &[Service],
     services: &mut [snapshot::Service],
     struck: &HashSet<SocketAddr>,
     warnings: &mut Vec<Diagnostic>,
@@ -45,7 +45,7 @@ pub(super) fn settle(
     let mut holders: HashMap<SocketAddr, Word> = endpoints.map(|at| (at, Word::File)).collect();
     let mut disputed = HashSet::new();
     for word in [Word::File, Word::Cluster, Word::Object] {
-        for (from, service) in loaded.services.iter().zip(&mut *services).filter(|(from, _)| Word::of(from) == word) {
+        for (from, service) in all.iter().zip(&mut *services).filter(|(from, _)| Word::of(from) == word) {
             service.virtual_addresses.retain(|v| {
                 let at = canonical(v.address);
                 let Some(holder) = holders.get(&at) else {
@@ -62,7 +62,7 @@ pub(super) fn settle(
             });
         }
     }
-    for (from, service) in loaded.services.iter().zip(services).filter(|(from, _)| Word::of(from) == Word::Object) {
+    for (from, service) in all.iter().zip(services).filter(|(from, _)| Word::of(from) == Word::Object) {
         for v in &mut service.virtual_addresses {
             let at = canonical(v.address);
             if disputed.contains(&at) || struck.contains(&at) {
