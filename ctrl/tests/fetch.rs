@@ -11,10 +11,11 @@ use certs::{Says, spiffe_bundle};
 use counting::identities;
 use ctrl::assemble::assemble;
 use ctrl::clock;
+use ctrl::fetch::Trusted;
 use example::{network, resolved};
-use fetching::{Control, ENDPOINT, bundle, by_spiffe, by_web};
+use fetching::{Control, ENDPOINT, HOUR, bundle, by_spiffe, by_web};
 use https::{Ca, Reply, Server, spiffe};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose as Use, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose as Use, SerialNumber, date_time_ymd};
 use snapshot::Version;
 
 #[tokio::test]
@@ -226,4 +227,120 @@ async fn an_endpoint_may_be_of_a_trust_domain_whose_bundle_is_known_by_another_w
     server.show(third.server(spiffe(id)));
     control.until("the bundle", |this| this.is_by(&[&partner])).await;
     assert_eq!(control.roots("third.org"), [third.der()], "no pool has got anything of another");
+}
+
+/// Whoever is there says whom to trust, so he is held to all that any peer of his trust domain is held to.
+#[tokio::test]
+async fn an_endpoint_that_is_revoked_is_nobody() {
+    let (root, second, other) =
+        (Ca::of("partner.org"), Ca::of("partner.org"), Ca::new("other", Some("spiffe://partner.org".into())));
+    let (between, now) = (root.below("intermediate"), clock::now());
+    let leaf = || {
+        let mut params = CertificateParams::default();
+        (params.subject_alt_names, params.key_usages) = (spiffe(ENDPOINT), vec![Use::DigitalSignature]);
+        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2044, 1, 1));
+        params.serial_number = Some(SerialNumber::from(0x4f3a_u64));
+        params
+    };
+    let (by_root, by_between) = (root.server_of(leaf()), between.server_with(spiffe(ENDPOINT), &[&between]));
+    let server = Server::start(Some(by_root.clone()), bundle(&[&root, &second], 1)).await;
+    let file = |more: &str| format!("crls:\n  - {{ file: a.crl{more} }}\n");
+    let (soon, over) = (now + HOUR, now - 10);
+    let none = root.crl(1, &[], soon);
+    let mut wrong = String::new();
+    for (name, shown, more, crl, want) in [
+        ("nothing", &by_root, String::new(), none.clone(), None),
+        (
+            "its ID",
+            &by_root,
+            format!("revoked: {{ spiffeIDs: [\"{ENDPOINT}\"] }}\n"),
+            none.clone(),
+            Some("spiffe://partner.org/spire/server is revoked in t0.yaml:"),
+        ),
+        (
+            "a path above it",
+            &by_root,
+            "revoked: { spiffeIDs: [\"spiffe://partner.org/spire/*\"] }\n".into(),
+            none.clone(),
+            Some("(spec.revoked.spiffeIDs)"),
+        ),
+        (
+            "another ID",
+            &by_root,
+            "revoked: { spiffeIDs: [\"spiffe://partner.org/spire/server/*\"], serials: [\"4f3a00\"] }\n".into(),
+            none.clone(),
+            None,
+        ),
+        (
+            "its serial",
+            &by_root,
+            "revoked: { serials: [\"4F:3A\"] }\n".into(),
+            none.clone(),
+            Some("its serial 4f3a is revoked in t0.yaml:"),
+        ),
+        (
+            "a CRL",
+            &by_root,
+            file(""),
+            root.crl(1, &[0x4f3a], soon),
+            Some("certificate 1 (serial 4f3a) is revoked by CRL a.crl of CN=partner.org root"),
+        ),
+        ("another CA's CRL", &by_root, file(""), other.crl(1, &[0x4f3a], soon), None),
+        (
+            "a CRL against the intermediate",
+            &by_between,
+            file(""),
+            root.crl_against(1, &between, soon),
+            Some("certificate 2 (serial "),
+        ),
+        ("a CRL that is over", &by_root, file(""), root.crl(1, &[], over), None),
+        (
+            "a CRL that is over, and to fail then",
+            &by_root,
+            file(", onStale: fail"),
+            root.crl(1, &[], over),
+            Some("CRL a.crl is past its nextUpdate, "),
+        ),
+        (
+            "a CRL that is to fail until it is there",
+            &by_root,
+            "crls:\n  - { url: \"http://127.0.0.1:1/\", onStale: fail }\n".into(),
+            none.clone(),
+            Some("CRL http://127.0.0.1:1/ has not been got yet"),
+        ),
+    ] {
+        server.show(shown.clone());
+        let pem = root.pem();
+        let files: [(&str, &[u8]); 2] = [("partner.pem", pem.as_bytes()), ("a.crl", &crl)];
+        let mut control = Control::start(&[by_spiffe(&server, &more)], &files);
+        let is_told = |this: &Control, words: &str| this.problems().iter().any(|problem| problem.contains(words));
+        let settled = |this: &Control| this.is_by(&[&root, &second]) || want.is_some_and(|want| is_told(this, want));
+        control.until(name, settled).await;
+        if control.is_by(&[&root, &second]) != want.is_none() {
+            wrong += &format!("{name}\n");
+        }
+    }
+    assert!(wrong.is_empty(), "who was believed, and who not: {wrong}");
+}
+
+#[tokio::test]
+async fn what_was_asked_of_somebody_who_is_trusted_no_more_is_asked_again() {
+    let (third, next, partner) = (Ca::of("third.org"), Ca::of("third.org"), Ca::of("partner.org"));
+    let id = "spiffe://third.org/federation";
+    let server = Server::start(Some(third.server(spiffe(id))), bundle(&[&partner], 1)).await;
+    let spec = format!(
+        "trustDomain: partner.org\nendpoint: {{ url: \"{}\", profile: https_spiffe, endpointSPIFFEID: {id}, refreshInterval: 1s }}",
+        server.url("/")
+    );
+    let by = |ca: &Ca| [spec.clone(), format!("trustDomain: third.org\n{}", certs::inline(&ca.pem()))];
+    let mut control = Control::start(&by(&third), &[]);
+    control.fetches.ask(|id| Trusted::of(id, &control.loaded, &identities(), clock::now()));
+    control.news.notified().await;
+    // It has come, and is heard only after that.
+    control.becomes(&by(&next));
+    control.news.notify_one();
+    control.until_told("who answered", "the chain leads to none of the 1 roots in the bundle of third.org").await;
+    assert!(control.is_by(&[]), "what he said is not believed");
+    server.show(next.server(spiffe(id)));
+    control.until("the bundle", |this| this.is_by(&[&partner])).await;
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::spiffe;
+use super::trusted::Trusted;
 use crate::clock;
-use crate::config::TrustDomain;
 use crate::config::crl::{self, RevocationList};
 use crate::config::crls::CrlUrl;
 use crate::config::endpoint::{Endpoint, Profile};
 use crate::config::roots::{self, SpiffeBundle};
+use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 use crate::web::{Client, Headers, Limits, Schemes, Url, tls};
 
@@ -60,22 +61,23 @@ impl Want {
         }
     }
 
-    /// By whose roots the server is verified, if that is a trust domain.
-    pub fn verified_by(&self) -> Option<&str> {
+    /// Who has to be there, if that is somebody of a trust domain.
+    pub fn verified_by(&self) -> Option<&SpiffeId> {
         match self {
             Self::Bundle { endpoint, .. } => match &endpoint.profile {
                 Profile::Web { .. } => None,
-                Profile::Spiffe { id } => Some(id.trust_domain()),
+                Profile::Spiffe { id } => Some(id),
             },
             Self::Crl(_) => None,
         }
     }
 
-    /// Err says it with the URL. `roots` are those of [`Want::verified_by`].
-    pub async fn ask(&self, roots: Vec<Vec<u8>>) -> Result<Came, String> {
+    /// Err says it with the URL. `trusted` is of [`Want::verified_by`].
+    pub async fn ask(&self, trusted: Trusted) -> Result<Came, String> {
         match self {
             Self::Bundle { domain, endpoint } => {
-                let config = of_endpoint(&endpoint.profile, roots).map_err(|why| format!("{}: {why}", endpoint.url))?;
+                let config =
+                    of_endpoint(&endpoint.profile, trusted).map_err(|why| format!("{}: {why}", endpoint.url))?;
                 let limits = Limits { whole: WHOLE, largest: roots::LARGEST };
                 let bytes = get(config, Schemes::HttpsOnly, limits, &endpoint.url).await?;
                 let read = read_bundle(&bytes, domain, clock::now());
@@ -110,14 +112,14 @@ fn of_system() -> Result<ClientConfig, String> {
     Ok(SYSTEM.get_or_init(|| config).clone())
 }
 
-fn of_endpoint(profile: &Profile, roots: Vec<Vec<u8>>) -> Result<ClientConfig, String> {
+fn of_endpoint(profile: &Profile, trusted: Trusted) -> Result<ClientConfig, String> {
     let builder = match profile {
         Profile::Web { roots: None } => return of_system(),
         Profile::Web { roots: Some(pem) } => tls::only(tls::roots(pem)?),
-        Profile::Spiffe { id } if roots.is_empty() => {
+        Profile::Spiffe { id } if trusted.roots.is_empty() => {
             return Err(format!("no root of {} is valid now, so that nobody can be verified there", id.trust_domain()));
         }
-        Profile::Spiffe { id } => tls::verified(Arc::new(spiffe::Verifier::new(id.clone(), roots))),
+        Profile::Spiffe { id } => tls::verified(Arc::new(spiffe::Verifier::new(id.clone(), trusted))),
     };
     Ok(builder.with_no_client_auth())
 }

@@ -15,6 +15,7 @@ mod spiffe;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trusted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tracing::info;
 
 use crate::config::crl::RevocationList;
 use crate::config::roots::SpiffeBundle;
-use crate::config::{Loaded, TrustDomain};
+use crate::config::{Loaded, SpiffeId, TrustDomain};
 use crate::rotate::utc;
 use crate::source::News;
 use crate::web::Url;
@@ -36,6 +37,7 @@ use got::{GotBundle, GotCrl};
 use task::{Done, Task};
 
 pub use got::{Got, Known};
+pub use trusted::Trusted;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -69,6 +71,8 @@ struct Source {
     /// None: it is being asked for.
     due: Option<Instant>,
     task: Option<Task>,
+    /// By what it was judged who answers, if that is somebody of a trust domain.
+    by: Option<Trusted>,
     /// In a row.
     failures: u32,
     fault: Option<String>,
@@ -140,8 +144,8 @@ impl Fetches {
         }
     }
 
-    /// Has everything that is due asked for. `roots` are those that a trust domain is verified by now.
-    pub fn ask(&mut self, roots: impl Fn(&str) -> Vec<Vec<u8>>) {
+    /// Has everything that is due asked for. `trusted` says by what whoever has an ID is judged now.
+    pub fn ask(&mut self, trusted: impl Fn(&SpiffeId) -> Trusted) {
         let now = Instant::now();
         let mut due: Vec<_> = self.free().filter(|(_, due)| *due <= now).map(|(key, due)| (due, key.clone())).collect();
         // Who has waited longest is first, so that one that hangs keeps nobody away for good.
@@ -156,7 +160,8 @@ impl Fetches {
             let source = self.sources.get_mut(&key).expect("it is due");
             source.due = None;
             let want = source.want.clone();
-            let by = want.verified_by().map(&roots).unwrap_or_default();
+            source.by = want.verified_by().map(&trusted);
+            let by = source.by.clone().unwrap_or_default();
             let asking = async move { want.ask(by).await };
             source.task = Some(Task::start((key, self.nth), asking, self.done_in.clone(), self.news.clone()));
         }
@@ -180,12 +185,14 @@ impl Fetches {
     }
 
     /// Takes what came by now, and writes it into `loaded`. `judge` says why a CRL is not taken, beside those of
-    /// `loaded`: of two that came together, the second is asked about beside the first.
+    /// `loaded`: of two that came together, the second is asked about beside the first. Who is not judged by `trusted`
+    /// as he was when he was asked is asked once more: his answer may be a stranger's by now.
     pub fn hear(
         &mut self,
         now: u64,
         loaded: &mut Loaded,
         judge: impl Fn((&str, &Url, &Arc<RevocationList>), &Loaded) -> Result<(), String>,
+        trusted: impl Fn(&SpiffeId, &Loaded) -> Trusted,
     ) -> Heard {
         let mut heard = Heard::Nothing;
         while let Ok(Done { key, nth, answer }) = self.done.try_recv() {
@@ -193,6 +200,11 @@ impl Fetches {
             let asked = |source: &&mut Source| source.task.as_ref().is_some_and(|task| task.nth == nth);
             let Some(source) = self.sources.get_mut(&key).filter(asked) else { continue };
             source.task = None;
+            let by = source.by.take();
+            if source.want.verified_by().is_some_and(|id| by.as_ref() != Some(&trusted(id, loaded))) {
+                source.due = Some(Instant::now());
+                continue;
+            }
             let got = Arc::make_mut(&mut self.got);
             let taken = answer.and_then(|came| take(&key, source, came, got, now, |crl| judge(crl, loaded)));
             heard = heard.max(match taken {
@@ -274,7 +286,7 @@ impl Fetches {
 impl Source {
     fn of(want: Want, holder: String) -> Self {
         let due = Some(Instant::now());
-        Self { want, holder, due, task: None, failures: 0, fault: None, counts: Counts::default() }
+        Self { want, holder, due, task: None, by: None, failures: 0, fault: None, counts: Counts::default() }
     }
 
     /// What was wrong may be what was changed; it is shown until that is known.

@@ -1,5 +1,6 @@
 //! Who may answer for an endpoint of the profile `https_spiffe`: the holder of an SVID with exactly one ID, under
-//! the roots of its trust domain (SPIFFE Federation §5.2.2). The name in the URL proves nothing.
+//! the roots of its trust domain (SPIFFE Federation §5.2.2), whom nobody has revoked. The name in the URL proves
+//! nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signatur
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::trusted::Trusted;
 use crate::config::SpiffeId;
 use crate::source::svid;
 
 #[derive(Debug)]
 pub struct Verifier {
     id: SpiffeId,
-    /// DER, of the ID's trust domain.
-    roots: Vec<Vec<u8>>,
+    trusted: Trusted,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -25,8 +26,9 @@ pub struct Verifier {
 struct Refused(String);
 
 impl Verifier {
-    pub fn new(id: SpiffeId, roots: Vec<Vec<u8>>) -> Self {
-        Self { id, roots, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
+    /// `trusted` is of the ID.
+    pub fn new(id: SpiffeId, trusted: Trusted) -> Self {
+        Self { id, trusted, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -40,13 +42,13 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain: Vec<_> = [leaf].into_iter().chain(between).map(|one| one.to_vec()).collect();
-        match svid::check_server(&chain, &self.roots, &self.id, Path::new("its certificate"), now.as_secs()) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(why) => {
-                let why = OtherError(Arc::new(Refused(why.to_string())));
-                Err(rustls::Error::InvalidCertificate(CertificateError::Other(why)))
-            }
-        }
+        let (now, path) = (now.as_secs(), Path::new("its certificate"));
+        let checked = svid::check_server(&chain, &self.trusted.roots, &self.id, path, now);
+        let checked = checked.map_err(|why| why.to_string()).and_then(|()| self.trusted.check(&chain, now));
+        checked.map(|()| ServerCertVerified::assertion()).map_err(|why| {
+            let why = OtherError(Arc::new(Refused(why)));
+            rustls::Error::InvalidCertificate(CertificateError::Other(why))
+        })
     }
 
     fn verify_tls12_signature(

@@ -52,6 +52,10 @@ fn list(number: u64, serials: u64) -> Arc<RevocationList> {
     Arc::new(crate::config::crl::read(params.signed_by(&ca).unwrap().der()).unwrap())
 }
 
+fn nobody(_: &SpiffeId, _: &Loaded) -> Trusted {
+    Trusted::default()
+}
+
 fn is_asked(fetches: &mut Fetches, key: &Key, asking: impl Future<Output = Result<Came, String>> + Send + 'static) {
     fetches.nth += 1;
     let task = Task::start((key.clone(), fetches.nth), asking, fetches.done_in.clone(), fetches.news.clone());
@@ -75,7 +79,7 @@ async fn of_two_that_came_together_the_second_is_judged_beside_the_first() {
         let is_there = loaded.bundles[0].crls.iter().any(|crl| crl.list.issuer_id == list.issuer_id);
         if is_there { Err("there already".to_owned()) } else { Ok(()) }
     };
-    assert_eq!(fetches.hear(0, &mut loaded, judge), Heard::Trust);
+    assert_eq!(fetches.hear(0, &mut loaded, judge, nobody), Heard::Trust);
     assert_eq!(loaded.bundles[0].crls.len(), 1);
     let problems: Vec<_> = fetches.problems().collect();
     assert!(problems.len() == 1 && problems[0].contains("http://b.org/: there already"), "{problems:?}");
@@ -91,7 +95,7 @@ async fn a_panic_over_what_came_is_a_failure_of_its_source() {
     is_asked(&mut fetches, &key, std::future::poll_fn(|_| panic!("a parser's fault")));
     assert_eq!(fetches.next_due(), None);
     tokio::time::timeout(PATIENCE, news.notified()).await.expect("it answers");
-    assert_eq!(fetches.hear(0, &mut loaded, |_, _| Ok(())), Heard::News);
+    assert_eq!(fetches.hear(0, &mut loaded, |_, _| Ok(()), nobody), Heard::News);
     let source = &fetches.sources[&key];
     assert!(source.due.is_some() && source.task.is_none() && source.counts.failed == 1, "{source:?}");
     assert!(source.fault.as_ref().is_some_and(|fault| fault.contains("a fault of the gateway's own")), "{source:?}");
@@ -107,9 +111,9 @@ async fn a_trust_domain_is_asked_one_thing_at_a_time_and_all_together_only_so_ma
         let loaded = loaded(&(0..domains).map(spec).collect::<Vec<_>>());
         let mut fetches = Fetches::new(Known::default(), News::default());
         fetches.keep(&loaded);
-        fetches.ask(|_| vec![]);
+        fetches.ask(|_| Trusted::default());
         // The same once more asks for nothing more.
-        fetches.ask(|_| vec![]);
+        fetches.ask(|_| Trusted::default());
         let asked =
             fetches.sources.iter().filter(|(_, source)| source.task.is_some()).map(|(key, _)| key.domain.as_str());
         let asked: Vec<_> = asked.map(str::to_owned).collect();
@@ -129,10 +133,37 @@ async fn who_has_waited_longest_in_a_trust_domain_is_asked_first() {
     let keys: Vec<_> = fetches.sources.keys().cloned().collect();
     is_asked(&mut fetches, &keys[0], std::future::ready(Err("it hung".into())));
     tokio::time::timeout(PATIENCE, news.notified()).await.expect("it answers");
-    fetches.hear(0, &mut loaded, |_, _| Ok(()));
+    fetches.hear(0, &mut loaded, |_, _| Ok(()), nobody);
     // As if the next look of the first were due by now, too.
     fetches.sources.get_mut(&keys[0]).unwrap().due = Some(Instant::now());
-    fetches.ask(|_| vec![]);
+    fetches.ask(|_| Trusted::default());
     let asked: Vec<_> = keys.iter().map(|key| fetches.sources[key].task.is_some()).collect();
     assert_eq!(asked, [false, true]);
+}
+
+#[tokio::test]
+async fn an_answer_of_whom_other_roots_are_to_judge_by_now_is_dropped_and_asked_for_again() {
+    let endpoint =
+        "endpoint: { url: \"https://a.org/\", profile: https_spiffe, endpointSPIFFEID: spiffe://example.com/a }";
+    let mut loaded = loaded(&[format!("trustDomain: partner.org, {endpoint}")]);
+    let news = News::default();
+    let mut fetches = Fetches::new(Known::default(), news.clone());
+    fetches.keep(&loaded);
+    let key = fetches.sources.keys().next().unwrap().clone();
+    let by = |root: u8| Trusted { roots: vec![vec![root]], ..Trusted::default() };
+    let came = || Ok(Came::Bundle(SpiffeBundle { certificates: vec![], sequence: Some(1), refresh_hint: None }));
+    for (name, answer) in [("an answer", came()), ("a fault", Err("it was not the one".to_owned()))] {
+        is_asked(&mut fetches, &key, std::future::ready(answer));
+        fetches.sources.get_mut(&key).unwrap().by = Some(by(1));
+        tokio::time::timeout(PATIENCE, news.notified()).await.expect("it answers");
+        let heard = fetches.hear(0, &mut loaded, |_, _| Ok(()), |_, _| by(2));
+        let source = &fetches.sources[&key];
+        assert_eq!((heard, fetches.got.bundles.len(), source.counts), (Heard::Nothing, 0, Counts::default()), "{name}");
+        assert!(source.due.is_some_and(|due| due <= Instant::now()) && source.fault.is_none(), "{name}: {source:?}");
+    }
+    is_asked(&mut fetches, &key, std::future::ready(came()));
+    fetches.sources.get_mut(&key).unwrap().by = Some(by(2));
+    tokio::time::timeout(PATIENCE, news.notified()).await.expect("it answers");
+    assert_eq!(fetches.hear(0, &mut loaded, |_, _| Ok(()), |_, _| by(2)), Heard::Trust);
+    assert_eq!(fetches.got.bundles.len(), 1);
 }

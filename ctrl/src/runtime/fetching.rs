@@ -4,7 +4,8 @@ use snapshot::Network;
 
 use super::Core;
 use crate::clock;
-use crate::fetch::Heard;
+use crate::config::{Loaded, SpiffeId};
+use crate::fetch::{Heard, Trusted};
 
 impl Core {
     /// What the configuration in force wants to be fetched, from now on.
@@ -18,12 +19,14 @@ impl Core {
         let judge = |crl: (&str, &crate::web::Url, &std::sync::Arc<_>), loaded: &_| {
             self.crls.judge(crl, loaded, &self.identities, now)
         };
-        let heard = self.fetches.hear(now, &mut self.loaded, judge);
+        let identities = &self.identities;
+        let trusted = |id: &SpiffeId, loaded: &Loaded| Trusted::of(id, loaded, identities, now);
+        let heard = self.fetches.hear(now, &mut self.loaded, judge, trusted);
         match heard {
             Heard::Nothing | Heard::News => {}
             Heard::Trust => self.inputs.changed(),
         }
-        self.fetches.ask(|domain| crate::crls::roots_of(domain, &self.loaded, &self.identities, now));
+        self.fetches.ask(|id| trusted(id, &self.loaded));
         if heard != Heard::Nothing {
             self.show(network);
         }

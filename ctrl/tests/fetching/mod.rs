@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ctrl::clock;
 use ctrl::config::{Loaded, load_dir};
-use ctrl::crls::{self, Held};
-use ctrl::fetch::{Fetches, Heard, Known};
+use ctrl::crls::Held;
+use ctrl::fetch::{Fetches, Heard, Known, Trusted};
 use ctrl::source::News;
 
 use crate::certs::{self, trust_bundle};
@@ -72,14 +72,15 @@ impl Control {
             self.fetches.clock_jumped();
         }
         loop {
-            self.fetches.ask(|domain| crls::roots_of(domain, &self.loaded, &identities, now));
+            self.fetches.ask(|id| Trusted::of(id, &self.loaded, &identities, now));
             let due = self.fetches.next_due().unwrap_or_else(|| tokio::time::Instant::now() + PATIENCE);
             tokio::select! {
                 () = self.news.notified() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
             let judge = |crl: (&str, &_, &_), loaded: &_| self.held.judge(crl, loaded, &identities, now);
-            let heard = self.fetches.hear(now, &mut self.loaded, judge);
+            let trusted = |id: &_, loaded: &_| Trusted::of(id, loaded, &identities, now);
+            let heard = self.fetches.hear(now, &mut self.loaded, judge, trusted);
             if heard != Heard::Nothing {
                 self.held.take(&self.loaded);
                 return heard;

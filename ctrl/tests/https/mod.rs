@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A CA, of the web or of a trust domain.
 pub struct Ca(pub CertifiedIssuer<'static, KeyPair>);
@@ -64,8 +65,19 @@ impl Ca {
 
     /// Of this number, with these serials, issued long ago and followed by the next at `next` (seconds since the epoch).
     pub fn crl_list(&self, number: u64, serials: &[u64], next: u64) -> CertificateRevocationList {
-        let revoked = serials.iter().map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
+        self.crl_of(number, serials.iter().map(|serial| SerialNumber::from(*serial)), next)
+    }
+
+    /// DER. Revokes an intermediate of it.
+    pub fn crl_against(&self, number: u64, below: &Ca, next: u64) -> Vec<u8> {
+        let (_, certificate) = X509Certificate::from_der(below.0.der()).unwrap();
+        let serial = SerialNumber::from_slice(certificate.tbs_certificate.raw_serial());
+        self.crl_of(number, [serial].into_iter(), next).der().to_vec()
+    }
+
+    fn crl_of(&self, number: u64, serials: impl Iterator<Item = SerialNumber>, next: u64) -> CertificateRevocationList {
+        let revoked = serials.map(|serial_number| RevokedCertParams {
+            serial_number,
             revocation_time: date_time_ymd(2024, 1, 1),
             reason_code: None,
             invalidity_date: None,
