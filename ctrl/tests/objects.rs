@@ -293,6 +293,40 @@ fn a_service_object_takes_nobody_elses_address_away() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// An address that is given away by a file is not one that anybody who may write objects can be.
+#[test]
+fn a_workload_object_that_claims_a_files_virtual_address_stands_aside_and_no_other_does() {
+    let file = "apiVersion: core.riptides.io/v1alpha1\nkind: Service\nmetadata: { name: file, namespace: node }\nspec:\n  \
+                addresses: [{ address: 198.18.7.7, port: 80 }]\n  \
+                virtualAddresses: [{ address: 203.0.113.7, port: 80 }]\n";
+    let claims = |generation: u64, ip: &str| {
+        let mut object = workload(generation, "evil/a");
+        object.value["spec"]["selectors"] = json!([{ "net:ip": ip }]);
+        object
+    };
+    for (name, before, stays) in [("new", None, None), ("changed", Some("198.18.9.9"), Some(1))] {
+        let mut node = Node::new();
+        node.write("file.yaml", file);
+        if let Some(ip) = before {
+            node.put(WID, "evil/a", claims(1, ip));
+            node.settle().unwrap();
+        }
+        node.put(WID, "evil/a", claims(2, "203.0.113.7"));
+        // Its name begins like the other's.
+        node.put(WID, "evil/a-2", workload(1, "evil/a-2"));
+        node.put(WID, "shop/b", workload(1, "shop/b"));
+        node.put("Service", "shop/new", service(json!({ "addresses": [{ "address": "198.18.3.3", "port": 80 }] })));
+        let loaded = node.settle().unwrap();
+        assert!(loaded.services.iter().any(|service| service.virtual_addresses.len() == 1), "{name}");
+        let mut want = at([("evil/a-2", 1), ("shop/b", 1), ("shop/new", 1)]);
+        want.extend(stays.map(|generation| ("evil/a".to_owned(), generation)));
+        assert_eq!(node.generations(), want, "{name}");
+        let fault = node.fault(WID, "evil/a");
+        assert!(fault.contains("203.0.113.7:80 is an address of workload evil/a (WorkloadIdentity evil/a)"), "{fault}");
+        assert_eq!(node.ledger.faults.len(), 1, "{name}: {:?}", node.ledger.faults);
+    }
+}
+
 #[test]
 fn a_service_object_names_services_of_its_own_namespace() {
     let mut node = Node::new();

@@ -57,8 +57,8 @@ fn what_contradicts_itself_is_an_error_and_what_leads_nowhere_a_warning() {
         ),
         (
             of("{ address: 203.0.113.12, port: 3000 }"),
-            "s.yaml:6:22: error: spec.virtualAddresses: 203.0.113.12:3000 is an address of workload default/w [nobody \
-             listens at a virtual address: take a free one]",
+            "s.yaml:6:22: error: spec.virtualAddresses: 203.0.113.12:3000 is an address of workload default/w \
+             (w.yaml:1) [nobody listens at a virtual address: take a free one]",
         ),
         (
             of("{ address: 203.0.113.10, port: 80 }"),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use snapshot::{Prefix, RuleDirection};
 
-use super::{Diagnostic, InCluster, Place, Resources, Service, Target, VirtualAddress};
+use super::{Diagnostic, InCluster, Place, Resources, Service, Target, VirtualAddress, WorkloadIdentity};
 
 pub fn lint(resources: &Resources, found: &mut Vec<Diagnostic>) {
     in_clusters(resources, found);
@@ -85,11 +85,13 @@ struct Owned {
 }
 
 fn owned(resources: &Resources) -> Owned {
-    let selectors = resources.identities.iter().flat_map(|i| i.selectors.iter().map(move |s| (s.ip, &i.name)));
+    let selectors = resources.identities.iter().flat_map(|i| i.selectors.iter().map(move |s| (s.ip, i)));
+    // With its place: where it is an object that makes the fault, that one stands aside, and no other.
+    let workload = |of: &WorkloadIdentity| format!("workload {} ({})", of.name, of.place);
     let files = resources.services.iter().filter(|service| !service.is_object);
     let services = files.flat_map(|s| s.addresses.iter().map(move |a| (a, &s.name)));
     Owned {
-        by_ip: selectors.filter_map(|(ip, name)| Some((ip?.to_canonical(), format!("workload {name}")))).collect(),
+        by_ip: selectors.filter_map(|(ip, of)| Some((ip?.to_canonical(), workload(of)))).collect(),
         by_address: services
             .filter_map(|(address, name)| match &address.target {
                 Target::Ip(ip) => Some((SocketAddr::new(ip.to_canonical(), address.port), format!("service {name}"))),
