@@ -3,15 +3,13 @@
 //!
 //! The API is played by the tests: no registry ships the real one.
 
-mod kube_api;
-
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use kube_api::{Api, PODS, POLICIES, WORKLOADS, pod, resource};
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Host, Namespace, wait_until};
+use pktgen_tests::played::kube_api::{Api, PODS, POLICIES, WORKLOADS, pod, resource};
 use serde_json::{Value, json};
 use snapshot::{CloseReason, RefuseReason};
 
