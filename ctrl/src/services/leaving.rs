@@ -11,7 +11,7 @@
 //! may write them likes, so what has left is bounded.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,13 +144,13 @@ fn had(service: &Service, resolved: &Resolved) -> Led {
     for one in &all {
         *led.endpoints.entry(one.0).or_default() |= takes_calls(&one);
     }
+    let by_ports = |v: &VirtualAddress| {
+        let fits = |(at, from): &&(SocketAddr, &Address)| v.leads_to(from) && at.is_ipv4() == v.ip.is_ipv4();
+        let behind: BTreeSet<_> = all.iter().filter(takes_calls).filter(fits).map(|(at, _)| *at).collect();
+        behind.into_iter().take(MOST_BEHIND).collect()
+    };
     let virtual_address = |v: &VirtualAddress| {
-        let behind =
-            all.iter().filter(takes_calls).filter(|(at, from)| v.leads_to(from) && at.is_ipv4() == v.ip.is_ipv4());
-        let mut behind: Vec<_> = behind.map(|(at, _)| *at).collect();
-        behind.sort_unstable();
-        behind.dedup();
-        behind.truncate(MOST_BEHIND);
+        let behind = v.endpoints.clone().unwrap_or_else(|| by_ports(v));
         (SocketAddr::new(v.ip, v.port), behind)
     };
     led.virtual_addresses = service.virtual_addresses.iter().map(virtual_address).collect();

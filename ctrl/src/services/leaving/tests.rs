@@ -1,7 +1,5 @@
 //! What has left, as time goes by and others come.
 
-use std::collections::{BTreeSet, HashSet};
-
 use super::*;
 use crate::attest::pods::Pod;
 use crate::config::load_files;
