@@ -89,6 +89,26 @@ fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
     assert!(said.contains(&format!("kubernetes {}: ", api.url())), "{said}");
     assert_eq!(pair.node_a.metric("sluice_kubernetes_known", "pods of node node-a").unwrap(), 2.0);
 
+    // The same by the other keys: one of the replicas, and none if one key says otherwise.
+    let delivered = include_str!("../../deploy/examples/kubernetes/policy.yaml");
+    let of = |uid: &str, account: &str| {
+        let by_label = "      k8s:label:app: frontend\n";
+        assert!(delivered.contains(by_label), "the example's selector is another");
+        let keys =
+            format!("k8s:pod:name: frontend-1\n      k8s:pod:uid: {uid}\n      k8s:pod:serviceAccount: {account}\n");
+        delivered.replacen(by_label, &format!("      {keys}"), 1)
+    };
+    for (uid, account) in [("uid-of-frontend-2", "frontend-1-account"), ("uid-of-frontend-1", "frontend-2-account")] {
+        pair.node_a.apply("policy.yaml", &of("uid-of-frontend-1", "frontend-1-account")).unwrap();
+        until(&one, "it has that name, UID and account", true);
+        until(&two, "another pod has not", false);
+        pair.node_a.apply("policy.yaml", &of(uid, account)).unwrap();
+        until(&one, "one key does not hold", false);
+    }
+    pair.node_a.apply("policy.yaml", delivered).unwrap();
+    until(&one, "by its label again", true);
+    until(&two, "and the other", true);
+
     // The API goes away, then the control process is killed and comes back: nobody notices.
     let (held, other) = (hold(&one, 1), hold(&two, 2));
     api.stop();
