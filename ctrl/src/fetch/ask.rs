@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
+use snapshot::IdPattern;
 
-use super::spiffe;
 use crate::clock;
 use crate::config::TrustDomain;
 use crate::config::crl::{self, RevocationList};
@@ -13,6 +13,7 @@ use crate::config::crls::CrlUrl;
 use crate::config::endpoint::{Endpoint, Profile};
 use crate::config::roots::{self, SpiffeBundle};
 use crate::rotate::utc;
+use crate::web::spiffe::Verifier;
 use crate::web::{Client, Headers, Limits, Schemes, Url, tls};
 
 /// What is asked for.
@@ -117,7 +118,10 @@ fn of_endpoint(profile: &Profile, roots: Vec<Vec<u8>>) -> Result<ClientConfig, S
         Profile::Spiffe { id } if roots.is_empty() => {
             return Err(format!("no root of {} is valid now, so that nobody can be verified there", id.trust_domain()));
         }
-        Profile::Spiffe { id } => tls::verified(Arc::new(spiffe::Verifier::new(id.clone(), roots))),
+        Profile::Spiffe { id } => {
+            let id = IdPattern::Exact(id.as_str().to_owned());
+            tls::verified(Arc::new(Verifier::new(id, roots)))
+        }
     };
     Ok(builder.with_no_client_auth())
 }

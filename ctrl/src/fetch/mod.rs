@@ -11,7 +11,6 @@
 mod ask;
 mod got;
 mod pace;
-mod spiffe;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
-//! Who may answer for an endpoint of the profile `https_spiffe`: the holder of an SVID with exactly one ID, under
-//! the roots of its trust domain (SPIFFE Federation §5.2.2). The name in the URL proves nothing.
+//! Who may answer where a server proves to be somebody by its SPIFFE ID: the holder of an SVID with exactly one ID,
+//! under the roots of its trust domain. A name or an address proves nothing.
+//!
+//! So it is for bundle endpoints of the profile `https_spiffe` (SPIFFE Federation §5.2.2) and for an agent's broker
+//! endpoint (SPIFFE Broker Endpoint §5).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +11,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use snapshot::IdPattern;
 
-use crate::config::SpiffeId;
 use crate::source::svid;
 
 #[derive(Debug)]
 pub struct Verifier {
-    id: SpiffeId,
-    /// DER, of the ID's trust domain.
+    whom: IdPattern,
+    /// DER, of its trust domain.
     roots: Vec<Vec<u8>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -25,8 +28,8 @@ pub struct Verifier {
 struct Refused(String);
 
 impl Verifier {
-    pub fn new(id: SpiffeId, roots: Vec<Vec<u8>>) -> Self {
-        Self { id, roots, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
+    pub fn new(whom: IdPattern, roots: Vec<Vec<u8>>) -> Self {
+        Self { whom, roots, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -40,7 +43,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain: Vec<_> = [leaf].into_iter().chain(between).map(|one| one.to_vec()).collect();
-        match svid::check_server(&chain, &self.roots, &self.id, Path::new("its certificate"), now.as_secs()) {
+        match svid::check_server(&chain, &self.roots, &self.whom, Path::new("its certificate"), now.as_secs()) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(why) => {
                 let why = OtherError(Arc::new(Refused(why.to_string())));
