@@ -163,7 +163,8 @@ impl Agent {
             }
         };
         if tokio::time::timeout(rig::PATIENCE, come).await.is_err() {
-            panic!("{what}: {:?}", self.state.world.lock().unwrap());
+            let World { asked, asked_own, shown, open, .. } = self.state.world.lock().unwrap().clone();
+            panic!("{what}: asked {asked} times, {asked_own} for ourselves; {} brokers, {open} open", shown.len());
         }
     }
 
