@@ -117,10 +117,7 @@ pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Broker> {
     fields.finish(faults);
     let id = id.and_then(|field| field.parsed(SpiffeId::parse, ID_HELP, faults));
     let agent = agent.and_then(|field| field.parsed(parse_pattern, AGENT_HELP, faults));
-    let address = match address {
-        Some(field) => Some(field.parsed(Address::parse, ADDRESS_HELP, faults)),
-        None => None,
-    };
+    let address = address.map(|field| field.parsed(Address::parse, ADDRESS_HELP, faults));
     let references = references.and_then(|list| decode_references(&list, faults));
     let address = match address {
         Some(address) => Some(address?),
@@ -164,10 +161,7 @@ fn decode_object(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Object> {
     fields.finish(faults);
     let group = group.and_then(|field| field.parsed(parse_group, GROUP_HELP, faults));
     let plural = plural.and_then(|field| field.parsed(resource_name, PLURAL_HELP, faults));
-    let namespace = match namespace {
-        Some(field) => Some(field.parsed(part_of_key, KEY_HELP, faults)),
-        None => None,
-    };
+    let namespace = namespace.map(|field| field.parsed(part_of_key, KEY_HELP, faults));
     let name = name.and_then(|field| field.parsed(part_of_key, KEY_HELP, faults));
     let namespace = match namespace {
         Some(namespace) => Some(namespace?),
