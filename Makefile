@@ -22,7 +22,8 @@ setup:
 build: setup
 	cargo build --profile $(PROFILE) --workspace --bins
 
-demo: build
+demo: setup
+	cargo build --profile $(PROFILE) --workspace --bin sluice --bin sluice-ctrl --bin sluice-dataplane --bin demo
 	$(SUDO) $(OUT)/demo
 
 test: setup

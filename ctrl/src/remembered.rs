@@ -1,4 +1,4 @@
-//! What outlives a restart of this process: whom its identity sources had peers verified by, which CRLs were
+//! What outlives a restart of this process, and of the machine where `stateDirectory` says so: whom its identity sources had peers verified by, which CRLs were
 //! taken, what was fetched, which pods this node had, and where Services of its cluster led.
 //!
 //! ```text
@@ -50,10 +50,11 @@ const FETCHED: &str = "fetched/1";
 const SERVICES: &str = "services/1";
 const PODS: &str = "pods/1";
 
-/// Keeps a [`Memory`] in `<admin socket>.trust`.
+/// Keeps a [`Memory`] in `<state>.trust`: of [`Admin`](crate::config::gateway::Admin).
 #[derive(Debug)]
 pub struct Remembered {
     path: PathBuf,
+    boot: String,
     last: Memory,
     /// What of the last one a restart will not know.
     problems: Vec<String>,
@@ -62,19 +63,21 @@ pub struct Remembered {
 impl Remembered {
     /// With what the process before has kept. A file that is missing is the first start; one that is damaged
     /// or somebody else's counts as missing, and so does a section of another build, with a warning.
-    pub fn open(admin: &Path) -> (Self, Memory) {
-        let mut path = admin.as_os_str().to_owned();
+    ///
+    /// `boot` names this start of the machine ([`boot_id`]).
+    pub fn open(state: &Path, boot: &str) -> (Self, Memory) {
+        let mut path = state.as_os_str().to_owned();
         path.push(".trust");
         let path = PathBuf::from(path);
         let last = match read(&path) {
-            Ok(sections) => decode(&sections, &path),
+            Ok(sections) => decode(&sections, &path, boot),
             Err(Unread::Missing) => Memory::default(),
             Err(Unread::Bad(why)) => {
                 warn!(path = %path.display(), why, "what was trusted before the restart is not known");
                 Memory::default()
             }
         };
-        (Self { path, last: last.clone(), problems: vec![] }, last)
+        (Self { path, boot: boot.to_owned(), last: last.clone(), problems: vec![] }, last)
     }
 
     /// Writes what differs from what is there. A disk that is full costs no snapshot.
@@ -97,7 +100,7 @@ impl Remembered {
 
     /// Returns what was too much.
     fn write(&self, memory: &Memory) -> anyhow::Result<Vec<String>> {
-        let (sections, left_out) = fit(encode(memory)?, MOST);
+        let (sections, left_out) = fit(encode(memory, &self.boot)?, MOST);
         version::replace_for_good(&self.path, &whole(&sections)?)?;
         let in_words = |(name, size)| {
             format!(
@@ -111,7 +114,7 @@ impl Remembered {
 }
 
 /// The most important first: what does not fit is one of the later ones.
-fn encode(memory: &Memory) -> anyhow::Result<Vec<Section>> {
+fn encode(memory: &Memory, boot: &str) -> anyhow::Result<Vec<Section>> {
     let Memory { trusted, crls, pods, services, fetched } = memory;
     fn section(name: &str, content: &impl Serialize) -> anyhow::Result<Section> {
         Ok((name.into(), to_message(content)?))
@@ -121,17 +124,17 @@ fn encode(memory: &Memory) -> anyhow::Result<Vec<Section>> {
         section(CRLS, crls)?,
         section(FETCHED, fetched)?,
         section(SERVICES, services)?,
-        section(PODS, pods)?,
+        section(&pods_of(boot), pods)?,
     ])
 }
 
-fn decode(sections: &[Section], path: &Path) -> Memory {
+fn decode(sections: &[Section], path: &Path, boot: &str) -> Memory {
     Memory {
         trusted: section(sections, TRUSTED, path),
         crls: section(sections, CRLS, path),
         fetched: section(sections, FETCHED, path),
         services: section(sections, SERVICES, path),
-        pods: section(sections, PODS, path),
+        pods: section(sections, &pods_of(boot), path),
     }
 }
 
@@ -164,6 +167,16 @@ fn fit(sections: Vec<Section>, most: u64) -> (Vec<Section>, Vec<(String, usize)>
 fn whole(sections: &[Section]) -> anyhow::Result<Vec<u8>> {
     let body = to_message(&sections)?;
     Ok([&MAGIC[..], digest(&SHA256, &body).as_ref(), &body].concat())
+}
+
+/// Pods end with the machine, and their addresses are given to others: those of before its start say nothing.
+fn pods_of(boot: &str) -> String {
+    format!("{PODS}/{boot}")
+}
+
+/// Another with each start of the machine (random(4)); empty where there is none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 enum Unread {
@@ -204,11 +217,14 @@ const AROUND_EACH: u64 = 20;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
 
     use snapshot::Bundle;
 
     use super::*;
+    use crate::attest::pods::Pod;
     use crate::services::cluster::Led;
     use crate::source::Trusted;
 
@@ -223,12 +239,12 @@ mod tests {
     fn what_was_trusted_is_known_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let admin = directory.path().join("a.sock");
-        let (mut first, before) = Remembered::open(&admin);
+        let (mut first, before) = Remembered::open(&admin, "b1");
         assert_eq!(before, Memory::default());
         first.keep(memory());
-        assert_eq!(Remembered::open(&admin).1, memory());
+        assert_eq!(Remembered::open(&admin, "b1").1, memory());
         first.keep(Memory::default());
-        assert_eq!(Remembered::open(&admin).1, Memory::default(), "what is trusted no more is not kept");
+        assert_eq!(Remembered::open(&admin, "b1").1, Memory::default(), "what is trusted no more is not kept");
     }
 
     /// What this build writes into the sections, byte for byte. If this fails, a type in one of them has changed:
@@ -255,23 +271,44 @@ mod tests {
     }
 
     #[test]
+    fn pods_of_before_the_machine_started_again_are_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("node-a");
+        let name = "shop/backend-7";
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "backend-7".into(),
+            uid: "u".into(),
+            resource_version: "7".into(),
+            service_account: "default".into(),
+            labels: BTreeMap::new(),
+            addresses: vec!["198.18.0.7".parse().unwrap()],
+            host_network: false,
+        };
+        let all = Memory { pods: Arc::new([(name.to_owned(), pod)].into()), ..memory() };
+        Remembered::open(&state, "b1").0.keep(all.clone());
+        assert_eq!(Remembered::open(&state, "b1").1, all);
+        assert_eq!(Remembered::open(&state, "b2").1, memory());
+    }
+
+    #[test]
     fn a_section_that_does_not_decode_costs_itself_alone() {
         let directory = tempfile::tempdir().unwrap();
         let admin = directory.path().join("a.sock");
         let led = Led { problem: Some("none".into()), ..Led::default() };
         let services = AllLed::new([("shop/backend".to_owned(), led)].into());
         let all = Memory { services: services.clone(), ..memory() };
-        Remembered::open(&admin).0.keep(all.clone());
-        assert_eq!(Remembered::open(&admin).1, all);
+        Remembered::open(&admin, "b1").0.keep(all.clone());
+        assert_eq!(Remembered::open(&admin, "b1").1, all);
         let path = directory.path().join("a.sock.trust");
-        let mut sections = encode(&all).unwrap();
+        let mut sections = encode(&all, "b1").unwrap();
         sections[0].1.push(0);
         sections.push(("later/1".into(), vec![1, 2, 3]));
         std::fs::write(&path, whole(&sections).unwrap()).unwrap();
-        assert_eq!(Remembered::open(&admin).1, Memory { services, ..Memory::default() });
+        assert_eq!(Remembered::open(&admin, "b1").1, Memory { services, ..Memory::default() });
         sections.remove(3);
         std::fs::write(&path, whole(&sections).unwrap()).unwrap();
-        assert_eq!(Remembered::open(&admin).1, Memory::default());
+        assert_eq!(Remembered::open(&admin, "b1").1, Memory::default());
     }
 
     #[test]
@@ -287,13 +324,13 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         let admin = directory.path().join("a.sock");
-        let mut remembered = Remembered::open(&admin).0;
+        let mut remembered = Remembered::open(&admin, "b1").0;
         let problem = Some("x".repeat(MOST as usize));
         let services = AllLed::new([("shop/backend".to_owned(), Led { problem, ..Led::default() })].into());
         remembered.keep(Memory { services, ..memory() });
         let said = remembered.problems();
         assert!(said.len() == 1 && said[0].contains("a.sock.trust: services/1 has 67108"), "{said:?}");
-        assert_eq!(Remembered::open(&admin).1, memory());
+        assert_eq!(Remembered::open(&admin, "b1").1, memory());
         remembered.keep(memory());
         assert_eq!(remembered.problems(), Vec::<String>::new());
     }
@@ -302,17 +339,17 @@ mod tests {
     fn a_file_that_is_torn_or_open_to_others_is_not_believed() {
         let directory = tempfile::tempdir().unwrap();
         let admin = directory.path().join("a.sock");
-        Remembered::open(&admin).0.keep(memory());
+        Remembered::open(&admin, "b1").0.keep(memory());
         let path = directory.path().join("a.sock.trust");
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o620)).unwrap();
-        assert_eq!(Remembered::open(&admin).1, Memory::default());
+        assert_eq!(Remembered::open(&admin, "b1").1, Memory::default());
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        assert_eq!(Remembered::open(&admin).1, memory());
+        assert_eq!(Remembered::open(&admin, "b1").1, memory());
         for length in [0, 12, whole.len() - 1] {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert_eq!(Remembered::open(&admin).1, Memory::default(), "{length} bytes");
+            assert_eq!(Remembered::open(&admin, "b1").1, Memory::default(), "{length} bytes");
         }
     }
 }

@@ -32,12 +32,12 @@ use crate::clock::Jumps;
 use crate::config::{Diagnostic, Known, Loaded};
 use crate::fetch::{Fetches, Got};
 use crate::publish::{Publisher, socket};
-use crate::remembered::{Memory, Remembered};
+use crate::remembered::{Memory, Remembered, boot_id};
 use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
 use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
-use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, view};
+use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, version, view};
 use cluster::Cluster;
 use publishing::{Inputs, Pace};
 use reload::{Files, load};
@@ -73,6 +73,9 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     known.lock().expect("no holder panics").is_good();
     let admin = loaded.gateway.admin.clone();
     let lock = socket::lock(&admin.socket).context("admin.socket")?;
+    if let Some(directory) = admin.state.parent().filter(|_| admin.state != admin.socket) {
+        version::keep_directory(directory).context("admin.stateDirectory")?;
+    }
     let (publisher, asked) =
         Publisher::listen(&admin.socket, &lock).context("cannot listen for the dataplane beside admin.socket")?;
     let (ports, ports_out) = watch::channel(port_names(&loaded));
@@ -81,7 +84,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     tokio::spawn(netlink::resolve::keep(handle, network.clone(), destinations_out, asked));
     let news = News::default();
     let mut identities = open_sources(&loaded, &news)?;
-    let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.socket);
+    let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.state, &boot_id());
     identities.remember(trusted);
     let (view, view_out) = watch::channel(Arc::new(View::default()));
     let mut core = Core {
@@ -103,7 +106,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         crls: crls.into(),
         fetches: Fetches::new(fetched, news.clone()),
         remembered,
-        versions: Versions::open(&admin.socket),
+        versions: Versions::open(&admin.state),
         last: None,
         started_at: clock::now(),
         publisher: publisher.clone(),

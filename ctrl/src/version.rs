@@ -1,13 +1,14 @@
 //! The number of the next snapshot: it only ever counts up, over restarts too.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use snapshot::Version;
 
-/// Keeps the last number given out in `<admin socket>.version`.
+/// Keeps the last number given out in `<state>.version`: of [`Admin`](crate::config::gateway::Admin).
 #[derive(Debug)]
 pub struct Versions {
     path: PathBuf,
@@ -17,8 +18,8 @@ pub struct Versions {
 impl Versions {
     /// A file that is missing or damaged counts as zero: a dataplane that runs says what it has
     /// in force ([`Versions::raise`]).
-    pub fn open(admin: &Path) -> Self {
-        let mut path = admin.as_os_str().to_owned();
+    pub fn open(state: &Path) -> Self {
+        let mut path = state.as_os_str().to_owned();
         path.push(".version");
         let path = PathBuf::from(path);
         let last = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -37,6 +38,22 @@ impl Versions {
         self.last = next;
         Ok(Version(next))
     }
+}
+
+/// Makes the directory (0700) if it is missing. Where others could put files into it, what is read from there
+/// after a restart would be theirs.
+pub fn keep_directory(path: &Path) -> anyhow::Result<()> {
+    let name = path.display();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {name}"))?;
+    let about = std::fs::metadata(path).with_context(|| format!("cannot look at {name}"))?;
+    let (own, mode) = (rustix::process::geteuid().as_raw(), about.mode() & 0o7777);
+    if about.uid() != own || mode & 0o022 != 0 {
+        bail!(
+            "{name}: others can write there (owner {}, mode {mode:04o}); wanted are owner {own} and mode 0700",
+            about.uid()
+        );
+    }
+    Ok(())
 }
 
 /// Puts these bytes at `path`, for this user alone: all of them or, on failure, none.
@@ -77,5 +94,19 @@ mod tests {
         assert_eq!(again.advance().unwrap(), Version(41));
         std::fs::write(directory.path().join("a.sock.version"), "no number").unwrap();
         assert_eq!(Versions::open(&admin).advance().unwrap(), Version(1));
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_not_taken() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("var/sluice");
+        keep_directory(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
+        keep_directory(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o770)).unwrap();
+        let said = keep_directory(&path).unwrap_err().to_string();
+        assert!(said.contains("others can write there") && said.contains("mode 0770"), "{said}");
     }
 }

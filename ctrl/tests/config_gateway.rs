@@ -240,6 +240,13 @@ fn each_fault_of_a_gateway_is_named() {
             ],
         ),
         (
+            "a state directory that is relative",
+            gateway("admin: {", "admin: { stateDirectory: state,"),
+            &[
+                "g.yaml:14:28: error: spec.admin.stateDirectory: \"state\": not an absolute path [an absolute path, such as /var/lib/sluice]",
+            ],
+        ),
+        (
             "a socket that is relative",
             gateway("/run/sluice/node-a.sock", "node-a.sock"),
             &[

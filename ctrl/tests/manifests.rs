@@ -95,7 +95,8 @@ fn the_gateway_of_the_configmap_loads_without_a_word_and_finds_its_paths_mounted
         assert!(path.starts_with(&at), "{} is not below {}", path.display(), at.display());
         assert_eq!(Path::new(volume["hostPath"]["path"].as_str().unwrap()), at, "{name}: the host's own place");
     };
-    on_host("state", &gateway.admin.socket);
+    on_host("run", &gateway.admin.socket);
+    on_host("state", &gateway.admin.state);
     on_host("bpf", Path::new(&gateway.pin_directory));
     assert!(gateway.pin_directory.starts_with("/sys/fs/bpf/"));
     let IdentitySource::Spire(spire) = &gateway.identity[0].source else { panic!("{:?}", gateway.identity) };

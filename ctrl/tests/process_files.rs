@@ -30,6 +30,7 @@ fn the_first_snapshot_has_the_files_svid_and_a_torn_write_is_shown_with_what_wou
     );
     let text = node.gateway("1h").replace("identity: { ", &format!("identity: {{ {sources}"));
     let text = text.replace("ttl: 1h } }", "ttl: 1h } }] }");
+    let text = text.replace("admin: {", &format!("admin: {{ stateDirectory: {},", node.path("state").display()));
     node.write("gateway.yaml", &text);
     for _ in 0..2 {
         // Also when it comes back while a dataplane runs: no snapshot without the SVID in between.
@@ -40,6 +41,10 @@ fn the_first_snapshot_has_the_files_svid_and_a_torn_write_is_shown_with_what_wou
         let roots = &snapshot.bundles[0].roots;
         assert_eq!(roots.len(), 2, "the files' root and the embedded CA's");
         node.kill();
+        for file in ["node-a.trust", "node-a.version"] {
+            assert!(node.path("state").join(file).is_file(), "{file} in the state directory");
+            assert!(!node.path("run").join(file.replace('.', ".sock.")).exists(), "{file} beside the socket");
+        }
     }
 
     node.start();

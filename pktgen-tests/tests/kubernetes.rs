@@ -1,7 +1,5 @@
 //! Pods as the Kubernetes API tells of them, by a server that is right, lies, hangs, refuses and goes away.
 
-mod kube_api;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, Verdict, start_with};
 use ctrl::source::News;
 use ctrl::view::Watched;
-use kube_api::{Api, Mood, PODS, WORKLOADS, pod, resource};
+use pktgen_tests::played::kube_api::{Api, Mood, PODS, WORKLOADS, pod, resource};
 use serde_json::json;
 use snapshot::Version;
 use tempfile::TempDir;

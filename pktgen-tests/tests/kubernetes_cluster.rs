@@ -1,8 +1,6 @@
 //! What a gateway asks of a cluster and writes to it, as any API server has to answer: the one that the tests
 //! play, and a real one, where deploy/kubernetes/real-api runs them.
 
-mod kube_api;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +8,9 @@ use ctrl::config::load_files;
 use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, Verdict, start_with};
 use ctrl::source::News;
-use kube_api::{CLUSTER_SERVICES, Cluster, PODS, SLICES, WORKLOADS, cluster_service, pod, ready, resource, slice};
+use pktgen_tests::played::kube_api::{
+    CLUSTER_SERVICES, Cluster, PODS, SLICES, WORKLOADS, cluster_service, pod, ready, resource, slice,
+};
 use serde_json::{Value, json};
 use snapshot::Version;
 use tempfile::TempDir;

@@ -1,8 +1,6 @@
 //! The way into a Kubernetes API: HTTPS with a CA, tokens out of files, client certificates, programs that give
 //! credentials, and what is told of those that fail, which never has a secret in it.
 
-mod kube_api;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +10,7 @@ use ctrl::kubernetes::listed::Patience;
 use ctrl::kubernetes::{Feed, start_with};
 use ctrl::source::News;
 use ctrl::view::Watched;
-use kube_api::{Api, Mood, PODS, Tls, pod};
+use pktgen_tests::played::kube_api::{Api, Mood, PODS, Tls, pod};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

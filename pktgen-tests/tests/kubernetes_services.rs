@@ -1,8 +1,6 @@
 //! Services of a cluster and their slices, as an API server tells of them: in parts, while they move, and when
 //! it forgets, lies or goes away.
 
-mod kube_api;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use ctrl::kubernetes::{Feed, start_with};
 use ctrl::services::cluster::AllLed;
 use ctrl::source::News;
 use ctrl::view::Watched;
-use kube_api::{Api, CLUSTER_SERVICES, Mood, SLICES, cluster_service, ready, slice};
+use pktgen_tests::played::kube_api::{Api, CLUSTER_SERVICES, Mood, SLICES, cluster_service, ready, slice};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};

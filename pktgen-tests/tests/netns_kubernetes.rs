@@ -3,15 +3,13 @@
 //!
 //! The API is played by the tests: no registry ships the real one.
 
-mod kube_api;
-
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use kube_api::{Api, PODS, POLICIES, WORKLOADS, pod, resource};
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Host, Namespace, wait_until};
+use pktgen_tests::played::kube_api::{Api, PODS, POLICIES, WORKLOADS, pod, resource};
 use serde_json::{Value, json};
 use snapshot::{CloseReason, RefuseReason};
 
@@ -90,6 +88,26 @@ fn pods_of_the_api_are_the_workload_for_as_long_as_their_labels_say_so() {
     let said = until_said(&pair, &["status"], "2 pods of node node-a, watched for");
     assert!(said.contains(&format!("kubernetes {}: ", api.url())), "{said}");
     assert_eq!(pair.node_a.metric("sluice_kubernetes_known", "pods of node node-a").unwrap(), 2.0);
+
+    // The same by the other keys: one of the replicas, and none if one key says otherwise.
+    let delivered = include_str!("../../deploy/examples/kubernetes/policy.yaml");
+    let of = |uid: &str, account: &str| {
+        let by_label = "      k8s:label:app: frontend\n";
+        assert!(delivered.contains(by_label), "the example's selector is another");
+        let keys =
+            format!("k8s:pod:name: frontend-1\n      k8s:pod:uid: {uid}\n      k8s:pod:serviceAccount: {account}\n");
+        delivered.replacen(by_label, &format!("      {keys}"), 1)
+    };
+    for (uid, account) in [("uid-of-frontend-2", "frontend-1-account"), ("uid-of-frontend-1", "frontend-2-account")] {
+        pair.node_a.apply("policy.yaml", &of("uid-of-frontend-1", "frontend-1-account")).unwrap();
+        until(&one, "it has that name, UID and account", true);
+        until(&two, "another pod has not", false);
+        pair.node_a.apply("policy.yaml", &of(uid, account)).unwrap();
+        until(&one, "one key does not hold", false);
+    }
+    pair.node_a.apply("policy.yaml", delivered).unwrap();
+    until(&one, "by its label again", true);
+    until(&two, "and the other", true);
 
     // The API goes away, then the control process is killed and comes back: nobody notices.
     let (held, other) = (hold(&one, 1), hold(&two, 2));

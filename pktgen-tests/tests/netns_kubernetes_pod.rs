@@ -2,16 +2,14 @@
 //! the manifest, a service account whose token rotates, and an API over HTTPS. There is no container runtime
 //! here: namespaces, mounts and a bounding set stand for one.
 
-mod kube_api;
-
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use kube_api::{Api, PODS, Tls, pod};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Container, Host, Service, run, wait_until};
+use pktgen_tests::played::kube_api::{Api, PODS, Tls, pod};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -1,16 +1,14 @@
 //! Calls to a cluster IP through real gateways: spread over the endpoints of the slices, moved as those change,
 //! and going on while the API is away and ctrl restarts.
 
-mod kube_api;
-
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use kube_api::{Api, CLUSTER_SERVICES, SLICES, cluster_service, ready, slice};
 use pktgen_tests::calls::Calls;
 use pktgen_tests::load::{Exchange, Server, exchange};
 use pktgen_tests::netns::pair::{Pair, Setup};
 use pktgen_tests::netns::{Host, wait_until};
+use pktgen_tests::played::kube_api::{Api, CLUSTER_SERVICES, SLICES, cluster_service, ready, slice};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);

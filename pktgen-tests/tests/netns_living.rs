@@ -2,7 +2,7 @@
 //! and shown, what is revoked is cut, exactly that, and what is too old ends.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use pktgen_tests::load::{Server, call, complete, open};
 use pktgen_tests::netns::pair::{Pair, Setup, policy};
@@ -107,5 +107,40 @@ fn what_a_change_takes_back_is_kept_where_its_workload_says_so_and_what_is_revok
     let aged = all.iter().filter(|c| c.closed == Some(CloseReason::MaxAge)).count();
     assert_eq!(aged, EACH as usize - 20, "those that had not ended before");
     pair.site.frontend.enter(|| call(server(), 6_000, BYTES)).unwrap().unwrap();
+    drop(service);
+}
+
+/// `close` and `grace` end what outlives its peer's certificate, neither before its time; `ignore` lets it go on.
+#[test]
+fn what_outlives_its_peers_certificate_gets_what_its_workload_says() {
+    let words = |word: &str| serves(&[FRONTEND], &format!("    onPeerExpiry: {word}\n    expiryGrace: 2s\n"));
+    let files = words("ignore");
+    let pair = Pair::start(&Setup { ttl: "4s", files: &[("policy.yaml", &files)], ..Setup::default() }).unwrap();
+    let service = Server::start(&pair.site.backend, server()).unwrap();
+    let newest =
+        || pair.node_b.connections().ok()?.into_iter().rev().find(|one| one.peer_id.as_deref() == Some(FRONTEND));
+    let not_after = |one: &ConnectionReport| one.tls.as_ref().unwrap().peer_not_after.unwrap() * 1_000;
+
+    for (number, word, least) in [(0, "close", 0), (1, "grace", 2_000)] {
+        pair.node_b.apply("policy.yaml", &words(word)).unwrap();
+        let held = pair.site.frontend.enter(|| open(server(), number)).unwrap().unwrap();
+        let over = || newest().filter(|one| one.closed.is_some());
+        let one = wait_until(&format!("{word} ends the connection"), PATIENCE, over).unwrap();
+        assert_eq!(one.closed, Some(CloseReason::PeerExpired), "{word}: {one:?}");
+        let late = one.ended_at.unwrap().checked_sub(not_after(&one)).expect("not before the certificate ends");
+        assert!((least..least + 5_000).contains(&late), "{word}: {late} ms after the certificate's end");
+        println!("{word}: {late} ms after the certificate's end");
+        assert!(complete(&held, number, BYTES).is_err(), "{word}");
+    }
+
+    pair.node_b.apply("policy.yaml", &words("ignore")).unwrap();
+    let held = pair.site.frontend.enter(|| open(server(), 2)).unwrap().unwrap();
+    let one = wait_until("the last one lives", PATIENCE, || newest().filter(|one| one.closed.is_none())).unwrap();
+    wait_until("its certificate has ended, and the grace too", PATIENCE, || {
+        let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+        (now > not_after(&one) + 2_500).then_some(())
+    })
+    .unwrap();
+    complete(&held, 2, BYTES).unwrap();
     drop(service);
 }

@@ -1,6 +1,7 @@
 //! Two processes behind one inside port are two workloads, and a third is nobody: through both gateways,
 //! with the delivered example, while ctrl lives, stands still and is dead.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pktgen_tests::netns::gateway::BACKEND;
@@ -11,6 +12,7 @@ use snapshot::{ConnectionReport, RefuseReason};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const PROCESSES: &str = include_str!("../../deploy/examples/processes.yaml");
+const GROUPS: &str = include_str!("../../deploy/examples/groups.yaml");
 const WEB: u32 = 61_001;
 const BATCH: u32 = 61_002;
 const THIRD: u32 = 61_003;
@@ -20,9 +22,50 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// A program that the user runs; setpriv replaces itself by it.
 fn run_as(from: &Namespace, user: u32, program: &[&str]) -> Output {
+    run_with(from, user, user, program)
+}
+
+fn run_with(from: &Namespace, user: u32, group: u32, program: &[&str]) -> Output {
     let mut command = from.command("setpriv");
-    command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into()]).args(program);
+    command.args([format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".into()]).args(program);
     run(command, PATIENCE).unwrap()
+}
+
+/// A control group of version 2 that is gone with this. Its parents stay if they were there.
+struct ControlGroup {
+    path: PathBuf,
+    made: Vec<PathBuf>,
+}
+
+impl ControlGroup {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let of_type = |line: &&str| line.split(' ').nth(2) == Some("cgroup2");
+        let root = mounts.lines().find(of_type).expect("cgroup2 is mounted").split(' ').nth(1).unwrap();
+        let (path, mut made) = (Path::new(root).join(name), vec![]);
+        for part in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+            if !part.exists() {
+                std::fs::create_dir(part).unwrap();
+                made.push(part.to_owned());
+            }
+        }
+        Self { path, made }
+    }
+
+    /// A shell goes in and replaces itself by the program.
+    fn run(&self, from: &Namespace, program: &[&str]) -> Output {
+        let mut command = from.command("sh");
+        command.args(["-ec", "echo $$ > \"$0\"; exec \"$@\""]).arg(self.path.join("cgroup.procs")).args(program);
+        run(command, PATIENCE).unwrap()
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        for path in self.made.iter().rev() {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
 }
 
 fn curl(from: &Namespace, user: u32, v6: bool) -> Output {
@@ -140,6 +183,47 @@ fn processes_of_one_port_have_their_own_identities_and_a_third_has_none() {
         "{said}"
     );
     drop(service);
+}
+
+#[test]
+fn groups_and_control_groups_of_a_range_have_their_own_identities() {
+    let pair = Pair::start(&Setup { files: &[("groups.yaml", GROUPS)], ..Setup::default() }).unwrap();
+    let _service = Service::start(&pair.site.backend, pair.site.rig.directory()).unwrap();
+    let (a, b, host) = (&pair.node_a, &pair.node_b, &pair.site.stranger);
+    let url = format!("http://{}:3000/", Host::Backend.v4());
+    let curl = ["/usr/bin/curl", "-sS", "--max-time", "10", url.as_str()];
+    let seen_as = |id: &str| {
+        let by = |c: &ConnectionReport| c.peer_id.as_deref() == Some(id) && c.closed.is_some();
+        wait_until(&format!("node-b has served {id}"), PATIENCE, || b.connections().ok()?.into_iter().find(by)).unwrap()
+    };
+    let evidence = |id: &str, what: &str| {
+        let by = |c: &ConnectionReport| {
+            c.attested.as_deref().is_some_and(|said| said.contains(what)) && c.local_id.as_deref() == Some(id)
+        };
+        let found = || a.connections().ok()?.into_iter().find(by);
+        let said = wait_until(&format!("node-a says {what}"), PATIENCE, found).unwrap();
+        println!("{id}: {}", said.attested.unwrap());
+    };
+    let (reports, jobs) = ("spiffe://example.com/shop/reports", "spiffe://example.com/shop/jobs");
+
+    served(&run_with(host, THIRD, 61_021, &curl));
+    seen_as(reports);
+    evidence(reports, "process:gid 61021");
+    // The user of that number is not the group.
+    assert!(!run_with(host, 61_021, THIRD, &curl).status.success());
+    refusal(a, RefuseReason::NotAttested, "gid 61003");
+
+    let below = ControlGroup::new("jobs.slice/nightly");
+    served(&below.run(host, &curl));
+    seen_as(jobs);
+    evidence(jobs, "process:cgroup /jobs.slice/*");
+    let itself = ControlGroup::new("jobs.slice");
+    assert!(!itself.run(host, &curl).status.success());
+    refusal(a, RefuseReason::NotAttested, "cgroup /jobs.slice)");
+    // Longer by a letter is another one.
+    let another = ControlGroup::new("jobs.slices/nightly");
+    assert!(!another.run(host, &curl).status.success());
+    refusal(a, RefuseReason::NotAttested, "cgroup /jobs.slices/nightly)");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use snapshot::gateway::Checksum;
@@ -53,6 +53,9 @@ pub struct Gateway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     pub socket: PathBuf,
+    /// How the names of the files begin that outlive a restart: the socket's path, or the gateway's name in
+    /// `stateDirectory`.
+    pub state: PathBuf,
     /// None: no HTTP listener.
     pub metrics: Option<SocketAddr>,
 }
@@ -79,7 +82,7 @@ impl Gateway {
         let identity = fields.required("identity", faults).and_then(|field| identity::decode(&field, faults));
         let admin = match fields.optional("admin") {
             Some(field) => decode_admin(&field, &meta.name, faults),
-            None => Some(Admin { socket: default_socket(&meta.name), metrics: None }),
+            None => Some(Admin::of(&meta.name)),
         };
         let unmatched_egress = Chosen::decode(fields.optional("unmatchedEgress"), UNMATCHED, faults);
         let limits = fields.optional("limits").map(|field| decode_limits(&field, faults)).unwrap_or_default();
@@ -243,19 +246,37 @@ fn decode_hosts(map: &Field<'_>, faults: &mut Faults<'_>) -> BTreeMap<String, Ve
     hosts
 }
 
+impl Admin {
+    /// Of a gateway that says nothing of it.
+    fn of(node: &str) -> Self {
+        let socket = default_socket(node);
+        Self { state: socket.clone(), socket, metrics: None }
+    }
+}
+
 fn decode_admin(map: &Field<'_>, node: &str, faults: &mut Faults<'_>) -> Option<Admin> {
     let mut fields = map.fields(faults)?;
     let socket = match fields.optional("socket") {
         Some(field) => field.parsed(socket_path, "an absolute path, such as /run/sluice/node-a.sock", faults),
         None => Some(default_socket(node)),
     };
+    let state = fields.optional("stateDirectory").map(|field| {
+        field
+            .parsed(absolute, "an absolute path, such as /var/lib/sluice", faults)
+            .map(|path| Path::new(&path).join(node))
+    });
     let metrics = fields.optional("metrics");
     let metrics = metrics.map(|field| {
         let help = "an address and port, such as 127.0.0.1:15020";
         field.parsed(|text| text.parse().map_err(|_| "not an address with a port"), help, faults)
     });
     fields.finish(faults);
-    Some(Admin { socket: socket?, metrics: metrics.flatten() })
+    let socket = socket?;
+    let state = match state {
+        Some(path) => path?,
+        None => socket.clone(),
+    };
+    Some(Admin { socket, state, metrics: metrics.flatten() })
 }
 
 fn decode_limits(map: &Field<'_>, faults: &mut Faults<'_>) -> Limits {

@@ -200,7 +200,10 @@ impl Core {
         if self.last.as_ref().is_some_and(|last| same(last, &mut snapshot)) {
             return Ok(());
         }
-        snapshot.version = self.versions.advance().context("cannot write the version beside admin.socket")?;
+        snapshot.version = self
+            .versions
+            .advance()
+            .context("cannot write the version (beside admin.socket, or in admin.stateDirectory)")?;
         let published = Arc::new(Published::new(&snapshot, keys)?);
         info!(version = snapshot.version.0, workloads = snapshot.workloads.len(), "publishing");
         self.destinations.send_if_modified(|known| {

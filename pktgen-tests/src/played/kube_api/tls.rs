@@ -23,6 +23,12 @@ pub struct Tls {
     asks_certificate: bool,
 }
 
+impl Default for Tls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Tls {
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();

@@ -4,8 +4,6 @@
 //! Every change has a version of its own, as in etcd. A watch gets the changes after its version, one JSON
 //! object a line.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
-
 mod answer;
 mod cluster;
 mod objects;
