@@ -42,12 +42,18 @@ pub fn wanted(loaded: &Loaded, network: &Network, resolved: &Resolved) -> Vec<Wa
         let id = identity.spiffe_id(&loaded.gateway.trust_domain);
         let names = served_names(loaded, &here, resolved);
         // Replicas share an identity, and so its names.
-        let first = || Wanted { id: id.clone(), dns_names: Vec::new(), workload: identity.name.clone() };
-        wanted.entry(id.clone()).or_insert_with(first).dns_names.extend(names);
+        let workload = identity.name.clone();
+        let first = || Wanted { id: id.clone(), dns_names: Vec::new(), workload, pods: Vec::new() };
+        let entry = wanted.entry(id.clone()).or_insert_with(first);
+        entry.dns_names.extend(names);
+        let pods = identity.selectors.iter().filter_map(|selector| selector.pods.as_ref()).flat_map(|of| &of.pods);
+        entry.pods.extend(pods.filter(|pod| pod.addresses.is_ok()).map(|pod| pod.pod.clone()));
     }
     for entry in wanted.values_mut() {
         entry.dns_names.sort_unstable();
         entry.dns_names.dedup();
+        entry.pods.sort_unstable();
+        entry.pods.dedup();
     }
     wanted.into_values().collect()
 }

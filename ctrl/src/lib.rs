@@ -33,6 +33,7 @@ pub mod services;
 pub mod signals;
 pub mod source;
 pub mod supervise;
+pub mod trusted;
 pub mod version;
 pub mod view;
 pub mod watch;

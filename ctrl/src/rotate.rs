@@ -165,7 +165,13 @@ impl Identities {
             let before = std::mem::take(&mut self.wanted);
             self.wanted = wanted.iter().map(|one| (one.id.clone(), one.clone())).collect();
             self.rotation.want(self.wanted.keys());
-            let changed = self.wanted.values().filter(|one| before.get(&one.id).is_some_and(|before| before != *one));
+            let changed = |one: &Wanted, before: &Wanted| {
+                // Who signs himself has nothing to do with pods, and would sign anew for each.
+                let pods = before.pods != one.pods && self.sources.renewal(one) == Renewal::Given;
+                pods || before.dns_names != one.dns_names || before.workload != one.workload
+            };
+            let changed =
+                self.wanted.values().filter(|one| before.get(&one.id).is_some_and(|before| changed(one, before)));
             hurried.extend(changed.map(|one| one.id.clone()));
         }
         hurried.extend(self.sources.follow(wanted, now));

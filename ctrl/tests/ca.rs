@@ -23,7 +23,7 @@ fn frontend() -> SpiffeId {
 }
 
 fn wanted(id: SpiffeId) -> Wanted {
-    Wanted { id, dns_names: vec![], workload: "shop/frontend".into() }
+    Wanted { id, dns_names: vec![], workload: "shop/frontend".into(), pods: vec![] }
 }
 
 fn mode(path: &Path) -> u32 {

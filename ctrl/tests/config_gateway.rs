@@ -124,6 +124,30 @@ fn each_fault_of_a_gateway_is_named() {
             ],
         ),
         (
+            "a broker that nobody would reach, trust or be asked about by",
+            sources(&[
+                "{ name: a, source: spire, spire: { broker: { spiffeID: 'spiffe://example.com', agentID: 'spiffe://x*', address: 'tcp://localhost:80', references: [] } }, workloads: [a/b] }",
+                "{ name: b, source: spire, spire: { socket: /s, broker: { spiffeID: 'spiffe://a/b', agentID: 'spiffe://a/*', references: [{ workloads: [a/b], object: { group: apps/v1, plural: Pod, name: '{pod}' } }] } }, workloads: [a/b] }",
+                "{ name: c, source: spire, spire: { socket: /s, broker: { spiffeID: 'spiffe://a/b', agentID: 'spiffe://a/*', address: /s, references: [{ workloads: [a/b] }, { workloads: [a/c], pod: mine }, { workloads: [a/d], pod: attested, object: {} }] } }, workloads: [a/b] }",
+                "{ name: d, source: spire, spire: { socket: /s, adminSocket: /a, delegated: [{ workloads: [a/b], selectors: ['a:b'] }], broker: { spiffeID: 'spiffe://a/b', agentID: 'spiffe://a/*', references: [{ workloads: [a/b], pod: attested }] } } }",
+            ]),
+            &[
+                "g.yaml:15:42: error: spec.identity.sources[0].spire.socket: is missing, and `broker` is given [the Workload API, where sluice-ctrl gets the SVID that it shows there]",
+                "g.yaml:15:64: error: spec.identity.sources[0].spire.broker.spiffeID: \"spiffe://example.com\": there is no path after the trust domain [the ID of sluice-ctrl, as it stands in `brokers` of the agent, such as spiffe://example.com/sluice]",
+                "g.yaml:15:97: error: spec.identity.sources[0].spire.broker.agentID: \"spiffe://x*\": '*' is allowed as the whole last segment only, as in spiffe://example.com/myapp/* [an ID, or all under a path: a SPIRE agent is spiffe://example.com/spire/agent/*]",
+                "g.yaml:15:121: error: spec.identity.sources[0].spire.broker.address: \"tcp://localhost:80\": is no IP address with a port, which is all that the standard allows [unix:///run/spire/agent/broker/api.sock or tcp://127.0.0.1:8083; left out, it is what SPIFFE_BROKER_SOCKET in the environment of sluice-ctrl says]",
+                "g.yaml:15:155: error: spec.identity.sources[0].spire.broker.references: an empty list [say by what the agent knows which workloads]",
+                "g.yaml:16:167: error: spec.identity.sources[1].spire.broker.references[0].object.group: \"apps/v1\": has a version; the group alone is apps [such as apps, or core for what has none]",
+                "g.yaml:16:184: error: spec.identity.sources[1].spire.broker.references[0].object.plural: \"Pod\": not a resource name [the plural that kubectl shows, in lower case, such as serviceaccounts or deployments]",
+                "g.yaml:16:195: error: spec.identity.sources[1].spire.broker.references[0].object.name: \"{pod}\": \"{\" stands for nothing [of the object; {namespace} and {name} stand for those of the WorkloadIdentity]",
+                "g.yaml:17:126: error: spec.identity.sources[2].spire.broker.address: \"/s\": is neither unix:///PATH nor tcp://IP:PORT [unix:///run/spire/agent/broker/api.sock or tcp://127.0.0.1:8083; left out, it is what SPIFFE_BROKER_SOCKET in the environment of sluice-ctrl says]",
+                "g.yaml:17:143: error: spec.identity.sources[2].spire.broker.references[0]: has neither `object` nor `pod` [give one: `object` (a Kubernetes object by its key), or `pod: attested` (the pod of this node that the k8s:* selectors mean)]",
+                "g.yaml:17:190: error: spec.identity.sources[2].spire.broker.references[1].pod: \"mine\" is not allowed here [allowed: attested]",
+                "g.yaml:17:198: error: spec.identity.sources[2].spire.broker.references[2]: has both `object` and `pod` [give one: `object` (a Kubernetes object by its key), or `pod: attested` (the pod of this node that the k8s:* selectors mean)]",
+                "g.yaml:18:136: error: spec.identity.sources[3].spire.broker.references[0].workloads: a/b is never asked about here: an entry of `delegated` takes it [take it out of one of the two]",
+            ],
+        ),
+        (
             "a vault that would be told a token in clear, and one that nobody logs in to",
             sources(&[
                 "{ name: a, source: vault, vault: { server: 'http://bao.example.com', path: pki/sign/a, auth: { tokenFile: t } }, workloads: [a/b] }",

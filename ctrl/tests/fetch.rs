@@ -11,7 +11,7 @@ use certs::{Says, spiffe_bundle};
 use counting::identities;
 use ctrl::assemble::assemble;
 use ctrl::clock;
-use ctrl::fetch::Trusted;
+use ctrl::trusted::Trusted;
 use example::{network, resolved};
 use fetching::{Control, ENDPOINT, HOUR, bundle, by_spiffe, by_web};
 use https::{Ca, Reply, Server, spiffe};

@@ -11,6 +11,7 @@ use counting::{NOW, identities};
 use ctrl::assemble::{assemble, wanted};
 use ctrl::attest::pods::{Filled, Pod, Pods, fill};
 use ctrl::attest::{Attestation, attest};
+use ctrl::config::kubernetes::PodId;
 use ctrl::config::{Loaded, load_files};
 use ctrl::resolve::Resolved;
 use example::{GATEWAY, network, prefix};
@@ -162,6 +163,13 @@ fn new_pods_are_told_from_new_evidence_and_from_nothing_new() {
     assert_eq!(fill(&mut loaded, &pods([web("198.18.1.2"), other])), Filled::Nothing);
     let newer = Pod { resource_version: "8".into(), ..web("198.18.1.2") };
     assert_eq!(fill(&mut loaded, &pods([newer.clone()])), Filled::Evidence);
+    let successor = Pod { uid: "uid-next".into(), ..newer.clone() };
+    assert_eq!(fill(&mut loaded, &pods([successor])), Filled::Places, "another pod by that name");
+    assert_eq!(fill(&mut loaded, &pods([newer.clone()])), Filled::Places);
+    let wanted = wanted(&loaded, &two_ports(), &Resolved::default());
+    let of = |name: &str| wanted.iter().find(|one| one.workload == name).unwrap().pods.clone();
+    let id = PodId { namespace: "shop".into(), name: "web".into(), uid: "uid-web".into() };
+    assert_eq!((of("default/a"), of("default/b")), (vec![id], vec![]), "what a broker endpoint may be asked about");
     assert_eq!(fill(&mut loaded, &pods([Pod { labels: BTreeMap::new(), ..newer }])), Filled::Places);
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use counting::{Counting, NOW, id, identities, wanted};
-use ctrl::rotate::{Identities, Refreshed};
+use ctrl::config::kubernetes::PodId;
+use ctrl::rotate::{Identities, Refreshed, Wanted};
 use ctrl::source::Source;
 
 #[test]
@@ -75,6 +76,19 @@ fn renewals_are_spread_and_the_same_seed_spreads_them_the_same() {
     assert!(spread.len() > 20 && spread.iter().all(|due| (1_620..=1_980).contains(due)), "{spread:?}");
     assert_eq!(due(1, "a".into()), due(1, "a".into()));
     assert_ne!(due(1, "a".into()), due(2, "a".into()));
+}
+
+#[test]
+fn a_source_that_signs_itself_does_not_sign_anew_for_each_pod() {
+    let mut identities = identities();
+    let wants = |pods: &[&str]| {
+        let pod = |uid: &&str| PodId { namespace: "shop".into(), name: "a".into(), uid: (*uid).into() };
+        [Wanted { pods: pods.iter().map(pod).collect(), ..wanted(id("a"), &[]) }]
+    };
+    assert_eq!(identities.refresh(&wants(&["1"]), NOW), Refreshed::Changed);
+    for pods in [&["1", "2"][..], &["2"], &[]] {
+        assert_eq!(identities.refresh(&wants(pods), NOW + 1), Refreshed::Nothing, "{pods:?}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use pktgen_tests::netns::pair::{Pair, Setup, policy};
 use pktgen_tests::netns::{Host, Namespace, Process, Service, run, wait_until};
 use snapshot::{CloseReason, RefuseReason};
 use spire_agent::ca::{Ca, Svid};
-use spire_agent::{Agent, Answer};
+use spire_agent::{Agent, Answer, broker};
 
 const FRONTEND: &str = "spiffe://example.com/myapp/app/frontend";
 const BACKEND: &str = "spiffe://example.com/myapp/app/backend-api";
@@ -28,6 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The frontend's SVID comes by the Workload API of node-a, the backend's by its selectors on node-b.
 fn configure(setup: &Setup<'_>) -> (Pair, Agent, Ca) {
+    configure_with(setup, |agent| {
+        format!(
+            "{{ source: spire, spire: {{ adminSocket: {}, delegated: [{{ workloads: [riptides-system/*], \
+             selectors: ['k8s:ns:{{namespace}}', 'k8s:sa:{{name}}'] }}] }} }}",
+            agent.admin_socket().display()
+        )
+    })
+}
+
+/// The same with another source on node-b.
+fn configure_with(setup: &Setup<'_>, node_b: impl FnOnce(&Agent) -> String) -> (Pair, Agent, Ca) {
     let pair = Pair::configure(setup).unwrap();
     let directory = pair.site.rig.directory().join("agent");
     std::fs::create_dir(&directory).unwrap();
@@ -35,12 +46,7 @@ fn configure(setup: &Setup<'_>) -> (Pair, Agent, Ca) {
     let ca = Ca::of("example.com");
     agent.tell(|world| drop(world.bundles.insert("example.com".into(), ca.root())));
     let own = format!("{{ source: spire, spire: {{ socket: {} }} }}", agent.socket().display());
-    let delegated = format!(
-        "{{ source: spire, spire: {{ adminSocket: {}, delegated: [{{ workloads: [riptides-system/*], \
-         selectors: ['k8s:ns:{{namespace}}', 'k8s:sa:{{name}}'] }}] }} }}",
-        agent.admin_socket().display()
-    );
-    for (node, identity) in [(&pair.node_a, own), (&pair.node_b, delegated)] {
+    for (node, identity) in [(&pair.node_a, own), (&pair.node_b, node_b(&agent))] {
         let file = node.directory().join("gateway.yaml");
         let text = std::fs::read_to_string(&file).unwrap();
         let line = text.lines().find(|line| line.trim_start().starts_with("identity:")).unwrap();
@@ -197,6 +203,77 @@ fn a_control_process_that_restarts_while_the_agent_is_away_costs_nobody_their_id
     calls(12..22).unwrap();
     assert_eq!(server.failures(), Vec::<String>::new());
     pair.ensure_nothing_refused().unwrap();
+}
+
+#[test]
+fn svids_by_the_broker_api_serve_calls_rotate_and_outlive_the_agent() {
+    const OURS: &str = "spiffe://example.com/sluice";
+    let (mut pair, mut agent, ca) = configure_with(&Setup::default(), |agent| {
+        format!(
+            "{{ source: spire, spire: {{ socket: {}, broker: {{ spiffeID: {OURS}, agentID: \
+             'spiffe://example.com/spire/agent/*', address: 'unix://{}', references: [{{ workloads: \
+             [riptides-system/*], object: {{ group: core, plural: serviceaccounts, namespace: '{{namespace}}', name: \
+             '{{name}}' }} }}] }} }} }}",
+            agent.socket().display(),
+            agent.broker_socket().display()
+        )
+    });
+    let hour = Duration::from_secs(3_600);
+    // The agent gives sluice-ctrl of either node the same, as it is one process to it.
+    let give = |agent: &Agent| {
+        let [ours, frontend, backend] = [OURS, FRONTEND, BACKEND].map(|id| ca.issue(id, hour));
+        agent.tell(|world| {
+            world.own = Answer::Svids(vec![ours.clone(), frontend.clone()]);
+            let about = "serviceaccounts.core riptides-system/backend-api";
+            world.objects.insert(about.into(), Answer::Svids(vec![backend.clone()]));
+        });
+        [ours, frontend, backend]
+    };
+    agent.tell(|world| {
+        world.agent = Some(ca.issue("spiffe://example.com/spire/agent/join_token/1", hour));
+        world.brokers = vec![broker::Broker { id: OURS.into(), kinds: vec!["*".into()], over_tcp: false }];
+    });
+    launch(&mut pair);
+    wait_until("no entry is a wait", PATIENCE, || {
+        let said = pair.node_b.sluice(&["status"]).ok()?.stdout;
+        (said.contains("waiting    for the SVID of") && !said.contains("problem")).then_some(())
+    })
+    .unwrap();
+    let address = SocketAddr::new(Host::Backend.v4(), 3000);
+    let server = Server::start(&pair.site.backend, address).unwrap();
+    let calls = |mut numbers: std::ops::Range<u64>| {
+        pair.site.frontend.enter(|| numbers.try_for_each(|number| call(address, number, 1000))).unwrap()
+    };
+    let both = |[_, frontend, backend]: &[Svid; 3]| {
+        in_force(&pair.node_a, frontend);
+        in_force(&pair.node_b, backend);
+    };
+    let first = give(&agent);
+    both(&first);
+    calls(1..11).unwrap();
+    let held = pair.site.frontend.enter(|| open(address, 1)).unwrap().unwrap();
+    let check = pair.node_b.at(&pair.site.node_b, "check").unwrap().stdout;
+    assert!(
+        check.contains(&format!("takes {OURS}, and proves to be one of spiffe://example.com/spire/agent/*")),
+        "{check}"
+    );
+    // What we show rotates with what we get.
+    let second = give(&agent);
+    both(&second);
+    calls(11..21).unwrap();
+    let ours = [&first[0], &second[0]];
+    wait_until("the newer certificate of ours is shown", PATIENCE, || {
+        (agent.shown(&ours).last() == Some(&second[0].serial)).then_some(())
+    })
+    .unwrap();
+    agent.stop();
+    wait_until("the agent is missed", PATIENCE, || {
+        pair.node_b.sluice(&["status"]).ok()?.stdout.contains("broker.sock").then_some(())
+    })
+    .unwrap();
+    calls(21..31).unwrap();
+    complete(&held, 1, 100_000).expect("the connection from before all of it");
+    assert_eq!(server.failures(), Vec::<String>::new());
 }
 
 /// A call of the backend by the partner, whose certificate nobody but its own trust domain has signed.

@@ -1,6 +1,7 @@
 //! The identity source `spire` against an agent that tells the truth, waits, lies, hangs and goes away.
 
 mod spire_agent;
+mod spire_broker;
 
 use std::time::Duration;
 

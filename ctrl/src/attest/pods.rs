@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use snapshot::{Cgroup, Prefix, ProcessSelector};
 
 use super::Attestation;
-use crate::config::kubernetes::{Matched, PodSelector};
+use crate::config::kubernetes::{Matched, PodId, PodSelector};
 use crate::config::{Diagnostic, Loaded, WorkloadIdentity};
 
 /// One that runs, or is about to.
@@ -52,10 +52,10 @@ impl PodSelector {
             && self.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
     }
 
-    /// With whether somebody else has it too.
-    fn addresses(&self) -> impl Iterator<Item = (&IpAddr, bool)> {
+    /// With which pod's they are, and whether somebody else has them too.
+    fn addresses(&self) -> impl Iterator<Item = (&IpAddr, &PodId, bool)> {
         let of = |pod: &'_ Matched, address: &IpAddr| pod.disputed.contains(address);
-        self.pods.iter().flat_map(move |pod| pod.addresses.iter().flatten().map(move |at| (at, of(pod, at))))
+        self.pods.iter().flat_map(move |pod| pod.addresses.iter().flatten().map(move |at| (at, &pod.pod, of(pod, at))))
     }
 }
 
@@ -105,7 +105,8 @@ fn matched(pod: &Pod, shared: &HashMap<IpAddr, Vec<&Pod>>) -> Matched {
         () if pod.addresses.is_empty() => Err("has no address yet".to_owned()),
         () => Ok(pod.addresses.clone()),
     };
-    Matched { evidence, addresses, disputed: twice.into_iter().map(|(address, _)| address).collect() }
+    let pod = PodId { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() };
+    Matched { pod, evidence, addresses, disputed: twice.into_iter().map(|(address, _)| address).collect() }
 }
 
 /// Two workloads that claim the address of one pod: neither is attested by it, and both are named. What a pod

@@ -37,9 +37,24 @@ pub struct PodSelector {
     pub pods: Vec<Matched>,
 }
 
+/// A pod by its name, and which one of that name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodId {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl std::fmt::Display for PodId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} (uid {})", self.namespace, self.name, self.uid)
+    }
+}
+
 /// A pod that a selector matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Matched {
+    pub pod: PodId,
     /// `pod shop/web-1 (uid …, resourceVersion 7)`.
     pub evidence: String,
     /// Or why it is attested by none.

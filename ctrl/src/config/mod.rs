@@ -9,6 +9,7 @@
 //! taken: either the whole directory is right, or the caller keeps what it had.
 
 pub mod audit;
+pub mod broker;
 pub mod bypass;
 pub mod crl;
 pub mod crls;

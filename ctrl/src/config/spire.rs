@@ -6,11 +6,13 @@
 //!   delegated:
 //!     - workloads: [shop/*]
 //!       selectors: ["k8s:ns:{namespace}", "k8s:sa:{name}"]
+//!   broker: {…}                                  the SPIFFE Broker API: those of workloads, by references
 //! ```
 
 use std::path::PathBuf;
 
 use super::SpiffeId;
+use super::broker::{self, Broker};
 use super::decode::{Faults, Field};
 use super::identity::{Workloads, decode_workloads};
 
@@ -20,6 +22,8 @@ pub struct Spire {
     pub socket: Option<PathBuf>,
     pub admin_socket: Option<PathBuf>,
     pub delegated: Vec<Delegated>,
+    /// For whom no entry of `delegated` takes.
+    pub broker: Option<Broker>,
 }
 
 /// By which selectors the agent knows these workloads.
@@ -38,7 +42,7 @@ pub struct Selector {
 }
 
 impl Spire {
-    /// Those of the first entry that takes the workload. None: it is asked for at the Workload API.
+    /// Those of the first entry that takes the workload.
     pub fn selectors_of(&self, id: &SpiffeId, workload: &str) -> Option<Vec<Selector>> {
         let takes = |entry: &&Delegated| entry.workloads.iter().any(|one| one.matches(id, workload));
         let (namespace, name) = workload.split_once('/').unwrap_or_default();
@@ -59,8 +63,10 @@ impl std::fmt::Display for Selector {
 pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Spire> {
     let mut fields = map.fields(faults)?;
     let (socket, admin_socket) = (fields.optional("socket"), fields.optional("adminSocket"));
-    let delegated = fields.optional("delegated");
+    let (delegated, broker) = (fields.optional("delegated"), fields.optional("broker"));
     match (&socket, &admin_socket, &delegated) {
+        // The broker wants one by itself.
+        (None, None, None) if broker.is_some() => {}
         (None, None, _) => {
             let help = "give `socket` (the Workload API), or `adminSocket` (admin_socket_path of the agent)";
             faults.error(fields.at, &map.path, "names no socket of an agent", help);
@@ -75,6 +81,10 @@ pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Spire> {
         }
         (Some(_), None, None) | (_, Some(_), Some(_)) => {}
     }
+    if let (None, Some(_)) = (&socket, &broker) {
+        let help = "the Workload API, where sluice-ctrl gets the SVID that it shows there";
+        faults.error(fields.at, &format!("{}.socket", map.path), "is missing, and `broker` is given", help);
+    }
     fields.finish(faults);
     let mut path = |field: Option<Field<'_>>| -> Option<Option<PathBuf>> {
         let Some(field) = field else { return Some(None) };
@@ -82,7 +92,15 @@ pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Spire> {
     };
     let (socket, admin_socket) = (path(socket), path(admin_socket));
     let delegated = delegated.map(|list| decode_delegated(&list, faults)).unwrap_or_default();
-    Some(Spire { socket: socket?, admin_socket: admin_socket?, delegated })
+    let broker = match broker {
+        Some(map) => {
+            let broker = broker::decode(&map, faults)?;
+            taken_before(&delegated, &broker, &map, faults);
+            Some(broker)
+        }
+        None => None,
+    };
+    Some(Spire { socket: socket?, admin_socket: admin_socket?, delegated, broker })
 }
 
 fn decode_delegated(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<Delegated> {
@@ -102,8 +120,20 @@ fn decode_delegated(list: &Field<'_>, faults: &mut Faults<'_>) -> Vec<Delegated>
     entries.iter().filter_map(one).collect()
 }
 
+/// Entries of the broker that would never be asked about.
+fn taken_before(delegated: &[Delegated], broker: &Broker, map: &Field<'_>, faults: &mut Faults<'_>) {
+    let before: Vec<_> = delegated.iter().flat_map(|entry| &entry.workloads).collect();
+    for (nth, reference) in broker.references.iter().enumerate() {
+        for taken in reference.workloads.iter().filter(|one| before.contains(one)) {
+            let path = format!("{}.references[{nth}].workloads", map.path);
+            let message = format!("{taken} is never asked about here: an entry of `delegated` takes it");
+            faults.error(map.at(), &path, message, "take it out of one of the two");
+        }
+    }
+}
+
 /// With or without the `unix:` that SPIFFE_ENDPOINT_SOCKET has before it.
-fn socket_path(text: &str) -> Result<String, String> {
+pub(super) fn socket_path(text: &str) -> Result<String, String> {
     let path = text.strip_prefix("unix:").map_or(text, |path| path.strip_prefix("//").unwrap_or(path));
     match path.len() {
         _ if path.contains("://") => Err("is no path; only Unix sockets are asked".into()),

@@ -4,9 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
+use snapshot::IdPattern;
 
-use super::spiffe;
-use super::trusted::Trusted;
 use crate::clock;
 use crate::config::crl::{self, RevocationList};
 use crate::config::crls::CrlUrl;
@@ -14,6 +13,8 @@ use crate::config::endpoint::{Endpoint, Profile};
 use crate::config::roots::{self, SpiffeBundle};
 use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
+use crate::trusted::Trusted;
+use crate::web::spiffe::Verifier;
 use crate::web::{Client, Headers, Limits, Schemes, Url, tls};
 
 /// What is asked for.
@@ -119,7 +120,10 @@ fn of_endpoint(profile: &Profile, trusted: Trusted) -> Result<ClientConfig, Stri
         Profile::Spiffe { id } if trusted.roots.is_empty() => {
             return Err(format!("no root of {} is valid now, so that nobody can be verified there", id.trust_domain()));
         }
-        Profile::Spiffe { id } => tls::verified(Arc::new(spiffe::Verifier::new(id.clone(), trusted))),
+        Profile::Spiffe { id } => {
+            let id = IdPattern::Exact(id.as_str().to_owned());
+            tls::verified(Arc::new(Verifier::new(id, trusted)))
+        }
     };
     Ok(builder.with_no_client_auth())
 }

@@ -11,11 +11,9 @@
 mod ask;
 mod got;
 mod pace;
-mod spiffe;
 mod task;
 #[cfg(test)]
 mod tests;
-mod trusted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,13 +29,13 @@ use crate::config::roots::SpiffeBundle;
 use crate::config::{Loaded, SpiffeId, TrustDomain};
 use crate::rotate::utc;
 use crate::source::News;
+use crate::trusted::Trusted;
 use crate::web::Url;
 use ask::{Came, Want};
 use got::{GotBundle, GotCrl};
 use task::{Done, Task};
 
 pub use got::{Got, Known};
-pub use trusted::Trusted;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {

@@ -3,6 +3,7 @@
 //! ✓ is fine, ! is something to know, ✗ will not work. Each line says what was found and, where it
 //! is not fine, what would be right.
 
+mod brokers;
 mod bypass;
 mod interfaces;
 mod kernel;
@@ -48,6 +49,7 @@ impl Line {
 pub async fn check(gateway: &Gateway) -> Vec<Line> {
     let mut lines = kernel::check(gateway);
     lines.extend(vaults::check(gateway).await);
+    lines.extend(brokers::check(gateway).await);
     lines.extend(interfaces::check(gateway).await);
     lines.extend(bypass::check(gateway));
     lines

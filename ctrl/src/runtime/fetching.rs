@@ -5,7 +5,8 @@ use snapshot::Network;
 use super::Core;
 use crate::clock;
 use crate::config::{Loaded, SpiffeId};
-use crate::fetch::{Heard, Trusted};
+use crate::fetch::Heard;
+use crate::trusted::Trusted;
 
 impl Core {
     /// What the configuration in force wants to be fetched, from now on.

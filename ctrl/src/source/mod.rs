@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
+use crate::config::kubernetes::PodId;
 use crate::config::{SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
@@ -33,6 +34,8 @@ pub struct Wanted {
     pub dns_names: Vec<String>,
     /// `namespace/name` of its WorkloadIdentity; of several that share the ID, the first.
     pub workload: String,
+    /// Those of this node that its selectors mean.
+    pub pods: Vec<PodId>,
 }
 
 /// An SVID and its private key. Debug shows the SVID only.

@@ -79,12 +79,12 @@ impl Error {
 }
 
 /// An `io::Error` hides what it holds from `source`.
-fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub(crate) fn of_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let held = || Some(error.downcast_ref::<io::Error>()?.get_ref()? as &(dyn StdError + 'static));
     error.downcast_ref().or_else(|| of_tls(held().or_else(|| error.source())?))
 }
 
-fn in_words(error: &CertificateError, host: &str) -> String {
+pub(crate) fn in_words(error: &CertificateError, host: &str) -> String {
     match error {
         // Of another CA by the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {

@@ -6,8 +6,9 @@
 //! is asked is who has to prove it. What is sent and what comes may be secret, so neither is in any error,
 //! log or Debug, and both are wiped.
 
-mod error;
+pub(crate) mod error;
 mod headers;
+pub mod spiffe;
 pub mod tls;
 mod url;
 

@@ -53,5 +53,5 @@ pub fn id(path: &str) -> SpiffeId {
 
 pub fn wanted(id: SpiffeId, dns_names: &[&str]) -> Wanted {
     let workload = id.as_str().rsplit('/').next().map(|name| format!("shop/{name}")).unwrap();
-    Wanted { id, dns_names: dns_names.iter().map(|name| (*name).to_owned()).collect(), workload }
+    Wanted { id, dns_names: dns_names.iter().map(|name| (*name).to_owned()).collect(), workload, pods: vec![] }
 }

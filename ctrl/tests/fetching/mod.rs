@@ -7,8 +7,9 @@ use std::time::Duration;
 use ctrl::clock;
 use ctrl::config::{Loaded, load_dir};
 use ctrl::crls::Held;
-use ctrl::fetch::{Fetches, Heard, Known, Trusted};
+use ctrl::fetch::{Fetches, Heard, Known};
 use ctrl::source::News;
+use ctrl::trusted::Trusted;
 
 use crate::certs::{self, trust_bundle};
 use crate::counting::identities;

@@ -17,7 +17,7 @@ pub const BACKEND: &str = "spiffe://example.com/myapp/backend";
 
 pub fn wants(id: &str) -> Wanted {
     let workload = format!("shop/{}", id.rsplit('/').next().unwrap());
-    Wanted { id: SpiffeId::parse(id).unwrap(), dns_names: vec!["backend.shop".into()], workload }
+    Wanted { id: SpiffeId::parse(id).unwrap(), dns_names: vec!["backend.shop".into()], workload, pods: vec![] }
 }
 
 /// A Gateway whose one source is a vault with these fields, a YAML map on one line.

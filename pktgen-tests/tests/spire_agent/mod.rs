@@ -1,15 +1,17 @@
-//! A SPIRE agent, as far as a client can tell: the Workload API and the Delegated Identity API on two
-//! sockets, saying what the test has it say, be it true or not. No registry ships the real one.
+//! A SPIRE agent, as far as a client can tell: the Workload API, the Delegated Identity API and the SPIFFE Broker
+//! API, saying what the test has it say, be it true or not. No registry ships the real one.
 //!
 //! What changes is pushed at once, the whole set, as SPIRE does it. Its messages are not ctrl's: they are made
 //! of the same .proto files by this package.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod broker;
 pub mod ca;
 pub mod rig;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -58,8 +60,23 @@ pub struct World {
     pub federates_with: Vec<String>,
     /// DER, one behind the other.
     pub bundles: BTreeMap<String, Vec<u8>>,
+    /// Of these, it does not tell by the Workload API.
+    pub untold: Vec<String>,
     /// How often somebody has asked for SVIDs.
     pub asked: u64,
+    /// Of that, how often by the Workload API.
+    pub asked_own: u64,
+    /// What it shows at the broker endpoint. None: it serves nobody there.
+    pub agent: Option<Svid>,
+    pub brokers: Vec<broker::Broker>,
+    /// By what they are asked about: `serviceaccounts.core shop/backend`, `pod UID shop/backend-1`.
+    pub objects: HashMap<String, Answer>,
+    /// Certificates of brokers that it took, in DER.
+    pub shown: Vec<Vec<u8>>,
+    /// Connections of theirs that are open.
+    pub open: usize,
+    /// It does not know brokers by what they show.
+    pub unauthenticated: bool,
 }
 
 impl Default for World {
@@ -70,7 +87,15 @@ impl Default for World {
             workloads: HashMap::new(),
             federates_with: vec![],
             bundles: BTreeMap::new(),
+            untold: vec![],
             asked: 0,
+            asked_own: 0,
+            agent: None,
+            brokers: vec![],
+            objects: HashMap::new(),
+            shown: vec![],
+            open: 0,
+            unauthenticated: false,
         }
     }
 }
@@ -80,18 +105,22 @@ pub struct Agent {
     state: State,
     /// With all its connections; they end with it.
     runtime: Option<Runtime>,
+    /// Of the broker endpoint, beside its socket.
+    port: Option<SocketAddr>,
 }
 
 #[derive(Clone)]
 struct State {
     world: Arc<Mutex<World>>,
     changes: watch::Sender<u64>,
+    /// Something was asked of it.
+    deeds: watch::Sender<u64>,
 }
 
 impl Agent {
     pub fn start(directory: &Path) -> Self {
-        let state = State { world: Arc::default(), changes: watch::channel(0).0 };
-        let mut agent = Self { directory: directory.to_owned(), state, runtime: None };
+        let state = State { world: Arc::default(), changes: watch::channel(0).0, deeds: watch::channel(0).0 };
+        let mut agent = Self { directory: directory.to_owned(), state, runtime: None, port: None };
         agent.serve();
         agent
     }
@@ -104,10 +133,39 @@ impl Agent {
         self.directory.join("admin.sock")
     }
 
+    pub fn broker_socket(&self) -> PathBuf {
+        self.directory.join("broker.sock")
+    }
+
+    pub fn broker_port(&self) -> SocketAddr {
+        self.port.expect("it has served")
+    }
+
+    /// The certificates of brokers that it took, as the serials of these SVIDs.
+    pub fn shown(&self, of: &[&Svid]) -> Vec<String> {
+        let shown = self.state.world.lock().unwrap().shown.clone();
+        let serial = |leaf: &Vec<u8>| of.iter().find(|svid| svid.chain[0] == *leaf).map(|svid| svid.serial.clone());
+        shown.iter().map(|leaf| serial(leaf).unwrap_or_else(|| "another".into())).collect()
+    }
+
     /// Changes what it knows, and tells everybody whom it concerns.
     pub fn tell(&self, change: impl FnOnce(&mut World)) {
         change(&mut self.state.world.lock().unwrap());
         self.state.changes.send_modify(|count| *count += 1);
+    }
+
+    /// What has come to it is so.
+    pub async fn until(&self, what: &str, is: impl Fn(&World) -> bool) {
+        let mut deeds = self.state.deeds.subscribe();
+        let come = async {
+            while !is(&self.state.world.lock().unwrap()) {
+                deeds.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(rig::PATIENCE, come).await.is_err() {
+            let World { asked, asked_own, shown, open, .. } = self.state.world.lock().unwrap().clone();
+            panic!("{what}: asked {asked} times, {asked_own} for ourselves; {} brokers, {open} open", shown.len());
+        }
     }
 
     pub fn asked(&self) -> u64 {
@@ -129,6 +187,7 @@ impl Agent {
         runtime.spawn(Server::builder().serve_with_incoming(workload, incoming(&self.socket())));
         let admin = DelegatedIdentityServer::new(self.state.clone());
         runtime.spawn(Server::builder().serve_with_incoming(admin, incoming(&self.admin_socket())));
+        self.port = Some(broker::serve(&self.state, &self.broker_socket()));
         drop(inside);
         self.runtime = Some(runtime);
     }
@@ -184,7 +243,12 @@ impl State {
     }
 
     fn count(&self) {
-        self.world.lock().unwrap().asked += 1;
+        self.note(|world| world.asked += 1);
+    }
+
+    fn note(&self, deed: impl FnOnce(&mut World)) {
+        deed(&mut self.world.lock().unwrap());
+        self.deeds.send_modify(|count| *count += 1);
     }
 }
 
@@ -215,6 +279,7 @@ impl SpiffeWorkloadApi for State {
 
     async fn fetch_x509svid(&self, request: Request<X509svidRequest>) -> Pushed<X509svidResponse> {
         check_header(&request)?;
+        self.note(|world| world.asked_own += 1);
         self.count();
         self.push(|world| match &world.own {
             Answer::Denied => Err(Status::permission_denied("no identity issued")),
@@ -232,7 +297,8 @@ impl SpiffeWorkloadApi for State {
     async fn fetch_x509_bundles(&self, request: Request<X509BundlesRequest>) -> Pushed<X509BundlesResponse> {
         check_header(&request)?;
         self.push(|world| {
-            let named = world.bundles.iter().map(|(domain, ders)| (format!("spiffe://{domain}"), ders.clone()));
+            let told = world.bundles.iter().filter(|(domain, _)| !world.untold.contains(domain));
+            let named = told.map(|(domain, ders)| (format!("spiffe://{domain}"), ders.clone()));
             Ok(Some(X509BundlesResponse { bundles: named.collect(), ..X509BundlesResponse::default() }))
         })
     }

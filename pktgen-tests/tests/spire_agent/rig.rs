@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(25);
 
 pub fn wants(id: &str) -> Wanted {
     let workload = format!("shop/{}", id.rsplit('/').next().unwrap());
-    Wanted { id: SpiffeId::parse(id).unwrap(), dns_names: vec![], workload }
+    Wanted { id: SpiffeId::parse(id).unwrap(), dns_names: vec![], workload, pods: vec![] }
 }
 
 /// What `shop/backend` is asked for by.
@@ -29,12 +29,17 @@ pub fn selectors() -> Vec<String> {
 
 /// A Gateway with the agent as its source: the frontend by `socket`, the backend by its selectors.
 pub fn gateway(directory: &Path, more: &str) -> Gateway {
+    let spire = "{ socket: api.sock, adminSocket: admin.sock, delegated: [{ workloads: [shop/backend], selectors: \
+                 ['k8s:ns:{namespace}', 'k8s:sa:{name}'] }] }";
+    gateway_by(directory, spire, more)
+}
+
+/// The same with another `spire:`.
+pub fn gateway_by(directory: &Path, spire: &str, more: &str) -> Gateway {
     let text = format!(
         "apiVersion: sluice.dev/v1alpha1\nkind: Gateway\nmetadata: {{ name: node-a }}\nspec:\n  trustDomain: example.com\n  \
          ports: [{{ interface: in0, side: inside }}, {{ interface: out0, side: outside }}]\n  cores: [0]\n  identity:\n    \
-         sources:\n      - name: agent\n        source: spire\n        spire:\n          socket: api.sock\n          \
-         adminSocket: admin.sock\n          delegated:\n            - workloads: [shop/backend]\n              \
-         selectors: ['k8s:ns:{{namespace}}', 'k8s:sa:{{name}}']\n{more}"
+         sources:\n      - name: agent\n        source: spire\n        spire: {spire}\n{more}"
     );
     let file = directory.join("gateway.yaml");
     load_files(&[(file, text)]).unwrap_or_else(|faults| panic!("{faults:#?}")).gateway
@@ -57,13 +62,20 @@ impl Rig {
     }
 
     pub fn with(wanted: &[&str], more: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::by(wanted, |directory| {
+            prepare(directory);
+            gateway(directory, more)
+        })
+    }
+
+    pub fn by(wanted: &[&str], configure: impl FnOnce(&Path) -> Gateway) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        prepare(directory.path());
+        let gateway = configure(directory.path());
         let agent = Agent::start(directory.path());
         let ca = Ca::of("example.com");
         agent.tell(|world| drop(world.bundles.insert("example.com".into(), ca.root())));
         let news = News::default();
-        let opened = Sources::open(&gateway(directory.path(), more), &news, now());
+        let opened = Sources::open(&gateway, &news, now());
         let wanted: Vec<_> = wanted.iter().map(|id| wants(id)).collect();
         Self { agent, ca, identities: Identities::new(opened.sources, 1), wanted, news, directory }
     }
@@ -125,13 +137,7 @@ impl Rig {
 
     /// The agent has been asked so often.
     pub async fn until_asked(&self, times: u64) {
-        let asked = async {
-            while self.agent.asked() < times {
-                tokio::task::yield_now().await;
-            }
-        };
-        let all = tokio::time::timeout(PATIENCE, asked).await;
-        all.unwrap_or_else(|_| panic!("the agent is asked {} times, not {times}", self.agent.asked()));
+        self.agent.until(&format!("it is asked {times} times"), |world| world.asked >= times).await;
     }
 
     pub fn warned(&self, words: &str) -> bool {

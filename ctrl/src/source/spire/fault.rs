@@ -15,8 +15,8 @@ pub enum Fault {
     /// It cannot be spoken to.
     #[error("{}: {reason}", socket.display())]
     Away { socket: PathBuf, reason: String },
-    #[error("{}: it gives {found} for these selectors; want {want}, which is the SPIFFE ID of {workload}", socket.display())]
-    OtherIds { socket: PathBuf, found: String, want: SpiffeId, workload: String },
+    #[error("{}: it gives {found} for {asked_by}; want {want}, which is the SPIFFE ID of {workload}", socket.display())]
+    OtherIds { socket: PathBuf, found: String, asked_by: &'static str, want: SpiffeId, workload: String },
     #[error("{}: {what}: {count}; at most {most} are taken", socket.display())]
     Many { socket: PathBuf, what: &'static str, count: usize, most: usize },
     #[error("{}: trust domain of a bundle: {found:?}: {reason}", socket.display())]
@@ -29,26 +29,59 @@ pub enum Fault {
     Svid(#[from] svid::Fault),
     #[error("no entry of `delegated` takes {workload}, and the source has no `socket`")]
     NotAsked { workload: String },
+    #[error(
+        "no `address` of the broker, and SPIFFE_BROKER_SOCKET in the environment of sluice-ctrl is {found}; want \
+         unix:///PATH or tcp://IP:PORT in one of the two"
+    )]
+    NoAddress { found: String },
+    #[error("{}: it is asked by mutual TLS, for which sluice-ctrl has no SVID of its own: {fault}", endpoint.display())]
+    NoOwnSvid { endpoint: PathBuf, fault: Box<Fault> },
+    #[error("{workload} has no pod on this node that its k8s:* selectors mean, to ask the broker endpoint about")]
+    NoPod { workload: String },
+}
+
+/// What it means, to whom can change it, that an API refuses.
+#[derive(Debug, Clone)]
+pub struct Refusals {
+    /// `PermissionDenied`: what it may wait for.
+    pub denied: String,
+    /// `NotFound`: the same, where the API has that.
+    pub not_found: Option<String>,
+    /// `Unimplemented`: which socket it should be.
+    pub unknown: &'static str,
 }
 
 impl Fault {
     pub fn is_wait(&self) -> bool {
-        matches!(self, Self::Waiting { .. })
+        match self {
+            Self::Waiting { .. } | Self::NoPod { .. } => true,
+            Self::NoOwnSvid { fault, .. } => fault.is_wait(),
+            Self::Away { .. }
+            | Self::OtherIds { .. }
+            | Self::Many { .. }
+            | Self::TrustDomain { .. }
+            | Self::OtherTrustDomain { .. }
+            | Self::Bundle { .. }
+            | Self::Svid(_)
+            | Self::NotAsked { .. }
+            | Self::NoAddress { .. } => false,
+        }
     }
 
-    /// What the agent answered instead of a message. `asked` is what a refusal may wait for.
-    pub fn of(status: &Status, socket: PathBuf, asked: &str) -> Self {
+    /// What the agent answered instead of a message.
+    pub fn of(status: &Status, socket: PathBuf, refusals: &Refusals) -> Self {
         let said = shown(status.message());
-        match status.code() {
-            Code::PermissionDenied => Self::Waiting { socket, reason: format!("{asked} (it says {said})") },
-            Code::Unimplemented => {
-                let reason = "it does not know this API: `socket` is the agent's socket_path, `adminSocket` its \
-                              admin_socket_path";
-                Self::Away { socket, reason: reason.into() }
+        match (status.code(), &refusals.not_found) {
+            (Code::PermissionDenied, _) => {
+                Self::Waiting { socket, reason: format!("{} (it says {said})", refusals.denied) }
+            }
+            (Code::NotFound, Some(wait)) => Self::Waiting { socket, reason: format!("{wait} (it says {said})") },
+            (Code::Unimplemented, _) => {
+                Self::Away { socket, reason: format!("it does not know this API: {}", refusals.unknown) }
             }
             // The size of a message is tonic's to judge.
-            Code::OutOfRange => Self::Away { socket, reason: format!("its message is too large: {said}") },
-            code => Self::Away { socket, reason: cause(status).unwrap_or_else(|| format!("{code:?}: {said}")) },
+            (Code::OutOfRange, _) => Self::Away { socket, reason: format!("its message is too large: {said}") },
+            (code, _) => Self::Away { socket, reason: cause(status).unwrap_or_else(|| format!("{code:?}: {said}")) },
         }
     }
 }

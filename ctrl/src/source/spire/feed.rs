@@ -52,6 +52,8 @@ pub enum Of {
     Ourselves,
     /// One workload, by its selectors.
     Workload,
+    /// One workload, by a reference.
+    Referenced,
 }
 
 pub struct Feed {
@@ -61,6 +63,8 @@ pub struct Feed {
     pub trust_domain: TrustDomain,
     pub known: Shared,
     pub news: Arc<Notify>,
+    /// Rung with `news`, for who makes use of an SVID here.
+    pub changed: watch::Sender<()>,
     /// What the agent said last, and what went wrong since.
     pub last: Option<Svids>,
     pub fault: Option<Fault>,
@@ -117,6 +121,7 @@ impl Feed {
         }
         if news {
             self.news.notify_one();
+            self.changed.send_replace(());
         }
     }
 
@@ -134,8 +139,8 @@ impl Feed {
 
     fn check(&self, expected: &Expected, trust: &Trust, now: u64) -> Result<Held, Fault> {
         let socket = self.link.path();
-        let Some(roots) = &trust.own else { return Err(trust.missing(socket, &self.trust_domain)) };
         let given = self.given(expected)?;
+        let Some(roots) = &trust.own else { return Err(trust.missing(socket, &self.trust_domain)) };
         let split;
         let chain = match &given.chain {
             Chain::Apart(chain) => chain,
@@ -172,11 +177,16 @@ impl Feed {
         let Expected { id: want, workload, .. } = expected;
         let found = listed(all.iter().map(|given| given.id.as_str()));
         match self.of {
-            Of::Workload if !all.is_empty() => {
-                Err(Fault::OtherIds { socket, found, want: want.clone(), workload: workload.clone() })
+            Of::Workload | Of::Referenced if !all.is_empty() => {
+                let asked_by = if self.of == Of::Workload { "these selectors" } else { "this reference" };
+                Err(Fault::OtherIds { socket, found, asked_by, want: want.clone(), workload: workload.clone() })
             }
             Of::Workload => {
                 let reason = format!("no entry with the selectors of {workload} has reached the agent yet");
+                Err(Fault::Waiting { socket, reason })
+            }
+            Of::Referenced => {
+                let reason = format!("it has no SVID for what {workload} is asked about by");
                 Err(Fault::Waiting { socket, reason })
             }
             Of::Ourselves => {

@@ -1,100 +1,121 @@
 //! SVIDs and bundles that a SPIRE agent pushes: of this process by the Workload API, of the node's workloads
-//! by the Delegated Identity API.
+//! by the Delegated Identity API or the SPIFFE Broker API.
 //!
 //! ```text
-//!   socket ──────── link ┬─ FetchX509SVID ────────── feed (who has no selectors) ─┐
-//!                        └─ FetchX509Bundles ─────── trust                        ├─▶ news, issue, bundle,
-//!   adminSocket ─── link ┬─ SubscribeToX509SVIDs ─── feed (one a workload)        │   federated
+//!   socket ──────── link ┬─ FetchX509SVID ────────── feed (who has no other way) ─┐
+//!       │                └─ FetchX509Bundles ─────── trust                        │
+//!       │ our own SVID                                                            ├─▶ news, issue, bundle,
+//!       ▼                                                                         │   federated
+//!   broker ──────── link ── SubscribeToX509SVID ──── feed and trust (a workload) ─┤
+//!   adminSocket ─── link ┬─ SubscribeToX509SVIDs ─── feed (a workload) ───────────┤
 //!                        └─ SubscribeToX509Bundles ─ trust                        ┘
 //! ```
 //! Each stream has a task that asks again for as long as it is wanted ([`stream`]). An SVID is held to the
 //! rules that files are held to, under the bundle that came by the same socket; what is not right leaves the
 //! last good in force. A refusal is no failure but a wait: it takes seconds until an agent hears of an entry.
 
+mod api;
+mod broker;
 mod fault;
 mod feed;
 mod link;
+mod look;
+mod mutual;
 mod proto;
 mod stream;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 
 use snapshot::{Bundle, Svid};
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
 
 use super::svid::{self, Expected};
 use super::{Error, IssuedSvid, News, Renewal, Source, Wanted};
+use crate::config::broker::To;
 use crate::config::spire::{Selector, Spire as Config};
 use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 
 pub use fault::Fault;
+pub use look::{look, look_at_broker};
 pub(crate) use stream::back_off;
 
-use feed::{Feed, Of, Shared, lock};
-use link::Link;
+use api::{Api, Home, Subscription};
+use broker::{Broker, Referenced};
+use feed::{Known, Of, lock};
 use proto::delegated::delegated_identity_client::DelegatedIdentityClient;
 use proto::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use proto::{X509BundlesRequest, X509svidRequest, delegated, types};
-use stream::Line;
-use trust::{Keeper, Trust};
+use trust::Trust;
 
 /// The source.
 pub struct Spire {
     config: Config,
-    trust_domain: TrustDomain,
-    news: News,
+    home: Home,
     /// From the first that is followed on: who only validates asks nobody.
     ourselves: Option<(Api, Subscription)>,
     delegated: Option<Api>,
-    /// Each with the selectors that it is asked for by.
-    workloads: BTreeMap<SpiffeId, (Vec<Selector>, Subscription)>,
+    broker: Option<Broker>,
+    workloads: BTreeMap<SpiffeId, (By, Subscription)>,
 }
 
-/// One socket, and the bundles that come by it.
-struct Api {
-    link: Arc<Link>,
-    trust: watch::Receiver<Trust>,
-    hurry: Arc<Notify>,
-    _task: Task,
+/// How one workload is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum By {
+    Selectors(Vec<Selector>),
+    Reference(Referenced),
 }
 
-struct Subscription {
-    known: Shared,
-    hurry: Arc<Notify>,
-    _task: Task,
-}
-
-/// Ends with its owner.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Where a workload's SVID is to come from.
+enum Route {
+    Ourselves,
+    Asked(By),
+    /// By a pod that there is not.
+    NoPod,
 }
 
 impl Spire {
     pub fn new(config: Config, trust_domain: TrustDomain, news: News) -> Self {
-        Self { config, trust_domain, news, ourselves: None, delegated: None, workloads: BTreeMap::new() }
+        let home = Home { trust_domain, news };
+        Self { config, home, ourselves: None, delegated: None, broker: None, workloads: BTreeMap::new() }
     }
 
     fn expected(&self, wanted: &Wanted) -> Expected {
-        Expected { id: wanted.id.clone(), workload: wanted.workload.clone(), trust_domain: self.trust_domain.clone() }
+        let trust_domain = self.home.trust_domain.clone();
+        Expected { id: wanted.id.clone(), workload: wanted.workload.clone(), trust_domain }
     }
 
-    /// Those who have no selectors, out of the SVIDs of this process.
-    fn follow_ourselves(&mut self, wanted: &[&Wanted]) {
-        let expected: BTreeMap<_, _> = wanted.iter().map(|one| (one.id.clone(), self.expected(one))).collect();
+    fn route(&self, wanted: &Wanted) -> Route {
+        if let Some(selectors) = self.config.selectors_of(&wanted.id, &wanted.workload) {
+            return Route::Asked(By::Selectors(selectors));
+        }
+        let broker = self.config.broker.as_ref();
+        match broker.and_then(|broker| broker.reference_of(&wanted.id, &wanted.workload)) {
+            Some(To::Object(object)) => Route::Asked(By::Reference(Referenced::Object(object))),
+            Some(To::AttestedPod) => match self.pod(wanted) {
+                Some(pod) => Route::Asked(By::Reference(pod)),
+                None => Route::NoPod,
+            },
+            None => Route::Ourselves,
+        }
+    }
+
+    /// The one that it is asked about by already, if that is still there.
+    fn pod(&self, wanted: &Wanted) -> Option<Referenced> {
+        let all = || wanted.pods.iter().cloned().map(Referenced::Pod);
+        let asked = self.workloads.get(&wanted.id).map(|(by, _)| by);
+        all().find(|pod| matches!(asked, Some(By::Reference(asked)) if asked == pod)).or_else(|| all().next())
+    }
+
+    /// Those who have no other way, out of the SVIDs of this process; and the one that it shows itself.
+    fn follow_ourselves(&mut self, wanted: &[&Wanted], shown: Option<Expected>) {
         let Some(socket) = &self.config.socket else { return };
+        let mut expected: BTreeMap<_, _> = shown.into_iter().map(|shown| (shown.id.clone(), shown)).collect();
+        expected.extend(wanted.iter().map(|one| (one.id.clone(), self.expected(one))));
         if let Some((_, subscription)) = &self.ourselves {
             let mut known = lock(&subscription.known);
             if known.expected != expected {
@@ -103,7 +124,7 @@ impl Spire {
             }
             return;
         }
-        let api = self.api(socket, move |channel| async move {
+        let api = Api::open(&self.home, socket, move |channel| async move {
             client(channel)
                 .max_decoding_message_size(LARGEST_BUNDLES)
                 .fetch_x509_bundles(own(X509BundlesRequest {}))
@@ -112,25 +133,41 @@ impl Spire {
         let ask = |channel: Channel| async move {
             client(channel).max_decoding_message_size(LARGEST_SVIDS).fetch_x509svid(own(X509svidRequest {})).await
         };
-        let subscription = self.subscribe(&api, Of::Ourselves, expected, ask);
+        let subscription = api.subscribe(&self.home, Of::Ourselves, expected, ask);
         self.ourselves = Some((api, subscription));
     }
 
-    fn follow_workload(&mut self, wanted: &Wanted, selectors: Vec<Selector>) {
-        let Some(socket) = &self.config.admin_socket else { return };
-        let same = |(by, subscription): &(Vec<Selector>, Subscription)| {
+    fn follow_workload(&mut self, wanted: &Wanted, by: By) {
+        let same = |(before, subscription): &(By, Subscription)| {
             let of = lock(&subscription.known).expected.get(&wanted.id).map(|one| one.workload.clone());
-            *by == selectors && of.as_ref() == Some(&wanted.workload)
+            *before == by && of.as_ref() == Some(&wanted.workload)
         };
         if self.workloads.get(&wanted.id).is_some_and(same) {
             return;
         }
-        if self.delegated.is_none() {
-            self.delegated = Some(self.api(socket, |channel| async move {
+        let expected = self.expected(wanted);
+        let before = self.workloads.remove(&wanted.id).map(|(_, before)| before);
+        let trust = before.as_ref().map(|before| before.trust.borrow().known()).unwrap_or_default();
+        let subscription = match &by {
+            By::Selectors(selectors) => self.by_selectors(selectors, expected),
+            By::Reference(about) => self.by_reference(about, expected, trust),
+        };
+        let Some(subscription) = subscription else { return };
+        // Asked about by something else, it has the same peers, and nobody is to be cut until there is an answer.
+        if let Some(before) = before {
+            lock(&subscription.known).federates_with.clone_from(&lock(&before.known).federates_with);
+        }
+        self.workloads.insert(wanted.id.clone(), (by, subscription));
+    }
+
+    fn by_selectors(&mut self, selectors: &[Selector], expected: Expected) -> Option<Subscription> {
+        let (home, socket) = (&self.home, self.config.admin_socket.as_ref()?);
+        let api = self.delegated.get_or_insert_with(|| {
+            Api::open(home, socket, |channel| async move {
                 let mut client = DelegatedIdentityClient::new(channel).max_decoding_message_size(LARGEST_BUNDLES);
                 client.subscribe_to_x509_bundles(delegated::SubscribeToX509BundlesRequest {}).await
-            }));
-        }
+            })
+        });
         let asked: Vec<_> = selectors
             .iter()
             .map(|selector| types::Selector { r#type: selector.kind.clone(), value: selector.value.clone() })
@@ -142,62 +179,30 @@ impl Spire {
                 client.subscribe_to_x509svi_ds(request).await
             }
         };
-        let expected = BTreeMap::from([(wanted.id.clone(), self.expected(wanted))]);
-        let api = self.delegated.as_ref().expect("it was just made");
-        let subscription = self.subscribe(api, Of::Workload, expected, ask);
-        self.workloads.insert(wanted.id.clone(), (selectors, subscription));
+        let expected = BTreeMap::from([(expected.id.clone(), expected)]);
+        Some(api.subscribe(home, Of::Workload, expected, ask))
     }
 
-    fn api<M, Answer>(&self, socket: &Path, ask: impl Fn(Channel) -> Answer + Send + 'static) -> Api
-    where
-        M: Into<proto::Bundles> + Send + 'static,
-        Answer: Future<Output = Result<Response<Streaming<M>>, Status>> + Send + 'static,
-    {
-        let link = Arc::new(Link::to(socket));
-        let (sender, trust) = watch::channel(Trust::default());
-        let hurry = Arc::<Notify>::default();
-        let wait = "it does not give its bundles to sluice-ctrl yet".to_owned();
-        // Nothing changes what a bundle means.
-        let (_, world) = watch::channel(());
-        let line = Line { link: link.clone(), wait, hurry: hurry.clone(), world };
-        let keeper =
-            Keeper { own: self.trust_domain.clone(), link: link.clone(), trust: sender, news: self.news.clone() };
-        let task = tokio::spawn(stream::follow(line, ask, keeper));
-        Api { link, trust, hurry, _task: Task(task) }
+    fn by_reference(&mut self, about: &Referenced, expected: Expected, trust: Trust) -> Option<Subscription> {
+        let (home, config) = (&self.home, self.config.broker.as_ref()?);
+        let (_, ourselves) = self.ourselves.as_ref()?;
+        let broker = self.broker.get_or_insert_with(|| Broker::open(config, home, ourselves));
+        Some(broker.subscribe(home, about, expected, trust))
     }
 
-    fn subscribe<M, Answer>(
-        &self,
-        api: &Api,
-        of: Of,
-        expected: BTreeMap<SpiffeId, Expected>,
-        ask: impl Fn(Channel) -> Answer + Send + 'static,
-    ) -> Subscription
-    where
-        M: Into<proto::Svids> + Send + 'static,
-        Answer: Future<Output = Result<Response<Streaming<M>>, Status>> + Send + 'static,
-    {
-        let wait = match of {
-            Of::Ourselves => "no entry for sluice-ctrl has reached the agent yet",
-            Of::Workload => {
-                "sluice-ctrl may not ask for others yet: its own SPIFFE ID has to stand in authorized_delegates of \
-                 the agent, and its entry to have reached it"
-            }
-        };
-        let (known, hurry) = (Shared::default(), Arc::<Notify>::default());
-        lock(&known).expected = expected;
-        let line = Line { link: api.link.clone(), wait: wait.into(), hurry: hurry.clone(), world: api.trust.clone() };
-        let feed = Feed {
-            of,
-            link: api.link.clone(),
-            trust: api.trust.clone(),
-            trust_domain: self.trust_domain.clone(),
-            known: known.clone(),
-            news: self.news.clone(),
-            last: None,
-            fault: None,
-        };
-        Subscription { known, hurry, _task: Task(tokio::spawn(stream::follow(line, ask, feed))) }
+    /// Whose SVID is shown to the broker endpoint.
+    fn shown(&self) -> Option<Expected> {
+        let id = self.config.broker.as_ref()?.id.clone();
+        Some(Expected { id, workload: "sluice-ctrl".into(), trust_domain: self.home.trust_domain.clone() })
+    }
+
+    /// What is wrong with it, while the last good one still serves.
+    fn own_fault(&self) -> Option<String> {
+        let shown = &self.config.broker.as_ref()?.id;
+        let known = lock(&self.ourselves.as_ref()?.1.known);
+        let found = known.found.get(shown).filter(|found| found.last_good().is_some())?;
+        let fault = found.now()?.err().filter(|fault| !fault.is_wait())?;
+        Some(format!("the SVID of {shown}, by which the broker endpoint is asked: {fault}"))
     }
 
     fn apis(&self) -> impl Iterator<Item = &Api> {
@@ -208,64 +213,73 @@ impl Spire {
         self.ourselves.iter().map(|(_, own)| own).chain(self.workloads.values().map(|(_, one)| one))
     }
 
-    /// Where this one's SVID comes from.
-    fn of(&self, id: &SpiffeId) -> Option<(&Api, &Subscription)> {
-        match (self.workloads.get(id), &self.delegated, &self.ourselves) {
-            (Some((_, one)), Some(api), _) => Some((api, one)),
-            (_, _, Some((api, own))) => Some((api, own)),
-            (_, _, None) => None,
-        }
+    /// Those whose bundles come along.
+    fn referenced(&self) -> impl Iterator<Item = &Subscription> {
+        self.workloads.values().filter_map(|(by, one)| matches!(by, By::Reference(_)).then_some(one))
     }
 }
 
 impl Source for Spire {
     fn issue(&self, wanted: &Wanted, now: u64) -> Result<IssuedSvid, Error> {
-        let not_asked = || Fault::NotAsked { workload: wanted.workload.clone() };
-        let (api, subscription) = self.of(&wanted.id).ok_or_else(not_asked)?;
-        let known = lock(&subscription.known);
-        let socket = api.link.path();
-        match known.found.get(&wanted.id).and_then(|found| found.now()) {
+        let workload = wanted.workload.clone();
+        let subscription = match (self.route(wanted), &self.ourselves) {
+            (Route::NoPod, _) => return Err(Fault::NoPod { workload }.into()),
+            (Route::Asked(_), _) => self.workloads.get(&wanted.id).map(|(_, one)| one),
+            (Route::Ourselves, own) => own.as_ref().map(|(_, own)| own),
+        };
+        let subscription = subscription.ok_or(Fault::NotAsked { workload })?;
+        let found = |known: &Known| {
+            let found = known.found.get(&wanted.id)?.now()?;
+            Some(found.map(Arc::clone).map_err(Clone::clone))
+        };
+        // Let go of before the bundles are looked at: a feed takes them the other way round.
+        let found = found(&lock(&subscription.known));
+        match found {
             Some(Ok(held)) => {
                 let Svid { not_before, not_after, .. } = held.issued.svid;
-                svid::within(socket, "its chain", (not_before, not_after), now).map_err(Fault::from)?;
+                let life = (not_before, not_after);
+                svid::within(subscription.link.path(), "its chain", life, now).map_err(Fault::from)?;
                 Ok(held.issued.clone())
             }
-            Some(Err(fault)) => Err(fault.clone().into()),
-            None => Err(api.trust.borrow().missing(socket, &self.trust_domain).into()),
+            Some(Err(fault)) => Err(fault.into()),
+            None => {
+                let path = subscription.link.path();
+                Err(subscription.trust.borrow().missing(path, &self.home.trust_domain).into())
+            }
         }
     }
 
     fn bundle(&self) -> Bundle {
-        let own = self.apis().flat_map(|api| api.trust.borrow().own.clone().unwrap_or_default());
-        Bundle { trust_domain: self.trust_domain.to_string(), roots: own.collect() }
+        let trusts = self.apis().map(|api| &api.trust).chain(self.referenced().map(|one| &one.trust));
+        let mut roots = Roots::default();
+        trusts.for_each(|trust| roots.add(trust.borrow().own.iter().flatten()));
+        roots.bundle(&self.home.trust_domain)
     }
 
-    /// The Workload API gives those that this process federates with; of the agent's, those count that a
+    /// The Workload API gives those that this process federates with; of the others' those count that a
     /// workload federates with.
     fn federated(&self) -> Vec<Bundle> {
-        let mut all: BTreeMap<TrustDomain, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut all: BTreeMap<TrustDomain, Roots> = BTreeMap::new();
         if let Some((api, _)) = &self.ourselves {
             for (domain, roots) in &api.trust.borrow().federated {
-                all.entry(domain.clone()).or_default().extend(roots.iter().cloned());
+                all.entry(domain.clone()).or_default().add(roots.iter());
             }
         }
-        if let Some(api) = &self.delegated {
-            let trust = api.trust.borrow();
-            for (_, subscription) in self.workloads.values() {
-                for domain in &lock(&subscription.known).federates_with {
-                    if let (Some(roots), false) = (trust.federated.get(domain), domain == &self.trust_domain) {
-                        all.entry(domain.clone()).or_default().extend(roots.iter().cloned());
-                    }
+        for (_, subscription) in self.workloads.values() {
+            let trust = subscription.trust.borrow();
+            for domain in &lock(&subscription.known).federates_with {
+                if let (Some(roots), false) = (trust.federated.get(domain), *domain == self.home.trust_domain) {
+                    all.entry(domain.clone()).or_default().add(roots.iter());
                 }
             }
         }
-        all.into_iter().map(|(domain, roots)| Bundle { trust_domain: domain.to_string(), roots }).collect()
+        all.into_iter().map(|(domain, roots)| roots.bundle(&domain)).collect()
     }
 
     fn warnings(&self, now: u64) -> Vec<String> {
         let mut found = Vec::new();
-        for api in self.apis() {
-            let trust = api.trust.borrow();
+        for trust in self.apis().map(|api| &api.trust).chain(self.referenced().map(|one| &one.trust)) {
+            let trust = trust.borrow();
             found.extend(trust.faults.iter().filter(|fault| !fault.is_wait()).map(ToString::to_string));
             found.extend(trust.warnings.iter().cloned());
         }
@@ -276,6 +290,7 @@ impl Source for Spire {
                 found.extend(late(id, &held.issued.svid, now));
             }
         }
+        found.extend(self.own_fault());
         found
     }
 
@@ -284,18 +299,26 @@ impl Source for Spire {
     }
 
     fn follow(&mut self, wanted: &[&Wanted]) {
-        let ids: BTreeSet<_> = wanted.iter().map(|one| &one.id).collect();
+        let routed: Vec<_> = wanted.iter().map(|one| (*one, self.route(one))).collect();
+        let asked = |route: &Route| matches!(route, Route::Asked(_));
+        let ids: BTreeSet<_> = routed.iter().filter(|(_, route)| asked(route)).map(|(one, _)| &one.id).collect();
         self.workloads.retain(|id, _| ids.contains(id));
-        let mut own = Vec::new();
-        for one in wanted {
-            match self.config.selectors_of(&one.id, &one.workload) {
-                Some(selectors) => self.follow_workload(one, selectors),
-                None => own.push(*one),
+        let own = routed.iter().filter(|(_, route)| matches!(route, Route::Ourselves));
+        let own: Vec<_> = own.map(|(one, _)| *one).collect();
+        let brokered = routed.iter().any(|(_, route)| matches!(route, Route::Asked(By::Reference(_))));
+        let shown = self.shown().filter(|_| brokered);
+        // Also for nobody: its bundles, and who is forgotten.
+        if !own.is_empty() || brokered || self.ourselves.is_some() {
+            self.follow_ourselves(&own, shown);
+        }
+        for (one, route) in routed {
+            match route {
+                Route::Asked(by) => self.follow_workload(one, by),
+                Route::Ourselves | Route::NoPod => {}
             }
         }
-        // Also for nobody: its bundles, and who is forgotten.
-        if !own.is_empty() || self.ourselves.is_some() {
-            self.follow_ourselves(&own);
+        if !brokered {
+            self.broker = None;
         }
     }
 
@@ -310,6 +333,7 @@ impl Source for Spire {
 
     fn hurry(&self) {
         self.apis().for_each(|api| api.hurry.notify_one());
+        self.broker.iter().for_each(|broker| broker.hurry.notify_one());
         self.subscriptions().for_each(|subscription| subscription.hurry.notify_one());
     }
 
@@ -319,6 +343,28 @@ impl Source for Spire {
             known.expected.keys().all(|id| known.found.get(id).is_some_and(|found| found.has_looked()))
         };
         self.apis().all(|api| api.trust.borrow().looked) && self.subscriptions().all(has_looked)
+    }
+}
+
+/// Each once, in the order in which they come: ten thousand workloads bring the same.
+#[derive(Default)]
+struct Roots {
+    all: Vec<Vec<u8>>,
+    known: BTreeSet<Vec<u8>>,
+}
+
+impl Roots {
+    fn add<'r>(&mut self, roots: impl Iterator<Item = &'r Vec<u8>>) {
+        for root in roots {
+            if !self.known.contains(root) {
+                self.known.insert(root.clone());
+                self.all.push(root.clone());
+            }
+        }
+    }
+
+    fn bundle(self, trust_domain: &TrustDomain) -> Bundle {
+        Bundle { trust_domain: trust_domain.to_string(), roots: self.all }
     }
 }
 
@@ -340,15 +386,6 @@ fn late(id: &SpiffeId, svid: &Svid, now: u64) -> Option<String> {
         let end = utc(svid.not_after);
         format!("the SVID of {id} ends at {end}, and the SPIRE agent has not renewed it: see its log and its server's")
     })
-}
-
-/// Whether somebody listens at the sockets, for `sluice check`.
-pub fn look(config: &Config) -> Result<(), String> {
-    let sockets = config.socket.iter().chain(&config.admin_socket);
-    let connect = |path: &std::path::PathBuf| {
-        std::os::unix::net::UnixStream::connect(path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    sockets.map(connect).try_for_each(|connected| connected.map(drop))
 }
 
 /// Small parts of a message take more in memory than on the wire, so there is little room for them.

@@ -11,8 +11,11 @@ use std::mem::take;
 
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::config::TrustDomain;
+
 include!(concat!(env!("OUT_DIR"), "/apis.rs"));
 
+pub use spiffe::broker;
 pub use spire::api::agent::delegatedidentity::v1 as delegated;
 pub use spire::api::types;
 
@@ -67,6 +70,33 @@ impl From<delegated::SubscribeToX509sviDsResponse> for Svids {
     }
 }
 
+impl From<broker::SubscribeToX509svidResponse> for Svids {
+    fn from(mut message: broker::SubscribeToX509svidResponse) -> Self {
+        let one = |svid: &mut broker::X509svid| Given {
+            id: take(&mut svid.spiffe_id),
+            chain: Chain::Joined(take(&mut svid.x509_svid)),
+            key: take(&mut svid.x509_svid_key).into(),
+        };
+        // It is for the workload that was asked about, so all of them are.
+        let federates_with = message.federated_bundles.into_keys().collect();
+        Self { given: message.svids.iter_mut().map(one).collect(), federates_with }
+    }
+}
+
+/// Those that came along with SVIDs; `own` is the trust domain that these are to be of. None: there is no SVID.
+pub fn bundles_of(message: &mut broker::SubscribeToX509svidResponse, own: &TrustDomain) -> Option<Bundles> {
+    // Their names are asked for again.
+    let mut all: HashMap<_, _> =
+        message.federated_bundles.iter_mut().map(|(name, ders)| (name.clone(), take(ders))).collect();
+    let id = format!("spiffe://{own}");
+    let is_own =
+        |svid: &&mut broker::X509svid| svid.spiffe_id.strip_prefix(&id).is_some_and(|path| path.starts_with('/'));
+    if let Some(svid) = message.svids.iter_mut().find(is_own) {
+        all.insert(id.clone(), take(&mut svid.bundle));
+    }
+    (!message.svids.is_empty()).then_some(Bundles(all))
+}
+
 impl From<X509BundlesResponse> for Bundles {
     fn from(message: X509BundlesResponse) -> Self {
         Self(message.bundles)
@@ -85,6 +115,12 @@ impl Drop for X509svid {
     }
 }
 
+impl Drop for broker::X509svid {
+    fn drop(&mut self) {
+        self.x509_svid_key.zeroize();
+    }
+}
+
 impl Drop for delegated::X509svidWithKey {
     fn drop(&mut self) {
         self.x509_svid_key.zeroize();
@@ -92,6 +128,12 @@ impl Drop for delegated::X509svidWithKey {
 }
 
 impl std::fmt::Debug for X509svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("X509svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for broker::X509svid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("X509svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
     }
@@ -113,8 +155,10 @@ mod tests {
         let mut own = X509svid::default();
         (own.spiffe_id, own.x509_svid_key) = ("spiffe://example.com/a".into(), key.clone());
         let message = X509svidResponse { svids: vec![own], ..X509svidResponse::default() };
-        let of_workload = delegated::X509svidWithKey { x509_svid: None, x509_svid_key: key };
-        for shown in [format!("{message:?}"), format!("{of_workload:?}")] {
+        let of_workload = delegated::X509svidWithKey { x509_svid: None, x509_svid_key: key.clone() };
+        let mut brokered = broker::X509svid::default();
+        brokered.x509_svid_key = key;
+        for shown in [format!("{message:?}"), format!("{of_workload:?}"), format!("{brokered:?}")] {
             assert!(!shown.contains("165") && !shown.contains("key"), "{shown}");
         }
         assert!(format!("{message:?}").contains("spiffe://example.com/a"));

@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use super::fault::Fault;
-use super::link::Link;
+use super::fault::{Fault, Refusals};
+use super::link::{Link, Ways};
 
 /// What is done with what an agent says.
 pub trait Listener<M>: Send {
@@ -35,8 +35,8 @@ pub trait Listener<M>: Send {
 /// A stream, and what has it looked at again.
 pub struct Line<W> {
     pub link: Arc<Link>,
-    /// What a refusal may wait for, as a sentence.
-    pub wait: String,
+    /// What it means when the agent refuses.
+    pub refusals: Refusals,
     /// Rung to have it asked for at once.
     pub hurry: Arc<Notify>,
     /// What messages are judged by.
@@ -54,32 +54,39 @@ pub async fn follow<M, W, Answer>(mut line: Line<W>, ask: impl Fn(Channel) -> An
 where
     Answer: Future<Output = Result<Response<Streaming<M>>, Status>>,
 {
-    let mut failures = 0;
+    let (mut failures, mut ways) = (0, line.link.ways());
     loop {
-        let (number, channel) = line.link.channel();
-        let fault = match listen(&mut line, ask(channel), &mut listener, &mut failures).await {
-            Ended::Asked => continue,
-            Ended::Fault(fault) => fault,
+        let fault = match line.link.channel(&mut ways).await {
+            Ok((number, channel)) => {
+                match listen(&mut line, &mut ways, ask(channel), &mut listener, &mut failures).await {
+                    Ended::Asked => continue,
+                    Ended::Fault(fault) => {
+                        if !fault.is_wait() {
+                            line.link.renew(number);
+                        }
+                        fault
+                    }
+                }
+            }
+            Err(fault) => fault,
         };
         let longest = if fault.is_wait() { LONGEST_WAIT } else { LONGEST_BACK_OFF };
-        if !fault.is_wait() {
-            line.link.renew(number);
-        }
         listener.hear(Err(fault));
         let again = Instant::now() + back_off(failures, longest);
         failures = failures.saturating_add(1);
-        rest(&mut line, &mut listener, again).await;
+        rest(&mut line, &mut ways, &mut listener, again).await;
     }
 }
 
 async fn listen<M, W>(
     line: &mut Line<W>,
+    ways: &mut Ways,
     answer: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
     listener: &mut impl Listener<M>,
     failures: &mut u32,
 ) -> Ended {
     let socket = || line.link.path().to_owned();
-    let refused = |status: Status| Ended::Fault(Fault::of(&status, socket(), &line.wait));
+    let refused = |status: Status| Ended::Fault(Fault::of(&status, socket(), &line.refusals));
     let soon = Instant::now() + ANSWER;
     // The headers may come with the first message.
     let mut stream = match timeout_at(soon, answer).await {
@@ -108,18 +115,20 @@ async fn listen<M, W>(
                 message = stream.message() => break message,
                 Ok(()) = line.world.changed() => listener.reconsider(),
                 () = line.hurry.notified() => return Ended::Asked,
+                Ok(()) = ways.changed() => return Ended::Asked,
                 () = sleep(listener.patience()) => return Ended::Asked,
             }
         };
     }
 }
 
-/// Until then, unless somebody is in a hurry.
-async fn rest<M, W>(line: &mut Line<W>, listener: &mut impl Listener<M>, until: Instant) {
+/// Until then, unless somebody is in a hurry or there is another way to the agent.
+async fn rest<M, W>(line: &mut Line<W>, ways: &mut Ways, listener: &mut impl Listener<M>, until: Instant) {
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
             () = line.hurry.notified() => return,
+            Ok(()) = ways.changed() => return,
             Ok(()) = line.world.changed() => listener.reconsider(),
         }
     }

@@ -34,6 +34,11 @@ pub struct Trust {
 pub type Roots = Vec<Vec<u8>>;
 
 impl Trust {
+    /// Without what was said of the stream that they came by.
+    pub fn known(&self) -> Self {
+        Self { own: self.own.clone(), federated: self.federated.clone(), ..Self::default() }
+    }
+
     /// Why there is no bundle to verify an own SVID by.
     pub fn missing(&self, socket: &Path, own: &TrustDomain) -> Fault {
         let reason = format!("the agent has not sent the bundle of {own} yet");

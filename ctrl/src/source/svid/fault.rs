@@ -60,6 +60,8 @@ pub enum Fault {
     Certificate { path: PathBuf, nth: usize, reason: String },
     #[error("{}: URI SAN: {found}; want {want} alone, which is the SPIFFE ID of {workload}", path.display())]
     OtherId { path: PathBuf, found: String, want: SpiffeId, workload: String },
+    #[error("{}: URI SAN: {found}; want one of {want} alone", path.display())]
+    NoneOf { path: PathBuf, found: String, want: String },
     #[error("{}: {field}: {found}; want {want} (X509-SVID §4)", path.display())]
     NotASvid { path: PathBuf, field: &'static str, found: &'static str, want: &'static str },
     #[error("{}: notBefore of {what}: {}; want a time before now, see the clocks", path.display(), utc(*at))]

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use rustls_pki_types::AlgorithmIdentifier;
+use snapshot::IdPattern;
 use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
@@ -62,12 +63,28 @@ fn check_id(leaf: &X509Certificate<'_>, expected: &Expected, path: &Path) -> Res
     if id == [expected.id.as_str()] && SpiffeId::parse(id[0].as_str()).is_ok() {
         return Ok(());
     }
-    let found = match id.as_slice() {
-        [] => "none".into(),
-        some => some.iter().map(|uri| uri.escape_debug().to_string()).collect::<Vec<_>>().join(" and "),
-    };
+    let found = listed(&id);
     let (want, workload) = (expected.id.clone(), expected.workload.clone());
     Err(Fault::OtherId { path: path.to_owned(), found, want, workload })
+}
+
+/// The one ID that it has, if it is one of these.
+pub fn id_of(leaf: &X509Certificate<'_>, whom: &IdPattern, path: &Path) -> Result<SpiffeId, Fault> {
+    let ids = the_id(leaf, path)?;
+    if let [id] = ids.as_slice()
+        && whom.matches(id)
+        && let Ok(id) = SpiffeId::parse(id)
+    {
+        return Ok(id);
+    }
+    Err(Fault::NoneOf { path: path.to_owned(), found: listed(&ids), want: whom.to_string() })
+}
+
+fn listed(ids: &[String]) -> String {
+    match ids {
+        [] => "none".into(),
+        some => some.iter().map(|uri| uri.escape_debug().to_string()).collect::<Vec<_>>().join(" and "),
+    }
 }
 
 /// Every URI SAN as it stands; one that is no text counts too.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use snapshot::{KeyId, Svid};
+use snapshot::{IdPattern, KeyId, Svid};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::der_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -171,16 +171,27 @@ pub fn check_chain(
     Ok(())
 }
 
-/// A server's chain, as its client has to see it: X509-SVID, this one ID, and a way to one of the roots, which are
-/// those of the ID's trust domain.
-pub fn check_server(chain: &[Vec<u8>], roots: &[Vec<u8>], id: &SpiffeId, path: &Path, now: u64) -> Result<(), Fault> {
-    let trust_domain = TrustDomain::parse(id.trust_domain()).expect("an ID has a trust domain");
+/// A server's chain, as its client has to see it: X509-SVID, one ID that is meant, and a way to one of the roots,
+/// which are those of the ID's trust domain.
+pub fn check_server(
+    chain: &[Vec<u8>],
+    roots: &[Vec<u8>],
+    whom: &IdPattern,
+    path: &Path,
+    now: u64,
+) -> Result<(), Fault> {
     if chain.len() > LONGEST_CHAIN {
         return Err(Fault::LongChain { path: path.to_owned(), certificates: chain.len(), most: LONGEST_CHAIN });
     }
+    let leaf = parse(&chain[0], path, 1)?;
+    let id = match whom {
+        IdPattern::Exact(id) => SpiffeId::parse(id).expect("it was checked when it was read"),
+        IdPattern::Under(_) => leaf::id_of(&leaf, whom, path)?,
+    };
+    let trust_domain = TrustDomain::parse(id.trust_domain()).expect("an ID has a trust domain");
     let bundle = format!("the bundle of {trust_domain}").into();
-    let expected = Expected { id: id.clone(), workload: "the endpoint".into(), trust_domain };
-    leaf::check(&parse(&chain[0], path, 1)?, &expected, path)?;
+    let expected = Expected { id, workload: "the endpoint".into(), trust_domain };
+    leaf::check(&leaf, &expected, path)?;
     life(&chain[..1], path, now)?;
     // webpki asks no CA whether it may sign, nor for whom.
     for (nth, der) in (2..).zip(&chain[1..]) {

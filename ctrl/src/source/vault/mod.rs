@@ -223,7 +223,7 @@ mod tests {
     async fn a_task_that_panics_is_told_of_and_begun_anew_with_the_roots_from_before() {
         let mut vault = vault();
         let id = SpiffeId::parse("spiffe://example.com/backend").unwrap();
-        let wanted = Wanted { id, dns_names: vec![], workload: "shop/backend".into() };
+        let wanted = Wanted { id, dns_names: vec![], workload: "shop/backend".into(), pods: vec![] };
         let trust = Trust { roots: Some(Arc::new(vec![vec![7]])), looked: true, ..Trust::default() };
         let mut running = vault.start(trust);
         let mut tasks = JoinSet::new();

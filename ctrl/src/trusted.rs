@@ -1,7 +1,7 @@
 //! Whom of a trust domain a node speaks to now: by its roots, and unless somebody has revoked him.
 //!
-//! The dataplane asks its peers the same by its snapshot. Here it is for who answers for a bundle endpoint, who
-//! says whom else to trust.
+//! The dataplane asks its peers the same by its snapshot. Here it is for whom this process itself asks by a SPIFFE ID:
+//! who answers for a bundle endpoint says whom else to trust.
 
 use std::sync::Arc;
 
@@ -22,20 +22,25 @@ pub struct Trusted {
     /// DER, each once, in order.
     pub roots: Vec<Vec<u8>>,
     /// Why nobody of that ID is spoken to, whatever he shows.
-    pub(super) nobody: Option<String>,
+    pub(crate) nobody: Option<String>,
     /// With the places that revoke them.
-    pub(super) serials: Vec<(String, String)>,
-    pub(super) crls: Vec<List>,
+    pub(crate) serials: Vec<(String, String)>,
+    pub(crate) crls: Vec<List>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct List {
+pub(crate) struct List {
     list: Arc<RevocationList>,
     on_stale: OnStale,
     from: String,
 }
 
 impl Trusted {
+    /// Whoever chains to these.
+    pub fn by(roots: Vec<Vec<u8>>) -> Self {
+        Self { roots, ..Self::default() }
+    }
+
     pub fn of(id: &SpiffeId, loaded: &Loaded, identities: &Identities, now: u64) -> Self {
         let domain = id.trust_domain();
         let mut roots = roots_of(domain, loaded, identities, now);

@@ -1,6 +1,8 @@
-//! Who may answer for an endpoint of the profile `https_spiffe`: the holder of an SVID with exactly one ID, under
-//! the roots of its trust domain (SPIFFE Federation §5.2.2), whom nobody has revoked. The name in the URL proves
-//! nothing.
+//! Who may answer where a server proves to be somebody by its SPIFFE ID: the holder of an SVID with exactly one ID,
+//! under the roots of its trust domain, whom nobody has revoked. A name or an address proves nothing.
+//!
+//! So it is for bundle endpoints of the profile `https_spiffe` (SPIFFE Federation §5.2.2) and for an agent's broker
+//! endpoint (SPIFFE Broker Endpoint §5).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +11,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use snapshot::IdPattern;
 
-use super::trusted::Trusted;
-use crate::config::SpiffeId;
 use crate::source::svid;
+use crate::trusted::Trusted;
 
 #[derive(Debug)]
 pub struct Verifier {
-    id: SpiffeId,
+    whom: IdPattern,
     trusted: Trusted,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -26,9 +28,9 @@ pub struct Verifier {
 struct Refused(String);
 
 impl Verifier {
-    /// `trusted` is of the ID.
-    pub fn new(id: SpiffeId, trusted: Trusted) -> Self {
-        Self { id, trusted, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
+    /// `trusted` is of the pattern's trust domain.
+    pub fn new(whom: IdPattern, trusted: Trusted) -> Self {
+        Self { whom, trusted, algorithms: aws_lc_rs::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -43,7 +45,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain: Vec<_> = [leaf].into_iter().chain(between).map(|one| one.to_vec()).collect();
         let (now, path) = (now.as_secs(), Path::new("its certificate"));
-        let checked = svid::check_server(&chain, &self.trusted.roots, &self.id, path, now);
+        let checked = svid::check_server(&chain, &self.trusted.roots, &self.whom, path, now);
         let checked = checked.map_err(|why| why.to_string()).and_then(|()| self.trusted.check(&chain, now));
         checked.map(|()| ServerCertVerified::assertion()).map_err(|why| {
             let why = OtherError(Arc::new(Refused(why)));
