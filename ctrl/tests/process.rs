@@ -1,6 +1,9 @@
 //! sluice-ctrl as a process, with a fake dataplane at its channel and the CLI at its admin socket.
 
 mod answers;
+#[path = "https/ca.rs"]
+mod ca;
+mod described;
 mod fake;
 mod node;
 

@@ -34,6 +34,8 @@ pub struct ClusterService {
 /// One of the slices that a Service's endpoints are cut into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
+    /// `namespace/name`.
+    pub name: String,
     /// `namespace/name` of the Service.
     pub service: String,
     /// Names and numbers of its TCP ports.
@@ -65,6 +67,22 @@ pub struct Led {
     /// Whether calls are given to it.
     pub endpoints: BTreeMap<SocketAddr, bool>,
     pub problem: Option<String>,
+    /// For people; it is not remembered over a restart, and until the API lists them there are none.
+    #[serde(skip)]
+    pub slices: Vec<SliceRow>,
+}
+
+/// A slice, and how its endpoints do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceRow {
+    /// `namespace/name`.
+    pub name: String,
+    /// `http:8080`.
+    pub ports: Vec<String>,
+    pub ready: usize,
+    /// They serve yet, and are about to go.
+    pub ending: usize,
+    pub not_ready: usize,
 }
 
 /// By `namespace/name` of the Service in the cluster. What is not in it has not been listed yet.
@@ -145,6 +163,7 @@ impl ClusterService {
         let without = self.ports.len().saturating_sub(MOST_VIRTUAL).max(all - led.virtual_addresses.len());
         led.virtual_addresses.sort_unstable();
         led.problem = self.problem(left_out, without);
+        led.slices = slices.iter().map(|slice| SliceRow::of(slice)).collect();
         led
     }
 
@@ -160,6 +179,23 @@ impl ClusterService {
                 "{over} of its endpoints are left out: at most {MOST_ENDPOINTS} are taken, and {MOST_ENDPOINTS_OF_ALL} \
                  of all together"
             )),
+        }
+    }
+}
+
+impl SliceRow {
+    fn of(slice: &Slice) -> Self {
+        let port = |(name, number): &(String, u16)| match name.as_str() {
+            "" => number.to_string(),
+            name => format!("{name}:{number}"),
+        };
+        let count = |state| slice.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
+        Self {
+            name: slice.name.clone(),
+            ports: slice.ports.iter().map(port).collect(),
+            ready: count(State::Ready),
+            ending: count(State::Ending),
+            not_ready: count(State::NotReady),
         }
     }
 }
@@ -242,13 +278,18 @@ pub fn fill(loaded: &mut Loaded, all: &AllLed) -> bool {
 /// What keeps a Service that names one of a cluster from leading anywhere.
 pub fn problems(loaded: &Loaded, all: &AllLed) -> Vec<String> {
     let problem = |(service, named): (&Service, &InCluster)| {
-        let why = match all.get(&named.name) {
-            Some(led) => led.problem.clone()?,
-            None => "it has not been listed yet, and leads nowhere until then".into(),
-        };
+        let why = problem(named, all)?;
         Some(format!("Service {}: {} in the cluster: {why}", service.name, named.name))
     };
     in_clusters(loaded).filter_map(problem).collect()
+}
+
+/// The same of one.
+pub fn problem(named: &InCluster, all: &AllLed) -> Option<String> {
+    match all.get(&named.name) {
+        Some(led) => led.problem.clone(),
+        None => Some("it has not been listed yet, and leads nowhere until then".into()),
+    }
 }
 
 fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> {
