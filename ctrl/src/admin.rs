@@ -3,6 +3,7 @@
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
 //!   GET  /v1/policies  /v1/services  /v1/bypasses
+//!   GET  /v1/describe/service|policy|bundle?name=NAME   /v1/names
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/callers[?of=NAME]
 //!   GET  /v1/explain?from=ID|ADDR&to=ADDR:PORT[&at=ADDR]
@@ -14,6 +15,7 @@
 //! ```
 //! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
 
+mod described;
 mod trial;
 
 use std::collections::HashMap;
@@ -67,6 +69,10 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/policies", get(policies))
         .route("/v1/services", get(services))
         .route("/v1/bypasses", get(bypasses))
+        .route("/v1/describe/service", get(described::service))
+        .route("/v1/describe/policy", get(described::policy))
+        .route("/v1/describe/bundle", get(described::bundle))
+        .route("/v1/names", get(described::names))
         .route("/v1/connections", get(connections))
         .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))

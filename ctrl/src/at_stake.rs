@@ -39,11 +39,21 @@ pub fn dropped(now: &[Row], then: &Loaded) -> Vec<Dropped> {
 /// How many of the living connections each of them would cut; those that cut none are left out.
 pub fn cut<'d>(dropped: &'d [Dropped], live: &[ConnectionReport]) -> Vec<(&'d Dropped, usize)> {
     let chains = |root: &Dropped, connection: &ConnectionReport| {
-        let of = connection.tls.as_ref().and_then(|tls| tls.peer_root.as_ref()) == Some(&root.id);
-        of && connection.peer_id.as_deref().and_then(|id| id.split('/').nth(2)) == Some(&root.trust_domain)
+        root_of(connection) == Some(&root.id) && is_of(connection, &root.trust_domain)
     };
     let counted = dropped.iter().map(|root| (root, live.iter().filter(|connection| chains(root, connection)).count()));
     counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The root that its peer's chain led to, by its name.
+pub fn root_of(connection: &ConnectionReport) -> Option<&String> {
+    connection.tls.as_ref()?.peer_root.as_ref()
+}
+
+/// Whether its peer has shown an identity of that trust domain by TLS.
+pub fn is_of(connection: &ConnectionReport, trust_domain: &str) -> bool {
+    let domain = connection.peer_id.as_deref().and_then(|id| id.split('/').nth(2));
+    connection.tls.is_some() && domain == Some(trust_domain)
 }
 
 /// What is said instead of doing it, with a line for each root. None: nothing would be cut.

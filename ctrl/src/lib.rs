@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod crds;
 pub mod crls;
+pub mod describe;
 pub mod difference;
 pub mod fetch;
 pub mod kubernetes;

@@ -9,6 +9,7 @@
 mod answer;
 mod dns;
 mod lookups;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use serde::Serialize;
 pub use answer::{Answer, Found, SHORTEST};
 pub use dns::Dns;
 pub use lookups::{Counts, Lookups};
+pub use told::{LastFailure, Told, ToldAddress};
 
 use crate::config::{Gateway, Loaded, Service, Target};
 
@@ -38,6 +40,7 @@ struct Name {
     failure: Option<String>,
     /// Addresses that there was no room for.
     left_out: usize,
+    last_failure: Option<LastFailure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,9 @@ impl Resolved {
     pub fn take(&mut self, name: &str, answer: &Answer, now: u64) -> Option<Duration> {
         let of = self.names.entry(name.to_owned()).or_default();
         of.failure = answer.failure();
+        if let Some(why) = of.failure.clone() {
+            of.last_failure = Some(LastFailure { at: now / 1000, why });
+        }
         of.left_out = 0;
         let mut good = None;
         for (found, v4) in [(&answer.v4, true), (&answer.v6, false)] {

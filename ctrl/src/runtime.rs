@@ -11,6 +11,7 @@
 //! does not assemble leaves everything as it was, and is shown until the files are mended.
 
 mod cluster;
+mod describing;
 mod fetching;
 mod publishing;
 mod reload;
@@ -30,6 +31,7 @@ use tracing::{info, warn};
 
 use crate::clock::Jumps;
 use crate::config::{Diagnostic, Known, Loaded};
+use crate::describe::{Asked, Since};
 use crate::fetch::{Fetches, Got};
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered, boot_id};
@@ -108,6 +110,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         remembered,
         versions: Versions::open(&admin.state),
         last: None,
+        since: Since::default(),
         started_at: clock::now(),
         publisher: publisher.clone(),
         ports,
@@ -171,6 +174,10 @@ async fn turns(
                     Wish::Reload(answer) => answer,
                     Wish::Assemble(loaded, answer) => {
                         let _ = answer.send(core.would_be(&loaded, &now, &lookups));
+                        continue;
+                    }
+                    Wish::Describe(asked) => {
+                        core.describe(asked, &lookups);
                         continue;
                     }
                 };
@@ -249,6 +256,7 @@ struct Core {
     remembered: Remembered,
     versions: Versions,
     last: Option<Snapshot>,
+    since: Since,
     started_at: u64,
     publisher: Publisher,
     ports: watch::Sender<Vec<String>>,
@@ -309,6 +317,8 @@ pub enum Wish {
     Reload(oneshot::Sender<Outcome>),
     /// The snapshot that this would be, without SVIDs, or why it would be none.
     Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+    /// One thing in all its parts.
+    Describe(Asked),
 }
 
 /// The version of the snapshot that the files came to, or why they were refused.

@@ -180,6 +180,16 @@ pub struct EndpointRow {
     pub ejected_until: Option<u64>,
 }
 
+impl VirtualRow {
+    pub fn all(service: &snapshot::Service) -> Vec<Self> {
+        let row = |v: &VirtualAddress| Self {
+            address: v.address,
+            endpoints: v.endpoints.iter().map(|&index| service.endpoints[index as usize].address).collect(),
+        };
+        service.virtual_addresses.iter().map(row).collect()
+    }
+}
+
 /// What is in force, without what only the dataplane knows.
 pub fn shown(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Row> {
     let row = |(of, service): (&Service, &snapshot::Service)| {
@@ -204,15 +214,11 @@ pub fn shown(loaded: &Loaded, services: &[snapshot::Service]) -> Vec<Row> {
             ejected_on: vec![],
             ejected_until: None,
         };
-        let virtual_address = |v: &VirtualAddress| VirtualRow {
-            address: v.address,
-            endpoints: v.endpoints.iter().map(|&index| service.endpoints[index as usize].address).collect(),
-        };
         Row {
             name: service.name.clone(),
             place: of.place.to_string(),
             labels: of.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
-            virtual_addresses: service.virtual_addresses.iter().map(virtual_address).collect(),
+            virtual_addresses: VirtualRow::all(service),
             endpoints: service.endpoints.iter().map(endpoint).collect(),
             kubernetes: of.kubernetes.as_ref().map(|named| named.name.clone()),
         }

@@ -3,12 +3,14 @@
 //! Secrets cannot get in here: nothing in this file has a field for one.
 
 mod changes;
+mod names;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use changes::{Applied, Apply, InForce, Reload, Replayed, Trial};
+pub use names::Names;
 use serde::{Deserialize, Serialize};
 use snapshot::{SourceAddress, Version, Workload};
 

@@ -73,6 +73,11 @@ async fn a_ttl_says_when_a_name_is_asked_for_again_and_how_long_what_it_replaces
     server.says("short.test", Says::Addresses(vec![other], 1));
     server.says("long.test", Says::Addresses(vec![other], 3_600));
     until(&mut lookups, &loaded, "it moved", |r| addresses(r, "short.test") == [(one, false), (other, true)]).await;
+    let told = lookups.told(&loaded.gateway, "short.test");
+    let [was, is] = &told.addresses[..] else { panic!("{told:?}") };
+    assert_eq!((was.address, is.address, was.ttl, is.ttl), (one, other, Some(1), Some(1)));
+    assert!(was.replaced_until.is_some_and(|until| until.abs_diff(ctrl::clock::now()) <= 60), "{told:?}");
+    assert_eq!((is.replaced_until, told.is_fixed, &told.last_failure), (None, false, &None), "{told:?}");
     until(&mut lookups, &loaded, "it is forgotten", |r| addresses(r, "short.test") == [(other, true)]).await;
     assert!(server.asked("short.test") >= 6, "three times in both families");
     assert_eq!(server.asked("long.test"), 2, "once in both families");
@@ -111,10 +116,14 @@ async fn names_that_do_not_exist_and_servers_that_fail_keep_the_last_good_and_ar
             r.failures().first().is_some_and(|f| f.reason.contains(word) && f.kept == 1) && r.is_current("n.test", good)
         };
         until(&mut lookups, &loaded, word, fails).await;
+        let told = lookups.told(&loaded.gateway, "n.test");
+        assert!(told.is_failing && told.last_failure.as_ref().is_some_and(|last| last.why.contains(word)), "{told:?}");
     }
     assert!(failed(&lookups) >= 2);
     server.says("n.test", Says::Addresses(vec![good, ip("198.18.2.3")], 60));
     until(&mut lookups, &loaded, "well again", |r| r.failures().is_empty() && addresses(r, "n.test").len() == 2).await;
+    let told = lookups.told(&loaded.gateway, "n.test");
+    assert!(!told.is_failing && told.last_failure.is_some() && told.next_in.is_some(), "{told:?}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use ctrl::config::Loaded;
 use ctrl::resolve::Resolved;
 use ctrl::services::cluster::{
-    AllLed, ClusterService, Led, MOST_ENDPOINTS, MOST_VIRTUAL, MOST_VIRTUAL_OF_ALL, Slice, SliceEndpoint, State, fill,
-    lead, named, problems,
+    AllLed, ClusterService, Led, MOST_ENDPOINTS, MOST_VIRTUAL, MOST_VIRTUAL_OF_ALL, Slice, SliceEndpoint, SliceRow,
+    State, fill, lead, named, problems,
 };
 use ctrl::services::leaving::Leaving;
 use ctrl::services::{assemble, shown};
@@ -44,6 +44,7 @@ fn slice(ports: &[(&str, u16)], endpoints: &[(&str, State, &str)]) -> Slice {
         node: Some((*node).to_owned()),
     };
     Slice {
+        name: "shop/web-abcde".into(),
         service: "shop/web".into(),
         ports: ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
@@ -223,6 +224,15 @@ fn what_services_ask_for_is_bounded_for_one_and_for_all_and_who_asks_for_little_
     assert_eq!(led.values().map(|led| led.virtual_addresses.len()).sum::<usize>(), MOST_VIRTUAL_OF_ALL);
 }
 
+#[test]
+fn a_slice_is_told_of_with_how_its_endpoints_do() {
+    use State::{Ending, NotReady, Ready};
+    let endpoints = [("198.18.2.2", Ready, "b"), ("198.18.2.3", NotReady, "b"), ("198.18.2.4", Ending, "b")];
+    let told = led(&service(&["10.96.0.1"], &[("http", 80)]), &[slice(&[("http", 8080), ("", 9090)], &endpoints)]);
+    let (name, ports) = ("shop/web-abcde".to_owned(), vec!["http:8080".to_owned(), "9090".to_owned()]);
+    assert_eq!(told.slices, [SliceRow { name, ports, ready: 1, ending: 1, not_ready: 1 }]);
+}
+
 fn all(led: impl IntoIterator<Item = (&'static str, Led)>) -> AllLed {
     Arc::new(led.into_iter().map(|(name, led)| (name.to_owned(), led)).collect::<BTreeMap<_, _>>())
 }
@@ -235,6 +245,7 @@ fn leading(virtuals: &[(&str, &[&str])], endpoints: &[&str]) -> Led {
         virtual_addresses: virtuals.collect(),
         endpoints: endpoints.iter().map(|address| (at(address), true)).collect(),
         problem: None,
+        slices: vec![],
     }
 }
 

@@ -2,17 +2,13 @@
 
 mod https;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ctrl::web::{Answer, Client, Error, Headers, Limits, Schemes, Stage, Url, tls};
 use https::{Ca, Reply, Server};
 use hyper::header::HeaderName;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose as Eku, SanType, date_time_ymd};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
 
 const LIMITS: Limits = Limits { whole: Duration::from_secs(60), largest: 1000 };
 /// For what never ends by itself.
@@ -234,56 +230,15 @@ async fn a_server_that_is_not_there_is_named() {
     assert!(error.to_string().starts_with(&format!("https://{address}/x: no connection: ")), "{error}");
 }
 
-/// Takes everybody, and counts them.
-#[derive(Debug, Default)]
-struct Counting(AtomicUsize);
-
-impl ServerCertVerifier for Counting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[tokio::test]
 async fn a_server_is_verified_each_time_anew() {
-    let server = Server::start(Some(Ca::of_web("ca").local()), Reply::ok("")).await;
-    let verifier = Arc::new(Counting::default());
-    let config = tls::verified(verifier.clone()).with_no_client_auth();
-    let client = Client::new(config, Schemes::HttpsOnly, LIMITS);
+    let ca = Ca::of_web("ca");
+    let server = Server::start(Some(ca.local()), Reply::ok("")).await;
+    let client = Client::new(trusting(&ca), Schemes::HttpsOnly, LIMITS);
     for _ in 0..3 {
         client.get(&Url::parse(&server.url("/")).unwrap(), &Headers::none()).await.unwrap();
     }
-    assert_eq!(verifier.0.load(Ordering::Relaxed), 3, "a session was resumed");
+    assert_eq!((server.asked().len(), server.resumed()), (3, 0), "a session was resumed");
 }
 
 #[test]

@@ -122,6 +122,11 @@ fn calls_to_a_cluster_ip_reach_its_endpoints_and_follow_their_slices_while_they_
     let at = |port| SocketAddr::new(Host::Backend.v4(), port);
     part(&api, "backend-2", 3100, &json!({ "ready": false, "serving": true, "terminating": true }));
     until_given(&pair, false, &[3000]);
+    let described = pair.node_a.sluice(&["describe", "service", "backend", "-o", "json"]).unwrap();
+    let described: Value = serde_json::from_str(described.ok().unwrap()).unwrap();
+    let mut slices = described["slices"].as_array().unwrap().iter();
+    let ending = slices.find(|slice| slice["name"] == "shop/backend-2-v4").map(|slice| &slice["ending"]);
+    assert!(ending == Some(&json!(1)) && described["endpoints"][0]["from"] == "kubernetes", "{described:#}");
     wait_until("the calls that it has come to their end", PATIENCE, || {
         let row = row(&pair)?;
         let ending = row["endpoints"].as_array()?.iter().find(|one| one["address"] == json!(at(3100)))?;

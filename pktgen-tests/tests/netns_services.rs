@@ -88,6 +88,11 @@ fn refused_and_ejected(pair: &Pair, example: &str) {
     })
     .unwrap();
     assert!(row["failed"].as_u64().unwrap() >= 5 && row["connected"] == 0, "{row}");
+    let described = pair.node_a.sluice(&["describe", "service", "backend-balanced", "-o", "json"]).unwrap();
+    let described: Value = serde_json::from_str(&described.stdout).unwrap_or_else(|e| panic!("{e}: {described:?}"));
+    let mut all = described["endpoints"].as_array().unwrap().iter();
+    let given = all.find(|row| row["address"] == closed.to_string()).map(|row| &row["given"]);
+    assert!(given.is_some_and(|given| given["ejections"].as_u64() >= Some(1)), "{described:#}");
     assert!(pair.node_a.metric("sluice_connects_retried_total", "").unwrap() >= 5.0);
     assert!(server.failures().is_empty());
     let refused = pair.node_a.refused().unwrap();

@@ -148,6 +148,10 @@ fn a_crl_cuts_what_it_revokes_never_goes_back_and_refuses_its_trust_domain_once_
         assert!(listed.ok().unwrap().contains(words), "{words}: {listed:?}");
     }
     assert_eq!(node_b.metric("sluice_crl_entries", "partner.org").unwrap(), 1.0);
+    // The other's download lives by the root.
+    let described = node_b.sluice(&["describe", "trustbundle", "partner", "-o", "json"]).unwrap();
+    let described: serde_json::Value = serde_json::from_str(described.ok().unwrap()).unwrap();
+    assert!(described["roots"][0]["live"].as_u64() >= Some(1), "{described:#}");
 
     // An older one, and a torn one, are refused, and what is held stays.
     for (number, torn, why) in [(1, 0, "its CRL number is 1, older than number 2"), (3, 40, "is cut off within a CRL")]

@@ -3,9 +3,9 @@
 
 use clap::Args;
 
-use super::Done;
 use super::output::{Output, age_ms, or_dash, red, span, table, until};
 use super::place::Place;
+use super::{Done, complete};
 use crate::bundles::{CrlRow, Row};
 use crate::rotate::utc;
 use crate::{clock, fetch};
@@ -24,7 +24,7 @@ use crate::{clock, fetch};
 #[command(verbatim_doc_comment)]
 pub struct Bundle {
     /// Only this trust domain.
-    #[arg(value_name = "TRUST DOMAIN")]
+    #[arg(value_name = "TRUST DOMAIN", add = complete::trust_domains())]
     trust_domain: Option<String>,
     #[command(flatten)]
     place: Place,

@@ -1,11 +1,17 @@
 //! `sluice completion`: for the shell.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use super::{Cli, Done};
+use super::Done;
+use super::complete::VARIABLE;
+use super::output::put;
 
 /// Print a completion script.
+///
+/// It has `sluice` asked for what may follow, so that names of Services and workloads are those of the running
+/// gateway. Write it anew after an update.
 ///
 /// Example:
 ///   sluice completion bash > /etc/bash_completion.d/sluice
@@ -19,7 +25,11 @@ pub struct Completion {
 
 impl Completion {
     pub fn run(self) -> Done {
-        clap_complete::generate(self.shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+        let (name, shells) = (self.shell.to_string(), Shells::builtins());
+        let shell = shells.completer(&name).expect("what may be asked for is known");
+        let mut script = Vec::new();
+        shell.write_registration(VARIABLE, "sluice", "sluice", "sluice", &mut script).map_err(anyhow::Error::from)?;
+        put(String::from_utf8_lossy(&script).trim_end());
         Ok(true)
     }
 }

@@ -4,6 +4,7 @@ mod apply;
 mod bundle;
 mod ca;
 mod check;
+mod complete;
 mod completion;
 mod connections;
 mod crds;
@@ -88,6 +89,7 @@ pub enum Failure {
 type Done = Result<bool, Failure>;
 
 pub fn main() -> ExitCode {
+    complete::answer();
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {

@@ -19,6 +19,16 @@ pub struct Place {
 }
 
 impl Place {
+    /// What a line says that is not whole yet, and so is not parsed.
+    pub fn of_line(line: &[String]) -> Self {
+        let value = |option: &str| {
+            let next = line.iter().skip_while(|word| *word != option).nth(1).map(String::as_str);
+            let joined = || line.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+            next.or_else(joined).map(PathBuf::from)
+        };
+        Self { socket: value("--socket"), config: value("--config") }
+    }
+
     pub fn client(&self) -> Result<Client, Failure> {
         self.path().map(|path| Client::new(&path))
     }

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::Done;
 use super::output::{Output, Rows, or_dash, red, table, until, yellow};
 use super::place::Place;
+use super::{Done, complete};
 use crate::services::{EndpointRow, Row};
 
 /// List Services: their virtual addresses, the endpoints behind them, and what became of calls to those.
@@ -20,7 +20,7 @@ use crate::services::{EndpointRow, Row};
 #[command(verbatim_doc_comment)]
 pub struct Services {
     /// Only these, by namespace/name or the name alone.
-    #[arg(value_name = "SERVICE")]
+    #[arg(value_name = "SERVICE", add = complete::services())]
     names: Vec<String>,
     #[command(flatten)]
     place: Place,

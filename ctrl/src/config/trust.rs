@@ -234,7 +234,7 @@ fn own_pattern(text: &str, trust_domain: &TrustDomain) -> Result<IdPattern, Stri
 }
 
 /// The trust domain of a pattern that parsed.
-fn domain_of(pattern: &IdPattern) -> &str {
+pub(crate) fn domain_of(pattern: &IdPattern) -> &str {
     let (IdPattern::Exact(text) | IdPattern::Under(text)) = pattern;
     text.split('/').nth(2).unwrap_or_default()
 }

@@ -236,7 +236,12 @@ impl Fetches {
 
     /// What people have to know of.
     pub fn problems(&self) -> impl Iterator<Item = String> {
-        self.sources.iter().flat_map(|(key, source)| {
+        self.problems_of(|_| true)
+    }
+
+    /// The same of some trust domains.
+    pub fn problems_of(&self, wanted: impl Fn(&TrustDomain) -> bool) -> impl Iterator<Item = String> {
+        self.sources.iter().filter(move |(key, _)| wanted(&key.domain)).flat_map(|(key, source)| {
             let of = format!("TrustBundle {} {}", source.holder, source.want.path());
             let kept = match self.got_at(key) {
                 Some(at) => format!("what was got at {} stays in force", utc(at)),

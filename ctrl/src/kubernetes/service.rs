@@ -139,7 +139,7 @@ impl Object for Slices {
         let service = format!("{}/{service}", slice.metadata.namespace);
         let endpoints = slice.endpoints.iter().flatten().filter_map(endpoint).collect::<Result<_, _>>();
         let endpoints = endpoints.map_err(|why| Odd::One { key: key.clone(), whose: service.clone(), why })?;
-        Ok((key, Some(Slice { service, endpoints, ports: tcp(slice.ports) })))
+        Ok((key.clone(), Some(Slice { name: key, service, endpoints, ports: tcp(slice.ports) })))
     }
 
     fn whose<'k>(_key: &'k str, kept: &'k Slice) -> &'k str {

@@ -39,7 +39,7 @@ struct Asked {
 pub struct Lookups {
     dns: Arc<Dns>,
     names: BTreeMap<String, Asked>,
-    resolved: Resolved,
+    pub(super) resolved: Resolved,
     running: JoinSet<(String, Answer)>,
     room: Arc<Semaphore>,
     counts: Arc<Counts>,
@@ -91,6 +91,12 @@ impl Lookups {
         let wanted = |name: &String| wanted.contains(name.as_str()) && from_hosts(&loaded.gateway, name).is_none();
         self.names.retain(|name, _| wanted(name));
         self.resolved.names.retain(|name, _| wanted(name));
+    }
+
+    /// Seconds until a name is asked for again; None while it is.
+    pub(super) fn next_in(&self, name: &str) -> Option<u64> {
+        let due = self.names.get(name)?.due?;
+        Some(due.saturating_duration_since(Instant::now()).as_secs())
     }
 
     /// What the names of a configuration stand for, with what its `hosts` say.

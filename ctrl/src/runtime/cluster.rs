@@ -157,8 +157,13 @@ impl Cluster {
         let faults = self.ledger.faults.iter();
         let faults =
             faults.map(|((kind, name), why)| format!("{kind} {name} is not in force as the API has it: {why}"));
-        let services = self.feed.is_some().then(|| in_cluster::problems(loaded, &self.services));
+        let services = self.followed().map(|services| in_cluster::problems(loaded, services));
         faults.chain(services.into_iter().flatten())
+    }
+
+    /// Where Services of the cluster lead, if they are asked for.
+    pub fn followed(&self) -> Option<&AllLed> {
+        self.feed.is_some().then_some(&self.services)
     }
 
     pub fn trial(&self, directory: &Path, known: &Mutex<Known>) -> Trial {

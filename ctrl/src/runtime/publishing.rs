@@ -213,6 +213,7 @@ impl Core {
         });
         self.publisher.set(|desired| desired.state = Some(published));
         self.pace.published(snapshot.version, began, Instant::now());
+        self.since.note(self.last.as_ref(), &snapshot);
         self.last = Some(snapshot);
         Ok(())
     }

@@ -22,14 +22,6 @@ impl Core {
         );
         let failures = self.identities.errors().into_iter().filter(|failure| !failure.waiting);
         let svids = failures.map(|f| format!("no new SVID for {}: {}", f.id, f.reason));
-        let left_out = self.identities.federated(now).into_iter().filter_map(|brought| {
-            let by = self.loaded.bundles.iter().find(|bundle| bundle.decides(&brought.trust_domain))?;
-            let domain = brought.trust_domain;
-            Some(format!(
-                "the bundle of {domain} of an identity source is left out: TrustBundle {} has its roots",
-                by.name
-            ))
-        });
         let crls = config::crls::expiry(&self.loaded.bundles, now).map(|warning| warning.message);
         let more = self
             .identities
@@ -40,13 +32,30 @@ impl Core {
             .chain(self.unassembled.clone())
             .chain(self.remembered.problems().iter().cloned())
             .chain(self.cluster.problems(&self.loaded));
-        names.chain(svids).chain(left_out).chain(more).collect()
+        names.chain(svids).chain(self.left_out(now).map(|(_, said)| said)).chain(more).collect()
+    }
+
+    /// Trust domains of which an identity source brings a bundle that is not asked, and what is said of that.
+    pub(super) fn left_out(&self, now: u64) -> impl Iterator<Item = (String, String)> {
+        self.identities.federated(now).into_iter().filter_map(|brought| {
+            let by = self.loaded.bundles.iter().find(|bundle| bundle.decides(&brought.trust_domain))?;
+            let (domain, name) = (brought.trust_domain, &by.name);
+            let said =
+                format!("the bundle of {domain} of an identity source is left out: TrustBundle {name} has its roots");
+            Some((domain, said))
+        })
     }
 
     /// SVIDs that somebody else will give in time.
     pub(super) fn waiting(&self) -> Vec<String> {
         let waits = self.identities.errors().into_iter().filter(|failure| failure.waiting);
         waits.map(|wait| format!("the SVID of {}, since {}: {}", wait.id, utc(wait.since), wait.reason)).collect()
+    }
+
+    pub(super) fn bundle_rows(&self, now: u64) -> Vec<bundles::Row> {
+        let mut rows = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
+        rows.iter_mut().for_each(|row| row.fetched = self.fetches.rows(&row.trust_domain));
+        rows
     }
 
     pub(super) fn show(&self, network: &Network) {
@@ -76,8 +85,7 @@ impl Core {
             ..view::Status::default()
         };
         let now = clock::now();
-        let mut bundles = bundles::rows(&self.loaded, &self.identities.bundle(now), &self.identities.federated(now));
-        bundles.iter_mut().for_each(|row| row.fetched = self.fetches.rows(&row.trust_domain));
+        let bundles = self.bundle_rows(now);
         let kubernetes = self.cluster.live();
         let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
         let (resources, services) = (self.resources.clone(), Arc::new(services));

@@ -35,6 +35,8 @@ pub struct ClusterService {
 /// One of the slices that a Service's endpoints are cut into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
+    /// `namespace/name`.
+    pub name: String,
     /// `namespace/name` of the Service.
     pub service: String,
     /// Names and numbers of its TCP ports.
@@ -66,6 +68,22 @@ pub struct Led {
     /// Whether calls are given to it.
     pub endpoints: BTreeMap<SocketAddr, bool>,
     pub problem: Option<String>,
+    /// For people; it is not remembered over a restart, and until the API lists them there are none.
+    #[serde(skip)]
+    pub slices: Vec<SliceRow>,
+}
+
+/// A slice, and how its endpoints do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceRow {
+    /// `namespace/name`.
+    pub name: String,
+    /// `http:8080`.
+    pub ports: Vec<String>,
+    pub ready: usize,
+    /// They serve yet, and are about to go.
+    pub ending: usize,
+    pub not_ready: usize,
 }
 
 impl Led {
@@ -152,6 +170,7 @@ impl ClusterService {
         let without = self.ports.len().saturating_sub(MOST_VIRTUAL).max(all - led.virtual_addresses.len());
         led.virtual_addresses.sort_unstable();
         led.problem = self.problem(left_out, without);
+        led.slices = slices.iter().map(|slice| SliceRow::of(slice)).collect();
         led
     }
 
@@ -167,6 +186,23 @@ impl ClusterService {
                 "{over} of its endpoints are left out: at most {MOST_ENDPOINTS} are taken, and {MOST_ENDPOINTS_OF_ALL} \
                  of all together"
             )),
+        }
+    }
+}
+
+impl SliceRow {
+    fn of(slice: &Slice) -> Self {
+        let port = |(name, number): &(String, u16)| match name.as_str() {
+            "" => number.to_string(),
+            name => format!("{name}:{number}"),
+        };
+        let count = |state| slice.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
+        Self {
+            name: slice.name.clone(),
+            ports: slice.ports.iter().map(port).collect(),
+            ready: count(State::Ready),
+            ending: count(State::Ending),
+            not_ready: count(State::NotReady),
         }
     }
 }
@@ -255,16 +291,21 @@ pub fn fill(loaded: &mut Loaded, all: &AllLed, leaving: &Leaving) -> bool {
 /// What keeps a Service that names one of a cluster from leading anywhere.
 pub fn problems(loaded: &Loaded, all: &AllLed) -> Vec<String> {
     let problem = |(service, named): (&Service, &InCluster)| {
-        let why = match all.get(&named.name) {
-            Some(led) => led.problem.clone()?,
-            None if service.addresses.is_empty() && service.virtual_addresses.is_empty() => {
-                "it has not been listed yet, and leads nowhere until then".into()
-            }
-            None => UNLISTED.into(),
-        };
+        let why = problem(service, named, all)?;
         Some(format!("Service {}: {} in the cluster: {why}", service.name, named.name))
     };
     in_clusters(loaded).filter_map(problem).collect()
+}
+
+/// The same of one.
+pub fn problem(service: &Service, named: &InCluster, all: &AllLed) -> Option<String> {
+    match all.get(&named.name) {
+        Some(led) => led.problem.clone(),
+        None if service.addresses.is_empty() && service.virtual_addresses.is_empty() => {
+            Some("it has not been listed yet, and leads nowhere until then".into())
+        }
+        None => Some(UNLISTED.into()),
+    }
 }
 
 pub(super) fn in_clusters(loaded: &Loaded) -> impl Iterator<Item = (&Service, &InCluster)> {

@@ -1,19 +1,21 @@
-//! A web server that the tests play, over TLS or plainly, and the CAs that certify it. What it says, and by which
-//! certificate, can be changed while it runs.
+//! A web server that the tests play, over TLS or plainly. What it says, and by which certificate, can be changed
+//! while it runs.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod ca;
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use ca::Ca;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams, CertifiedIssuer,
-    DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose as Use, RevokedCertParams,
-    SanType, SerialNumber, date_time_ymd,
+    CertificateParams, ExtendedKeyUsagePurpose as Eku, KeyPair, KeyUsagePurpose as Use, SanType, SerialNumber,
+    date_time_ymd,
 };
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::{HandshakeKind, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,84 +23,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// A CA, of the web or of a trust domain.
-pub struct Ca(pub CertifiedIssuer<'static, KeyPair>);
-
 impl Ca {
-    pub fn of_web(name: &str) -> Self {
-        Self::new(name, None)
-    }
-
-    pub fn of(trust_domain: &str) -> Self {
-        Self::new(&format!("{trust_domain} root"), Some(format!("spiffe://{trust_domain}")))
-    }
-
-    pub fn new(name: &str, id: Option<String>) -> Self {
-        let params = Self::params(name, id);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// An intermediate of it.
-    pub fn below(&self, name: &str) -> Self {
-        self.below_as(name, None)
-    }
-
-    pub fn below_as(&self, name: &str, id: Option<&str>) -> Self {
-        let params = Self::params(name, id.map(str::to_owned));
-        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
-    }
-
-    fn params(name: &str, id: Option<String>) -> CertificateParams {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
-        params.subject_alt_names = id.iter().map(|id| SanType::URI(id.as_str().try_into().unwrap())).collect();
-        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2044, 1, 1));
-        params
-    }
-
-    /// DER.
-    pub fn crl(&self, number: u64, serials: &[u64], next: u64) -> Vec<u8> {
-        self.crl_list(number, serials, next).der().to_vec()
-    }
-
-    /// Of this number, with these serials, issued long ago and followed by the next at `next` (seconds since the epoch).
-    pub fn crl_list(&self, number: u64, serials: &[u64], next: u64) -> CertificateRevocationList {
-        self.crl_of(number, serials.iter().map(|serial| SerialNumber::from(*serial)), next)
-    }
-
     /// DER. Revokes an intermediate of it.
     pub fn crl_against(&self, number: u64, below: &Ca, next: u64) -> Vec<u8> {
         let (_, certificate) = X509Certificate::from_der(below.0.der()).unwrap();
         let serial = SerialNumber::from_slice(certificate.tbs_certificate.raw_serial());
         self.crl_of(number, [serial].into_iter(), next).der().to_vec()
-    }
-
-    fn crl_of(&self, number: u64, serials: impl Iterator<Item = SerialNumber>, next: u64) -> CertificateRevocationList {
-        let revoked = serials.map(|serial_number| RevokedCertParams {
-            serial_number,
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(1970, 1, 1) + Duration::from_secs(next),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.0).unwrap()
-    }
-
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    pub fn der(&self) -> Vec<u8> {
-        self.0.der().to_vec()
     }
 
     /// For `localhost` and 127.0.0.1.
@@ -186,6 +116,8 @@ pub struct Server {
     asked: watch::Receiver<Vec<String>>,
     /// Of connections whose other side has closed them.
     left: watch::Receiver<usize>,
+    /// Handshakes in which a session was resumed, and no certificate shown.
+    resumed: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -197,7 +129,8 @@ impl Server {
         let (asked_in, asked) = watch::channel(vec![]);
         let (left_in, left) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        let shared = says.clone();
+        let (shared, resumed) = (says.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = resumed.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -206,14 +139,14 @@ impl Server {
                     let says = shared.lock().unwrap();
                     (says.tls.clone(), says.reply.clone())
                 };
-                let (asked, left) = (asked_in.clone(), left_in.clone());
+                let (asked, left, resumed) = (asked_in.clone(), left_in.clone(), count.clone());
                 connections.spawn(async move {
-                    serve(tcp, tls, reply, &asked).await;
+                    serve(tcp, tls, reply, &asked, &resumed).await;
                     left.send_modify(|count| *count += 1);
                 });
             }
         });
-        Self { address, says, asked, left, _tasks: tasks }
+        Self { address, says, asked, left, resumed, _tasks: tasks }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -233,6 +166,10 @@ impl Server {
         self.asked.borrow().clone()
     }
 
+    pub fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::Relaxed)
+    }
+
     /// Until it was asked so often.
     pub async fn await_asked(&self, times: usize) {
         self.asked.clone().wait_for(|all| all.len() >= times).await.unwrap();
@@ -244,11 +181,19 @@ impl Server {
     }
 }
 
-async fn serve(mut tcp: TcpStream, tls: Option<Arc<ServerConfig>>, reply: Reply, asked: &watch::Sender<Vec<String>>) {
+async fn serve(
+    mut tcp: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    reply: Reply,
+    asked: &watch::Sender<Vec<String>>,
+    resumed: &AtomicUsize,
+) {
     match (reply, tls) {
         (Reply::Deaf, _) => until_left(&mut tcp).await,
         (reply, Some(tls)) => {
             if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(tcp).await {
+                let kind = stream.get_ref().1.handshake_kind();
+                resumed.fetch_add(usize::from(kind == Some(HandshakeKind::Resumed)), Ordering::Relaxed);
                 talk(stream, reply, asked).await;
             }
         }

@@ -14,11 +14,20 @@ use crate::flow::{FlowKey, FlowRef, Leg as Side2};
 use crate::io::{PacketIo, PortId};
 use crate::parse::Segment;
 use crate::planted::{self, Bug};
-use crate::policy::{Route, Standing, Verdict, Why, at_once, shadow, why_not};
+use crate::policy::{Route, Standing, Verdict, Why, Witnesses, at_once, shadow, why_not};
 use crate::session::{AtOnce, Balanced, Leg, Plan, Session, Syn, choose, count, refused_at_once};
-use crate::snapshot::Compiled;
+use crate::snapshot::{Compiled, Virtual};
 use crate::stats::{Report, Total};
 use crate::time::Clock;
+
+/// Where a call goes.
+struct Aim<'c> {
+    /// The virtual address that is called, and of its endpoints the one that is given it.
+    of: Option<&'c Virtual>,
+    endpoint: Option<SocketAddr>,
+    /// That endpoint, else what is called.
+    given: SocketAddr,
+}
 
 impl<P: PacketIo, C: Clock> Worker<P, C> {
     pub(super) fn admit(&mut self, port: PortId, segment: Segment, syn: Syn, mac: [u8; 6]) {
@@ -38,65 +47,88 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         let Some(compiled) = self.compiled.clone() else {
             return self.refuse_arrived(&arrived, None, RefuseReason::NoSnapshot);
         };
-        let Arrived { port, side, ref segment, ref syn, mac } = arrived;
-        let (client, server, now) = (segment.source, segment.destination, self.now.unix());
-        let of = compiled.virtuals.find(server).filter(|_| side == Side::Inside);
-        // The endpoint whose listener was asked for is the one that it is given.
+        let aim = self.aim(&compiled, &arrived, &heard);
+        let (from, client) = ((arrived.side, &*self.port(arrived.port).interface), arrived.segment.source.ip());
+        let wanted = compiled.wanted(heard.witnesses.proof(aim.given), from, client, aim.given);
+        let hopeless = match wanted.is_nothing() {
+            true => None,
+            false => compiled.hopeless(from.0, from.1, client, aim.given),
+        };
+        if !wanted.is_nothing() && hopeless.is_none() {
+            return self.hold(arrived, wanted, heard, aim.given);
+        }
+        let witnesses = heard.witnesses;
+        let route = hopeless.unwrap_or_else(|| self.route(&compiled, &arrived, &aim, &witnesses));
+        // Steering knows of a workload that we do not (yet): its SYN comes again, and we will.
+        if arrived.side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
+            return self.mailbox.counters.drop(DropReason::NotOurs);
+        }
+        self.settle(&arrived, &compiled, &route, &aim, witnesses);
+    }
+
+    /// The endpoint whose listener was asked for is the one that it is given.
+    fn aim<'c>(&mut self, compiled: &'c Compiled, arrived: &Arrived, heard: &Heard) -> Aim<'c> {
+        let (client, server) = (arrived.segment.source, arrived.segment.destination);
+        let of = compiled.virtuals.find(server).filter(|_| arrived.side == Side::Inside);
         let asked = heard.witnesses.listener.as_ref().map(|listener| listener.at);
         let asked = asked.filter(|at| of.is_some_and(|of| of.endpoints.contains(at)));
         let choose = |of| choose(&mut self.balancer, of, client.ip(), heard.tried, self.now.mono);
         let endpoint = asked.or_else(|| of.and_then(choose));
-        let interface = &self.settings.ports[usize::from(port.0)].interface;
-        let given = endpoint.unwrap_or(server);
-        let wanted = compiled.wanted(heard.witnesses.proof(given), (side, interface), client.ip(), given);
-        let hopeless = match wanted.is_nothing() {
-            true => None,
-            false => compiled.hopeless(side, interface, client.ip(), given),
-        };
-        if !wanted.is_nothing() && hopeless.is_none() {
-            return self.hold(arrived, wanted, heard, given);
+        Aim { of, endpoint, given: endpoint.unwrap_or(server) }
+    }
+
+    fn route(&self, compiled: &Compiled, arrived: &Arrived, aim: &Aim<'_>, witnesses: &Witnesses) -> Route {
+        let (client, interface) = (arrived.segment.source, &self.port(arrived.port).interface);
+        let proof = witnesses.proof(aim.given);
+        if let Some(nowhere) = aim.of.filter(|_| aim.endpoint.is_none()) {
+            return compiled.leads_nowhere(nowhere, interface, client, proof);
         }
-        let witnesses = heard.witnesses;
-        let proof = witnesses.proof(given);
-        let route = match (hopeless, of.filter(|_| endpoint.is_none())) {
-            (Some(refusal), _) => refusal,
-            (None, Some(nowhere)) => compiled.leads_nowhere(nowhere, interface, client, proof),
-            (None, None) => {
-                let decides = of.filter(|_| planted::is(Bug::FirstEndpointDecides)).map(|of| of.endpoints[0]);
-                let server = decides.unwrap_or(given);
-                compiled.route_of(proof, side, interface, client, server, now)
-            }
+        let decides = aim.of.filter(|_| planted::is(Bug::FirstEndpointDecides)).map(|of| of.endpoints[0]);
+        let server = decides.unwrap_or(aim.given);
+        compiled.route_of(proof, arrived.side, interface, client, server, self.now.unix())
+    }
+
+    /// Refuses it if addresses are enough for that, else begins a session.
+    fn settle(
+        &mut self,
+        arrived: &Arrived,
+        compiled: &Arc<Compiled>,
+        route: &Route,
+        aim: &Aim<'_>,
+        witnesses: Witnesses,
+    ) {
+        let (endpoint, verdict) = (aim.endpoint, at_once(compiled, route));
+        let evidence = |worker: &Self, witnesses: &Witnesses| {
+            let interface = &worker.port(arrived.port).interface;
+            compiled.evidence(interface, arrived.segment.source.ip(), aim.given, witnesses)
         };
-        // Steering knows of a workload that we do not (yet): its SYN comes again, and we will.
-        if side == Side::Outside && matches!(route, Route::Plain { why: Why::NotOurs, .. }) {
-            return self.mailbox.counters.drop(DropReason::NotOurs);
-        }
-        let verdict = at_once(&compiled, &route);
         if let Some(Verdict::Refuse(reason, rule)) = verdict {
-            let mut known = self.refused_by_policy(&compiled, &route, reason, rule);
-            known.attested = compiled.evidence(interface, client.ip(), given, &witnesses);
+            let mut known = self.refused_by_policy(compiled, route, reason, rule);
+            known.attested = evidence(self, &witnesses);
             known.endpoint = endpoint;
-            return self.refuse_arrived(&arrived, Some(known), reason);
+            return self.refuse_arrived(arrived, Some(known), reason);
         }
-        match self.begin(port, side, segment, syn, mac, &compiled, route.clone(), verdict) {
-            Ok(index) => {
-                let balanced = endpoint.map(|endpoint| self.give(endpoint));
-                if let Some(session) = self.sessions.find(index) {
-                    session.witnesses = witnesses;
-                    session.balanced = balanced;
-                }
-                if let Some(verdict) = verdict {
-                    self.with_session(index, &mut 0, |session, cx| session.note_verdict(verdict, cx));
-                }
-                self.sessions.mark(index);
-            }
+        match self.begin(arrived, compiled, route.clone(), verdict) {
+            Ok(index) => self.begun(index, endpoint, witnesses, verdict),
             Err(reason) => {
-                let attested = compiled.evidence(&self.port(port).interface, client.ip(), given, &witnesses);
+                let attested = evidence(self, &witnesses);
                 let (rule, detail, shadow) = (None, None, None);
-                let known = AtOnce { compiled: &compiled, route: &route, rule, detail, shadow, attested, endpoint };
-                self.refuse_arrived(&arrived, Some(known), reason);
+                let known = AtOnce { compiled, route, rule, detail, shadow, attested, endpoint };
+                self.refuse_arrived(arrived, Some(known), reason);
             }
         }
+    }
+
+    fn begun(&mut self, index: u32, endpoint: Option<SocketAddr>, witnesses: Witnesses, verdict: Option<Verdict>) {
+        let balanced = endpoint.map(|endpoint| self.give(endpoint));
+        if let Some(session) = self.sessions.find(index) {
+            session.witnesses = witnesses;
+            session.balanced = balanced;
+        }
+        if let Some(verdict) = verdict {
+            self.with_session(index, &mut 0, |session, cx| session.note_verdict(verdict, cx));
+        }
+        self.sessions.mark(index);
     }
 
     /// Counts a call that begins with those of its endpoint.
@@ -139,18 +171,14 @@ impl<P: PacketIo, C: Clock> Worker<P, C> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn begin(
         &mut self,
-        port: PortId,
-        side: Side,
-        segment: &Segment,
-        syn: &Syn,
-        mac: [u8; 6],
+        arrived: &Arrived,
         compiled: &Arc<Compiled>,
         route: Route,
         verdict: Option<Verdict>,
     ) -> Result<u32, RefuseReason> {
+        let Arrived { port, side, ref segment, ref syn, mac } = *arrived;
         let plan = Plan::of(&route, side).expect("every route but Refuse has a plan");
         let standing = verdict.map(|_| Standing::new(compiled, &route, false, None));
         let rule = verdict.and_then(Verdict::rule);

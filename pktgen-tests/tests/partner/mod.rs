@@ -3,18 +3,20 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../../../ctrl/tests/https/ca.rs"]
+mod ca;
 pub mod publisher;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ca::Ca;
 use pktgen_tests::netns::gateway::{BACKEND, Gateway};
 use pktgen_tests::netns::pair::{Pair, policy};
 use pktgen_tests::netns::{Host, Namespace, Process, run, wait_until};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose as Eku, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose as Use, RevokedCertParams, SanType,
-    SerialNumber, date_time_ymd,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose as Eku, KeyPair, KeyUsagePurpose as Use, SanType, SerialNumber,
+    date_time_ymd,
 };
 use snapshot::{CloseReason, ConnectionReport, RefuseReason};
 
@@ -23,36 +25,16 @@ pub const BILLING: &str = "spiffe://partner.org/billing";
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A root of the partner, as its own people run it.
-pub struct Root(pub CertifiedIssuer<'static, KeyPair>);
+pub struct Root(pub Ca);
 
 impl Root {
     pub fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "partner root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![Use::KeyCertSign, Use::CrlSign];
-        params.subject_alt_names = vec![SanType::URI("spiffe://partner.org".try_into().unwrap())];
-        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2034, 1, 1));
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(Ca::new("partner root", Some("spiffe://partner.org".into())))
     }
 
     /// Its CRL of this number, which revokes these serials, and is followed at `next` (seconds since the epoch).
     pub fn crl(&self, number: u64, serials: &[u64], next: u64) -> String {
-        let revoked_certs = serials.iter().map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(1970, 1, 1) + Duration::from_secs(next),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: revoked_certs.collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.0).unwrap().pem().unwrap()
+        self.0.crl_list(number, serials, next).pem().unwrap()
     }
 
     pub fn issue(&self, directory: &Path, name: &str) -> Shown {
@@ -70,7 +52,7 @@ impl Root {
         params.subject_alt_names = vec![SanType::URI(BILLING.try_into().unwrap())];
         (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2034, 1, 1));
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let certificate = params.signed_by(&key, &self.0.0).unwrap();
         let shown =
             Shown { certificate: directory.join(format!("{name}.crt")), key: directory.join(format!("{name}.key")) };
         std::fs::write(&shown.certificate, certificate.pem()).unwrap();

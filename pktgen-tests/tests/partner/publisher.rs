@@ -67,7 +67,7 @@ fn speak_as(directory: &Path, root: &Root) {
     params.subject_alt_names = vec![SanType::URI(ENDPOINT.try_into().unwrap())];
     (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2034, 1, 1));
     let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, &root.0).unwrap();
+    let certificate = params.signed_by(&key, &root.0.0).unwrap();
     replace(directory, "endpoint.pem", &format!("{}{}", certificate.pem(), key.serialize_pem()));
 }
 

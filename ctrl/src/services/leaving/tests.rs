@@ -43,6 +43,7 @@ fn led(virtuals: &[(&str, &[&str])], endpoints: &[&str]) -> Led {
         virtual_addresses: virtuals.iter().map(|(text, behind)| (at(text), takes(behind))).collect(),
         endpoints: endpoints.iter().map(|text| (at(text), true)).collect(),
         problem: None,
+        ..Led::default()
     }
 }
 

@@ -1,21 +1,17 @@
-//! `sluice describe`: one workload, how it is attested, and what its calls were attested by.
+//! `sluice describe workload`: how it is attested, and what its calls were attested by.
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 use snapshot::{ConnectionReport, Direction, Prefix, RefuseReason};
 
-use super::output::{Output, Rows, clock_time, or_dash, red, table, until};
-use super::place::Place;
-use super::{Done, Failure, connections};
+use super::{fact, section};
+use crate::cli::output::{Output, Rows, clock_time, or_dash, red, until};
+use crate::cli::place::Place;
+use crate::cli::{Done, complete, connections};
+use crate::describe::{Kind, find};
 use crate::view::{BypassRow, Identity};
-
-/// Describe one thing in all its parts.
-#[derive(Debug, Subcommand)]
-pub enum Describe {
-    Workload(Workload),
-}
 
 /// How a workload is attested, and which selector its calls matched, by what was found of the process.
 ///
@@ -29,8 +25,8 @@ pub enum Describe {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Workload {
-    /// Of the WorkloadIdentity.
-    #[arg(value_name = "NAMESPACE/NAME")]
+    /// Of the WorkloadIdentity; the name alone where that is clear.
+    #[arg(value_name = "NAMESPACE/NAME", add = complete::workloads())]
     name: String,
     #[command(flatten)]
     place: Place,
@@ -53,22 +49,13 @@ struct Report {
 /// Most calls that are listed of each kind; the newest are.
 const SHOWN: usize = 10;
 
-impl Describe {
-    pub async fn run(self) -> Done {
-        match self {
-            Self::Workload(workload) => workload.run().await,
-        }
-    }
-}
-
 impl Workload {
-    async fn run(self) -> Done {
+    pub async fn run(self) -> Done {
         let client = self.place.client()?;
         let identities: Vec<Identity> = client.get("/v1/identities").await?;
-        let Some(identity) = identities.into_iter().find(|identity| identity.workload == self.name) else {
-            let message = format!("there is no workload {} here: `sluice identities` lists those that are", self.name);
-            return Err(Failure::Other(anyhow::anyhow!(message)));
-        };
+        let names = identities.iter().map(|identity| identity.workload.as_str());
+        let name = find(Kind::Workload, &self.name, names).map_err(anyhow::Error::from)?.to_owned();
+        let identity = identities.into_iter().find(|one| one.workload == name).expect("it was found there");
         let mut attested = Vec::new();
         for which in ["closed", "refused", "live"] {
             attested.extend(client.get::<Vec<ConnectionReport>>(&format!("/v1/connections?which={which}")).await?);
@@ -115,23 +102,20 @@ fn show(report: &Report) -> String {
         _ => red("none"),
     };
     let mut lines = vec![
-        format!("workload   {}", identity.workload),
-        format!("SPIFFE ID  {}", identity.spiffe_id),
-        format!("mode       {}", identity.mode),
-        format!("SVID       {svid}"),
+        fact("workload", &identity.workload),
+        fact("SPIFFE ID", &identity.spiffe_id),
+        fact("mode", &identity.mode),
+        fact("SVID", svid),
     ];
-    lines.extend(identity.error.iter().map(|error| format!("error      {error}")));
-    lines.extend(identity.places.iter().map(|place| format!("place      {place}")));
-    lines.extend(identity.evidence.iter().map(|sentence| format!("evidence   {sentence}")));
+    lines.extend(identity.error.iter().map(|error| fact("error", error)));
+    lines.extend(identity.places.iter().map(|place| fact("place", place)));
+    lines.extend(identity.evidence.iter().map(|sentence| fact("evidence", sentence)));
     lines.extend(report.bypass.iter().map(bypass));
     for (title, calls, why) in [
-        ("attested by process:", &report.attested, "ATTESTED BY"),
-        ("not attested, from or to the same addresses:", &report.not_attested, "WHY"),
+        ("attested by process", &report.attested, "ATTESTED BY"),
+        ("not attested, from or to the same addresses", &report.not_attested, "WHY"),
     ] {
-        if !calls.is_empty() {
-            let (header, rows) = rows(calls, why);
-            lines.extend([String::new(), title.into(), table(header, rows)]);
-        }
+        lines.extend(section(title, rows(calls, why)));
     }
     lines.join("\n")
 }
