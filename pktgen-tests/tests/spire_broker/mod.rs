@@ -183,7 +183,7 @@ async fn a_port_of_loopback_is_asked_as_a_socket_is() {
 
 #[tokio::test]
 async fn the_example_of_the_docs_runs_as_it_is_written() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/spire/broker.yaml");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/spire-broker/gateway.yaml");
     let text = std::fs::read_to_string(file).unwrap();
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/docs/identity-spire.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -213,6 +213,6 @@ async fn an_endpoint_is_looked_at_as_far_as_who_looks_gets_an_svid() {
     // As for most who are not sluice-ctrl itself.
     rig.own(Answer::Denied);
     let named = look().await.unwrap_err();
-    assert!(named.contains("somebody listens; whether it takes us was not tried: "), "{named}");
+    assert!(named.contains("somebody listens; whether it takes us was not tried, for want of an SVID of"), "{named}");
     assert!(named.contains("no entry for sluice-ctrl has reached the agent yet"), "{named}");
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::Spire;
 use super::broker::{self, Broker};
+use super::{Fault, Spire};
 use crate::config::TrustDomain;
 use crate::config::broker::Address;
 use crate::config::spire::Spire as Config;
@@ -37,10 +37,13 @@ pub async fn look_at_broker(config: &Config, trust_domain: &TrustDomain) -> Opti
     let known = known.ok().and_then(Result::ok).and_then(|known| known.clone());
     let tried = match known {
         Some(Ok(way)) => timeout(PATIENCE, way.dial.connect()).await,
-        Some(Err(fault)) => {
+        Some(Err(Fault::NoOwnSvid { fault, .. })) => {
             let heard = if hears(&address).await { "somebody listens" } else { "nobody listens" };
-            return Some(Err(format!("{address}: {heard}; whether it takes us was not tried: {fault}")));
+            let id = &broker.id;
+            let why = format!("whether it takes us was not tried, for want of an SVID of {id}: {fault}");
+            return Some(Err(format!("{address}: {heard}; {why}")));
         }
+        Some(Err(fault)) => return Some(Err(fault.to_string())),
         None => return Some(Err(format!("{address}: our own SVID has not come within {} s", PATIENCE.as_secs()))),
     };
     Some(match tried {
