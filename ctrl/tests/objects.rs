@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use ctrl::config::fetched::is_object;
 use ctrl::config::objects::{Id, Ledger, Object};
 use ctrl::config::{Diagnostic, Known, Loaded, reload_dir};
 use ctrl::resolve::Resolved;
@@ -381,6 +382,12 @@ fn no_object_has_a_node_ask_itself_or_takes_the_room_of_what_its_files_have_fetc
     }
     let loaded = node.settle().unwrap();
     assert_eq!(loaded.bundles.iter().filter(|bundle| bundle.name == "default/z").count(), 1);
+    // What names stand for is looked at when they are asked for: whose word it is has to be known then.
+    for bundle in &loaded.bundles {
+        let from_object = bundle.name != "default/z";
+        let places = bundle.endpoint.iter().map(|one| &one.place).chain(bundle.crl_urls.iter().map(|one| &one.place));
+        assert!(places.clone().count() > 0 && places.map(is_object).all(|is| is == from_object), "{}", bundle.name);
+    }
     let want: Vec<_> = (10..25).map(|nth| (format!("shop/d{nth}"), 1)).collect();
     assert_eq!(node.generations(), want.into_iter().collect());
     for (name, want) in [

@@ -4,7 +4,7 @@ mod https;
 
 use std::time::Duration;
 
-use ctrl::web::{Answer, Client, Error, Headers, Limits, Schemes, Stage, Url, tls};
+use ctrl::web::{Answer, Client, Error, Headers, Limits, Reach, Schemes, Stage, Url, tls};
 use https::{Ca, Reply, Server};
 use hyper::header::HeaderName;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose as Eku, SanType, date_time_ymd};
@@ -199,6 +199,20 @@ async fn plain_http_is_taken_only_where_it_is_allowed() {
     let client = Client::new(trusting(&Ca::of_web("ca")), Schemes::HttpToo, LIMITS);
     let error = client.get(&url, &Headers::none()).await.unwrap_err();
     assert!(matches!(error, Error::Tls { .. } | Error::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_name_of_the_node_itself_is_not_asked_for_those_who_may_not_have_it_asked() {
+    let server = Server::start(None, Reply::ok("plain")).await;
+    let url = Url::parse(&server.url("/").replace("127.0.0.1", "localhost")).unwrap();
+    let ask = async |reach| {
+        let client = Client::within(reach, trusting(&Ca::of_web("ca")), Schemes::HttpToo, LIMITS);
+        client.get(&url, &Headers::none()).await
+    };
+    let said = ask(Reach::Away).await.unwrap_err().to_string();
+    assert!(said.contains("localhost stands for ") && said.contains("which is the node itself"), "{said}");
+    assert_eq!(server.asked(), Vec::<String>::new());
+    assert_eq!(ask(Reach::Anywhere).await.unwrap().bytes(), b"plain");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::{Diagnostic, Place, TrustBundle};
-use crate::web::Url;
+use crate::web::{Url, is_near as is_near_address};
 
 pub fn lint(bundles: &[TrustBundle], found: &mut Vec<Diagnostic>) {
     // Files first: no object takes the room of what this node's own operator wants.
@@ -37,18 +37,15 @@ fn urls(bundle: &TrustBundle) -> impl Iterator<Item = (&Place, &str, &Url)> {
 }
 
 /// A file's resources begin at a line.
-fn is_object(place: &Place) -> bool {
+pub fn is_object(place: &Place) -> bool {
     place.line == 0
 }
 
-/// As it is written: what a name stands for, nobody knows before it is asked for.
+/// As it is written: what a name stands for, nobody knows before it is asked for ([`crate::web::Reach`]).
 fn is_near(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 || v4.octets()[0] >= 224,
-        Ok(IpAddr::V6(v6)) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast()
-        }
+    match host.parse::<IpAddr>() {
+        Ok(address) => is_near_address(address),
         // With a zone, or what resolvers take for an IPv4 address all the same: 127.1, 2130706433, 0x7f.0.0.1.
         Err(_) => {
             let last = host.rsplit('.').next().unwrap_or_default();

@@ -10,12 +10,13 @@ use crate::clock;
 use crate::config::crl::{self, RevocationList};
 use crate::config::crls::CrlUrl;
 use crate::config::endpoint::{Endpoint, Profile};
+use crate::config::fetched::is_object;
 use crate::config::roots::{self, SpiffeBundle};
 use crate::config::{SpiffeId, TrustDomain};
 use crate::rotate::utc;
 use crate::trusted::Trusted;
 use crate::web::spiffe::Verifier;
-use crate::web::{Client, Headers, Limits, Schemes, Url, tls};
+use crate::web::{Client, Headers, Limits, Reach, Schemes, Url, tls};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +63,15 @@ impl Want {
         }
     }
 
+    /// Who may write an object of the API may not have each node ask itself.
+    fn reach(&self) -> Reach {
+        let place = match self {
+            Self::Bundle { endpoint, .. } => &endpoint.place,
+            Self::Crl(crl) => &crl.place,
+        };
+        if is_object(place) { Reach::Away } else { Reach::Anywhere }
+    }
+
     /// Who has to be there, if that is somebody of a trust domain.
     pub fn verified_by(&self) -> Option<&SpiffeId> {
         match self {
@@ -80,14 +90,14 @@ impl Want {
                 let config =
                     of_endpoint(&endpoint.profile, trusted).map_err(|why| format!("{}: {why}", endpoint.url))?;
                 let limits = Limits { whole: WHOLE, largest: roots::LARGEST };
-                let bytes = get(config, Schemes::HttpsOnly, limits, &endpoint.url).await?;
+                let bytes = get(self.reach(), config, Schemes::HttpsOnly, limits, &endpoint.url).await?;
                 let read = read_bundle(&bytes, domain, clock::now());
                 read.map(Came::Bundle).map_err(|why| format!("{}: its bundle {why}", endpoint.url))
             }
             Self::Crl(crl) => {
                 let config = of_crl(&crl.url).map_err(|why| format!("{}: {why}", crl.url))?;
                 let limits = Limits { whole: WHOLE, largest: crl::LARGEST };
-                let bytes = get(config, Schemes::HttpToo, limits, &crl.url).await?;
+                let bytes = get(self.reach(), config, Schemes::HttpToo, limits, &crl.url).await?;
                 let read = crl::read(&bytes).map_err(|why| format!("{}: what is there {why}", crl.url))?;
                 Ok(Came::Crl(Arc::new(read)))
             }
@@ -128,8 +138,8 @@ fn of_endpoint(profile: &Profile, trusted: Trusted) -> Result<ClientConfig, Stri
     Ok(builder.with_no_client_auth())
 }
 
-async fn get(tls: ClientConfig, schemes: Schemes, limits: Limits, url: &Url) -> Result<Vec<u8>, String> {
-    let answer = Client::new(tls, schemes, limits).get(url, &Headers::none()).await;
+async fn get(reach: Reach, tls: ClientConfig, schemes: Schemes, limits: Limits, url: &Url) -> Result<Vec<u8>, String> {
+    let answer = Client::within(reach, tls, schemes, limits).get(url, &Headers::none()).await;
     let answer = answer.and_then(|answer| answer.success()).map_err(|why| why.to_string())?;
     Ok(answer.bytes().to_vec())
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod error;
 mod headers;
+mod names;
 pub mod spiffe;
 pub mod tls;
 mod url;
@@ -31,7 +32,10 @@ use zeroize::Zeroizing;
 
 pub use error::{Error, Stage};
 pub use headers::{BadHeader, Headers};
+pub use names::{Reach, is_near};
 pub use url::{BadUrl, Url};
+
+use names::Names;
 
 /// What an exchange may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub enum Schemes {
 /// Asks servers that prove to be who the given TLS configuration wants.
 #[derive(Debug, Clone)]
 pub struct Client {
-    connect: HttpsConnector<HttpConnector>,
+    connect: HttpsConnector<HttpConnector<Names>>,
     schemes: Schemes,
     limits: Limits,
 }
@@ -67,10 +71,15 @@ pub struct Answer {
 
 impl Client {
     /// `tls` is one of [`tls`], or made beginning with [`tls::builder`].
-    pub fn new(mut tls: ClientConfig, schemes: Schemes, limits: Limits) -> Self {
+    pub fn new(tls: ClientConfig, schemes: Schemes, limits: Limits) -> Self {
+        Self::within(Reach::Anywhere, tls, schemes, limits)
+    }
+
+    /// The same, for those who are not to have everything asked.
+    pub fn within(reach: Reach, mut tls: ClientConfig, schemes: Schemes, limits: Limits) -> Self {
         // A resumed session shows no certificate, so nobody would look again at who is trusted by now.
         tls.resumption = rustls::client::Resumption::disabled();
-        let mut http = HttpConnector::new();
+        let mut http = HttpConnector::new_with_resolver(Names::new(reach));
         http.enforce_http(false);
         http.set_nodelay(true);
         Self { connect: (http, tls).into(), schemes, limits }
