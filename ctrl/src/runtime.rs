@@ -12,6 +12,7 @@
 
 mod cluster;
 mod describing;
+mod emptied;
 mod fetching;
 mod publishing;
 mod reload;
@@ -41,6 +42,7 @@ use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, version, view};
 use cluster::Cluster;
+use emptied::Emptied;
 use publishing::{Inputs, Pace};
 use reload::{Files, load};
 
@@ -96,6 +98,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
+        emptied: Emptied::default(),
         warnings: vec![],
         problems: vec![],
         unassembled: None,
@@ -237,6 +240,7 @@ struct Core {
     loaded_at: u64,
     /// Of the files as they are now, if they are not what is in force.
     faults: Vec<Diagnostic>,
+    emptied: Emptied,
     /// Of assembling what is in force.
     warnings: Vec<Diagnostic>,
     problems: Vec<String>,

@@ -140,6 +140,7 @@ impl Core {
             let now = port_names(&loaded);
             std::mem::replace(ports, now.clone()) != now
         });
+        self.emptied.see(&self.loaded, &loaded);
         self.resources = Arc::new(view::Resources::of(&loaded));
         self.loaded = loaded;
         self.loaded_at = clock::now();

@@ -28,6 +28,7 @@ impl Core {
             .warnings(now)
             .into_iter()
             .chain(crls)
+            .chain(self.emptied.problems())
             .chain(self.fetches.problems())
             .chain(self.unassembled.clone())
             .chain(self.remembered.problems().iter().cloned())
