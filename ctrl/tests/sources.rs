@@ -100,7 +100,11 @@ async fn files_are_followed_over_swaps_truncation_and_renames_and_a_torn_write_c
     let ca = Authority::new();
     let (root, leaves) = (ca.root(), [ca.svid(), ca.svid(), ca.svid(), ca.svid(), ca.svid()]);
     let mut world = World::open(&gateway, &[frontend()]);
+    world.identities.refresh(&world.wanted, now());
+    let waiting = |world: &World| world.identities.errors().iter().map(|failure| failure.waiting).collect::<Vec<_>>();
+    assert_eq!(waiting(&world), [true], "not to have been read yet is no fault");
     world.until("it is named", |identities| fault(identities).contains("certs: No such file")).await;
+    assert_eq!(waiting(&world), [false]);
 
     // The volume is mounted later than the gateway starts.
     volume(&certs, "1", &files_of(&leaves[0], &root), 0o400);

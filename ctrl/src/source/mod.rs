@@ -139,6 +139,8 @@ impl From<vault::Fault> for Error {
 impl Error {
     /// Nothing is wrong, and there is nothing yet: somebody else has to do his part first.
     pub fn is_wait(&self) -> bool {
-        matches!(self, Self::Spire(fault) if fault.is_wait()) || matches!(self, Self::Vault(fault) if fault.is_wait())
+        matches!(self, Self::Spire(fault) if fault.is_wait())
+            || matches!(self, Self::Vault(fault) if fault.is_wait())
+            || matches!(self, Self::Files(files::Fault::NotRead { .. }))
     }
 }
