@@ -219,14 +219,16 @@ impl Identities {
     }
 
     /// Takes what [`Identities::reopen`] found. What is held stays until it is due, but for those who
-    /// are now another source's.
+    /// are now another source's, or whose source has another signer.
     pub fn replace_sources(&mut self, gateway: &Gateway, reopened: Vec<Reopened>) {
         let chosen = |sources: &Sources, wanted: &Wanted| sources.chosen(wanted).map(str::to_owned);
         let before: Vec<_> = self.wanted.values().map(|wanted| chosen(&self.sources, wanted)).collect();
         self.sources.replace(gateway, reopened);
         for (wanted, before) in self.wanted.values().zip(before) {
+            let held = self.held.get(&wanted.id);
+            let stands = held.is_none_or(|held| self.sources.stands_by(wanted, &held.svid));
             // Who has failed may have been waiting for just this change.
-            if chosen(&self.sources, wanted) != before || self.failures.contains_key(&wanted.id) {
+            if chosen(&self.sources, wanted) != before || !stands || self.failures.contains_key(&wanted.id) {
                 self.rotation.hurry(&wanted.id);
             }
         }

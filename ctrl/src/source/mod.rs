@@ -81,6 +81,11 @@ pub trait Source: Send {
         Vec::new()
     }
 
+    /// Whether it would still have this one of its own signed by the same certificates.
+    fn stands_by(&self, _svid: &Svid) -> bool {
+        true
+    }
+
     /// Time has jumped, so that whatever was waited for may be overdue.
     fn hurry(&self) {}
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use snapshot::Bundle;
+use snapshot::{Bundle, Svid};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -180,6 +180,14 @@ impl Sources {
         match &entry.state {
             State::Open(source) => source.issue(wanted, now),
             State::Down { reason, .. } => Err(Error::Down { name: entry.name().to_owned(), reason: reason.clone() }),
+        }
+    }
+
+    /// What does not open or is none any more has nothing better to give.
+    pub fn stands_by(&self, wanted: &Wanted, svid: &Svid) -> bool {
+        match self.entry(wanted).map(|at| &self.entries[at].state) {
+            Some(State::Open(source)) => source.stands_by(svid),
+            Some(State::Down { .. }) | None => true,
         }
     }
 
