@@ -15,7 +15,7 @@ use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
 use crate::config::{Gateway, SpiffeId};
-use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources};
+use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources, Together};
 
 pub use crate::source::Wanted;
 
@@ -216,6 +216,11 @@ impl Identities {
     /// Opens the sources of a changed configuration; nothing changes yet.
     pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, crate::source::Error> {
         self.sources.reopen(gateway)
+    }
+
+    /// What would be trusted with the sources of a changed configuration.
+    pub fn would_trust(&self, gateway: &Gateway, now: u64) -> Result<Together, crate::source::Error> {
+        self.sources.would_trust(gateway, now)
     }
 
     /// Takes what [`Identities::reopen`] found. What is held stays until it is due, but for those who

@@ -30,10 +30,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::at_stake::Dropped;
 use crate::clock::Jumps;
 use crate::config::{Diagnostic, Known, Loaded};
 use crate::describe::{Asked, Since};
-use crate::fetch::{Fetches, Got};
+use crate::fetch::Fetches;
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered, boot_id};
 use crate::resolve::{Dns, Lookups, Resolved};
@@ -61,8 +62,6 @@ pub struct View {
     pub bundles: Vec<bundles::Row>,
     pub kubernetes: kubernetes::Live,
     pub services: Arc<Vec<services::Row>>,
-    /// What was fetched, and fills a configuration.
-    pub got: Arc<Got>,
 }
 
 /// Runs until `stop` completes.
@@ -177,6 +176,10 @@ async fn turns(
                     Wish::Reload(answer) => answer,
                     Wish::Assemble(loaded, answer) => {
                         let _ = answer.send(core.would_be(&loaded, &now, &lookups));
+                        continue;
+                    }
+                    Wish::Drop(loaded, answer) => {
+                        let _ = answer.send(core.would_drop(*loaded));
                         continue;
                     }
                     Wish::Describe(asked) => {
@@ -321,6 +324,8 @@ pub enum Wish {
     Reload(oneshot::Sender<Outcome>),
     /// The snapshot that this would be, without SVIDs, or why it would be none.
     Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+    /// The roots that this would drop, or why it would not be taken.
+    Drop(Box<Loaded>, oneshot::Sender<Result<Vec<Dropped>, Vec<String>>>),
     /// One thing in all its parts.
     Describe(Asked),
 }

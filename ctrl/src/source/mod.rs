@@ -24,7 +24,7 @@ use crate::config::kubernetes::PodId;
 use crate::config::{SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
-pub use set::{News, OfSource, Opened, Reopened, Sources, Trusted, open};
+pub use set::{News, OfSource, Opened, Reopened, Sources, Together, Trusted, open};
 
 /// What an identity is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
