@@ -314,10 +314,8 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
     let plan = move || apply::plan(Path::new(&directory), &asked, &mut known.lock().expect("no holder panics"));
     let plan = tokio::task::spawn_blocking(plan);
     let plan = plan.await.expect("planning does not panic").map_err(|error| refused(error.into()))?;
+    let dropped = trial::dropped(&app, plan.loaded.clone()).await?;
     if !force {
-        let mut then = plan.loaded.clone();
-        view.got.fill(&mut then);
-        let dropped = at_stake::dropped(&view.bundles, &then);
         let live = if dropped.is_empty() { vec![] } else { living(&app).await? };
         if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
             return Err((StatusCode::CONFLICT, Json(failure)));

@@ -5,8 +5,7 @@
 
 use snapshot::ConnectionReport;
 
-use crate::bundles::{Row, SOURCE};
-use crate::config::Loaded;
+use crate::bundles::Row;
 
 /// A root that is trusted now and would not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,17 +15,13 @@ pub struct Dropped {
     id: String,
 }
 
-/// `now` is what the gateway shows, `then` the configuration with the change.
-pub fn dropped(now: &[Row], then: &Loaded) -> Vec<Dropped> {
+/// `now` is what the gateway trusts, `then` what it would trust with the change.
+pub fn dropped(now: &[Row], then: &[Row]) -> Vec<Dropped> {
     let mut dropped: Vec<Dropped> = Vec::new();
     for row in now {
-        let of_then = then.bundles.iter().filter(|bundle| bundle.trust_domain.as_str() == row.trust_domain);
-        let listed: Vec<_> = of_then.flat_map(|bundle| &bundle.roots).map(|root| &root.certificate.id).collect();
-        // What the identity source gives, no file of policy takes away, but for another trust domain's.
-        let given = row.own || !then.bundles.iter().any(|bundle| bundle.decides(&row.trust_domain));
-        let of_source = row.roots.iter().filter(|root| given && root.from == SOURCE).map(|root| &root.id);
-        let of_source: Vec<_> = of_source.collect();
-        for root in row.roots.iter().filter(|root| !listed.contains(&&root.id) && !of_source.contains(&&root.id)) {
+        let of_then = then.iter().filter(|other| other.trust_domain == row.trust_domain);
+        let kept: Vec<_> = of_then.flat_map(|other| &other.roots).map(|root| &root.id).collect();
+        for root in row.roots.iter().filter(|root| !kept.contains(&&root.id)) {
             if dropped.iter().all(|known| (&known.trust_domain, &known.id) != (&row.trust_domain, &root.id)) {
                 let (trust_domain, subject, id) = (row.trust_domain.clone(), root.subject.clone(), root.id.clone());
                 dropped.push(Dropped { trust_domain, subject, id });

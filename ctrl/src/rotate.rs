@@ -15,7 +15,7 @@ use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
 use crate::config::{Gateway, SpiffeId};
-use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources};
+use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources, Together};
 
 pub use crate::source::Wanted;
 
@@ -218,15 +218,22 @@ impl Identities {
         self.sources.reopen(gateway)
     }
 
+    /// What would be trusted with the sources of a changed configuration.
+    pub fn would_trust(&self, gateway: &Gateway, now: u64) -> Result<Together, crate::source::Error> {
+        self.sources.would_trust(gateway, now)
+    }
+
     /// Takes what [`Identities::reopen`] found. What is held stays until it is due, but for those who
-    /// are now another source's.
+    /// are now another source's, or whose source has another signer.
     pub fn replace_sources(&mut self, gateway: &Gateway, reopened: Vec<Reopened>) {
         let chosen = |sources: &Sources, wanted: &Wanted| sources.chosen(wanted).map(str::to_owned);
         let before: Vec<_> = self.wanted.values().map(|wanted| chosen(&self.sources, wanted)).collect();
         self.sources.replace(gateway, reopened);
         for (wanted, before) in self.wanted.values().zip(before) {
+            let held = self.held.get(&wanted.id);
+            let stands = held.is_none_or(|held| self.sources.stands_by(wanted, &held.svid));
             // Who has failed may have been waiting for just this change.
-            if chosen(&self.sources, wanted) != before || self.failures.contains_key(&wanted.id) {
+            if chosen(&self.sources, wanted) != before || !stands || self.failures.contains_key(&wanted.id) {
                 self.rotation.hurry(&wanted.id);
             }
         }

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod describing;
+mod emptied;
 mod fetching;
 mod publishing;
 mod reload;
@@ -29,10 +30,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::at_stake::Dropped;
 use crate::clock::Jumps;
 use crate::config::{Diagnostic, Known, Loaded};
 use crate::describe::{Asked, Since};
-use crate::fetch::{Fetches, Got};
+use crate::fetch::Fetches;
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered, boot_id};
 use crate::resolve::{Dns, Lookups, Resolved};
@@ -41,6 +43,7 @@ use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, version, view};
 use cluster::Cluster;
+use emptied::Emptied;
 use publishing::{Inputs, Pace};
 use reload::{Files, load};
 
@@ -59,8 +62,6 @@ pub struct View {
     pub bundles: Vec<bundles::Row>,
     pub kubernetes: kubernetes::Live,
     pub services: Arc<Vec<services::Row>>,
-    /// What was fetched, and fills a configuration.
-    pub got: Arc<Got>,
 }
 
 /// Runs until `stop` completes.
@@ -96,6 +97,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         loaded,
         loaded_at: clock::now(),
         faults: vec![],
+        emptied: Emptied::default(),
         warnings: vec![],
         problems: vec![],
         unassembled: None,
@@ -176,6 +178,10 @@ async fn turns(
                         let _ = answer.send(core.would_be(&loaded, &now, &lookups));
                         continue;
                     }
+                    Wish::Drop(loaded, answer) => {
+                        let _ = answer.send(core.would_drop(*loaded));
+                        continue;
+                    }
                     Wish::Describe(asked) => {
                         core.describe(asked, &lookups);
                         continue;
@@ -237,6 +243,7 @@ struct Core {
     loaded_at: u64,
     /// Of the files as they are now, if they are not what is in force.
     faults: Vec<Diagnostic>,
+    emptied: Emptied,
     /// Of assembling what is in force.
     warnings: Vec<Diagnostic>,
     problems: Vec<String>,
@@ -317,6 +324,8 @@ pub enum Wish {
     Reload(oneshot::Sender<Outcome>),
     /// The snapshot that this would be, without SVIDs, or why it would be none.
     Assemble(Box<Loaded>, oneshot::Sender<Result<Snapshot, Vec<String>>>),
+    /// The roots that this would drop, or why it would not be taken.
+    Drop(Box<Loaded>, oneshot::Sender<Result<Vec<Dropped>, Vec<String>>>),
     /// One thing in all its parts.
     Describe(Asked),
 }

@@ -94,6 +94,36 @@ fn a_change_applies_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_file_that_held_resources_and_is_empty_is_named_until_it_holds_some_or_is_gone() {
+    let mut node = Node::new("1h");
+    node.start();
+    node.status_until(|s| s["version"].is_number());
+    let about = |status: &serde_json::Value| {
+        let problems = status["problems"].as_array().unwrap().iter().filter_map(|problem| problem.as_str());
+        problems.filter(|problem| problem.contains("policy.yaml")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = "policy.yaml is empty; it held 2 resources before, and they are out of force: write it again, or remove \
+                it if that is meant";
+    let policy = node.config().join("policy.yaml");
+    std::fs::write(&policy, "").unwrap();
+    let status = node.status_until(|s| !about(s).is_empty());
+    assert_eq!((about(&status), status["identities"].as_array().unwrap().len()), (vec![said.to_owned()], 0));
+    let shown = node.sluice(&["status"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&format!("problem    {said}")), "{shown:?}");
+    assert!(node.log().contains(said), "{}", node.log());
+    // It is still said after a change of another file.
+    node.write("gateway.yaml", &node.gateway("2h"));
+    node.says(0, &["apply", "-f", node.config().join("gateway.yaml").to_str().unwrap()]);
+    assert_eq!(about(&node.json(&["status"])), [said]);
+    node.write("policy.yaml", POLICY);
+    assert!(!node.status_until(|s| about(s).is_empty())["identities"].as_array().unwrap().is_empty());
+    std::fs::write(&policy, "# to come\n").unwrap();
+    node.status_until(|s| !about(s).is_empty());
+    std::fs::remove_file(&policy).unwrap();
+    node.status_until(|s| about(s).is_empty());
+}
+
+#[test]
 fn versions_go_on_after_a_restart_and_over_what_the_dataplane_has_in_force() {
     let mut node = Node::new("1h");
     node.start();

@@ -100,7 +100,11 @@ async fn files_are_followed_over_swaps_truncation_and_renames_and_a_torn_write_c
     let ca = Authority::new();
     let (root, leaves) = (ca.root(), [ca.svid(), ca.svid(), ca.svid(), ca.svid(), ca.svid()]);
     let mut world = World::open(&gateway, &[frontend()]);
+    world.identities.refresh(&world.wanted, now());
+    let waiting = |world: &World| world.identities.errors().iter().map(|failure| failure.waiting).collect::<Vec<_>>();
+    assert_eq!(waiting(&world), [true], "not to have been read yet is no fault");
     world.until("it is named", |identities| fault(identities).contains("certs: No such file")).await;
+    assert_eq!(waiting(&world), [false]);
 
     // The volume is mounted later than the gateway starts.
     volume(&certs, "1", &files_of(&leaves[0], &root), 0o400);
@@ -239,6 +243,38 @@ async fn a_workload_moves_to_another_source_at_once_and_one_that_none_takes_is_n
     world.identities.refresh(&world.wanted, now());
     let now = serials(&world);
     assert!(now[0] != moved && now[1] == stayed, "{now:?} after {moved} and {stayed}");
+}
+
+#[tokio::test]
+async fn another_signer_signs_anew_at_once_in_a_new_directory_and_in_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    authority(directory.path());
+    let (domain, next) = (TrustDomain::parse("example.com").unwrap(), directory.path().join("next-ca"));
+    init(&next, &domain, now()).unwrap();
+    issue_node(&next, "node-a", &directory.path().join("ca2"), now()).unwrap();
+    let of = |ca: &str| configured(directory.path(), &format!("{{ name: own, source: embedded, embedded: {ca} }}"));
+    let (first, second) = (of("{ directory: ca, ttl: 1h }"), of("{ directory: ca2, ttl: 1h }"));
+    let mut world = World::open(&first, &[frontend()]);
+    world.until("it issues", |i| serial(i).is_some()).await;
+    let mut then = |gateway: &Gateway| {
+        let reopened = world.identities.reopen(gateway).unwrap();
+        world.identities.replace_sources(gateway, reopened);
+        world.identities.refresh(&world.wanted, now());
+        (world.serial(), world.identities.bundle(now()).roots)
+    };
+
+    let (old, old_roots) = then(&first);
+    assert_eq!(then(&of("{ directory: ca, ttl: 2h }")).0, old, "the same signer, so it stays until it is due");
+    let (new, new_roots) = then(&second);
+    assert!(new != old && new_roots != old_roots, "{new:?} after {old:?}");
+    assert_eq!(then(&second), (new.clone(), new_roots.clone()));
+    // The node's CA is issued again, and its directory is said as before.
+    for file in ["node.crt", "node.key", "bundle.pem"] {
+        std::fs::remove_file(directory.path().join("ca2").join(file)).unwrap();
+    }
+    issue_node(&next, "node-a", &directory.path().join("ca2"), now()).unwrap();
+    let (again, again_roots) = then(&second);
+    assert!(again != new && again_roots == new_roots, "{again:?} after {new:?}");
 }
 
 #[tokio::test]

@@ -7,15 +7,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use pktgen_tests::calls::Calls;
 use pktgen_tests::load::{Server, complete, open};
-use pktgen_tests::netns::gateway::{self, Gateway};
+use pktgen_tests::netns::gateway::{self, Gateway, binary};
 use pktgen_tests::netns::pair::{Pair, Setup};
-use pktgen_tests::netns::{Host, wait_until};
+use pktgen_tests::netns::{Host, run, wait_until};
 use snapshot::ConnectionReport;
 
 const RATE: u32 = 200;
@@ -72,8 +72,9 @@ fn a_control_process_that_is_killed_and_comes_back_costs_nobody_and_its_revision
 
 #[test]
 fn a_root_that_rotates_by_overlap_fails_no_handshake_and_drops_no_connection() {
-    let pair = Pair::start(&Setup { ttl: "4s", ..Setup::default() }).unwrap();
+    let pair = Pair::start(&Setup::default()).unwrap();
     let server = Server::start(&pair.site.backend, backend()).unwrap();
+    without_overlap_it_is_refused(&pair);
     let rotations = std::env::var("SLUICE_ROTATIONS").ok().map_or(1, |text| text.parse::<u32>().unwrap());
     let calls = Calls::start(&pair.site.frontend, backend(), RATE);
     let mut authority = pair.authority.clone();
@@ -87,7 +88,45 @@ fn a_root_that_rotates_by_overlap_fails_no_handshake_and_drops_no_connection() {
     pair.ensure_nothing_refused().unwrap();
 }
 
-/// From one root to the next, and nobody who is connected notices.
+/// A CA of another root, and nobody believes the old one but by the CA that goes.
+fn without_overlap_it_is_refused(pair: &Pair) {
+    let (node, directory) = (&pair.node_a, pair.site.rig.directory());
+    let other = directory.join("ca-other");
+    gateway::authority(&other).unwrap();
+    gateway::issue_node(&other, node.name(), &node.directory().join("ca-other")).unwrap();
+    let file = signing_by(node, "ca-other", directory).display().to_string();
+    let held = hold(pair);
+    let apply = ["apply", "-f", &file, "--name", "gateway.yaml"];
+    let mut here = node.namespace().command(binary("sluice").unwrap());
+    here.args(apply).arg("--config").arg(node.directory());
+    let before = (believed(node), serials(node));
+    let dry = node.sluice(&[&apply[..], &["--dry-run"]].concat()).unwrap();
+    for refused in [node.sluice(&apply).unwrap(), dry, run(here, PATIENCE).unwrap()] {
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("20 living connections chain to roots that this would drop"), "{refused:?}");
+        assert!(refused.stderr.contains("CN=Sluice root of example.com of example.com: 20"), "{refused:?}");
+    }
+    assert_eq!((believed(node), serials(node)), before, "nothing was changed");
+    end(&held);
+}
+
+/// The node's Gateway with another directory of its CA, in a file elsewhere.
+fn signing_by(node: &Gateway, ca: &str, directory: &Path) -> PathBuf {
+    let text = fs::read_to_string(node.directory().join("gateway.yaml")).unwrap();
+    let (head, tail) = text.split_once("embedded: { directory: ").expect("the Gateway has an embedded CA");
+    let (_, tail) = tail.split_once(',').expect("ttl follows");
+    let file = directory.join(format!("{}-{ca}.yaml", node.name()));
+    fs::write(&file, format!("{head}embedded: {{ directory: {ca},{tail}")).unwrap();
+    file
+}
+
+/// Of the SVIDs that the node holds.
+fn serials(node: &Gateway) -> BTreeSet<String> {
+    node.report().unwrap().identities.into_iter().filter_map(|identity| identity.serial).collect()
+}
+
+/// From one root to the next, and nobody who is connected notices: node-a goes the way that deploy/docs/trust.md
+/// tells, in node-b the files of its CA change.
 fn rotate(pair: &Pair, authority: &Path, successor: &Path) {
     let roots = |authority: &Path| fs::read_to_string(authority.join("root.crt")).unwrap();
     let (old, new) = (roots(authority), roots(successor));
@@ -99,9 +138,9 @@ fn rotate(pair: &Pair, authority: &Path, successor: &Path) {
         node.apply("own.yaml", OWN).unwrap();
         assert_eq!(believed(node).len(), 2, "{}", node.name());
     }
-    for node in nodes {
-        succeed(node, successor);
-    }
+    let ca = successor.file_name().and_then(|name| name.to_str()).unwrap();
+    move_on(&pair.node_a, successor, ca);
+    succeed(&pair.node_b, successor);
     let after = hold(pair);
     end(&before);
     // The last word of those that have just ended may still be under way, and would be cut short.
@@ -132,19 +171,31 @@ spec:
     - file: roots.pem
 ";
 
-/// Gives the node an intermediate of that root, and waits until all its SVIDs are of it.
+/// Gives the node an intermediate of that root in a directory of its own: all is signed anew, and takes no force.
+fn move_on(node: &Gateway, authority: &Path, ca: &str) {
+    gateway::issue_node(authority, node.name(), &node.directory().join(ca)).unwrap();
+    let file = signing_by(node, ca, node.directory().parent().unwrap()).display().to_string();
+    let before = serials(node);
+    let applied = node.sluice(&["apply", "-f", &file, "--name", "gateway.yaml", "--wait", "30s"]).unwrap();
+    assert!(applied.ok().unwrap().contains("in force as version"), "{applied:?}");
+    let now = serials(node);
+    assert!(before.len() == now.len() && before.is_disjoint(&now), "{now:?} after {before:?}");
+}
+
+/// The same in its place, one file after the other.
 fn succeed(node: &Gateway, authority: &Path) {
     let fresh = node.directory().with_extension("ca");
     gateway::issue_node(authority, node.name(), &fresh).unwrap();
+    let before = serials(node);
     for file in ["bundle.pem", "node.crt", "node.key"] {
         fs::rename(fresh.join(file), node.directory().join("ca").join(file)).unwrap();
     }
-    let swapped = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    wait_until("all SVIDs are of the new root", PATIENCE, || {
+    wait_until("all SVIDs are of the new root, and in force", PATIENCE, || {
         let report = node.report().ok()?;
-        // Those of workloads of the other node have none.
-        let fresh = report.identities.iter().filter_map(|identity| identity.not_before).all(|from| from > swapped);
-        (fresh && report.problems.is_empty()).then_some(())
+        let now: BTreeSet<_> = report.identities.iter().filter_map(|identity| identity.serial.clone()).collect();
+        let in_force = report.dataplane.as_ref()?.in_force >= report.version;
+        let fresh = now.len() == before.len() && now.is_disjoint(&before);
+        (fresh && in_force && report.problems.is_empty()).then_some(())
     })
     .unwrap();
 }

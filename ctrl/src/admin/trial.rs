@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 
 use super::{Answer, App, unavailable, wrong};
 use crate::apply::{self, Plan};
+use crate::at_stake::Dropped;
+use crate::config::Loaded;
 use crate::difference::Change;
 use crate::runtime::Wish;
 use crate::view;
@@ -30,6 +32,13 @@ pub async fn replay(State(app): State<App>, Json(asked): Json<view::Trial>) -> A
     let snapshot = out.await.map_err(|_| wrong("sluice-ctrl is stopping".into()))?.map_err(unfit)?;
     let (recorded, turned) = app.publisher.replay(&snapshot, since, PATIENCE).await.map_err(unavailable)?;
     Ok(Json(view::Replayed { recorded, turned }))
+}
+
+/// The roots that a configuration would drop.
+pub async fn dropped(app: &App, loaded: Loaded) -> Result<Vec<Dropped>, (StatusCode, Json<view::Failure>)> {
+    let (answer, out) = oneshot::channel();
+    let _ = app.wishes.send(Wish::Drop(Box::new(loaded), answer)).await;
+    out.await.map_err(|_| wrong("sluice-ctrl is stopping".into()))?.map_err(unfit)
 }
 
 /// The configuration with the file in it.

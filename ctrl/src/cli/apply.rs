@@ -4,18 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use snapshot::ConnectionReport;
 
 use super::file::File;
 use super::output::Output;
 use super::place::Place;
 use super::status::duration;
 use super::{Done, Failure};
-use crate::bundles::Row;
 use crate::client::{self, Client};
 use crate::config::Known;
-use crate::migrate::Callers;
-use crate::{apply, at_stake, clock, migrate, view};
+use crate::{apply, view};
 
 /// Put a file into a gateway's configuration directory, if the whole is right with it.
 ///
@@ -105,7 +102,7 @@ impl Apply {
             Err(error) => return Ok(Err(error.into())),
         };
         if !self.force
-            && let Some(failure) = would_cut(&plan).await?
+            && let Some(failure) = would_cut(&plan, change).await?
         {
             return Ok(Err(failure));
         }
@@ -113,23 +110,13 @@ impl Apply {
     }
 }
 
-/// None: nothing, or nobody runs there.
-async fn would_cut(plan: &apply::Plan) -> Result<Option<view::Failure>, Failure> {
-    let client = Client::new(&plan.loaded.gateway.admin.socket);
-    let bundles = match client.get::<Vec<Row>>("/v1/bundles").await {
-        Err(client::Error::Unreachable { .. }) => return Ok(None),
-        answered => answered?,
-    };
-    let dropped = at_stake::dropped(&bundles, &plan.loaded);
-    if !dropped.is_empty() {
-        let live = client.get::<Vec<ConnectionReport>>("/v1/connections?which=live").await?;
-        if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
-            return Ok(Some(failure));
-        }
+/// None: nothing, or nobody runs there. What is trusted by the sources of the change, only the gateway knows.
+async fn would_cut(plan: &apply::Plan, change: &view::Apply) -> Result<Option<view::Failure>, Failure> {
+    let change = view::Apply { dry_run: true, ..change.clone() };
+    let asked = Client::new(&plan.loaded.gateway.admin.socket).post::<view::Applied>("/v1/apply", &change).await;
+    match asked {
+        Ok(_) | Err(client::Error::Unreachable { .. }) => Ok(None),
+        Err(client::Error::Refused(failure)) => Ok(Some(failure)),
+        Err(error) => Err(error.into()),
     }
-    let now = client.get::<view::Resources>("/v1/config").await?;
-    if !migrate::is_stricter(&now.identities, &plan.loaded) {
-        return Ok(None);
-    }
-    Ok(client.get::<Callers>("/v1/callers").await?.refusal(&plan.loaded, clock::now()))
 }

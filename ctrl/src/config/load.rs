@@ -22,6 +22,16 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Loaded {
+    /// The file of each resource beside the Gateway.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let places = self.identities.iter().map(|one| &one.place);
+        let places = places.chain(self.services.iter().map(|one| &one.place));
+        let places = places.chain(self.policies.iter().map(|one| &one.place));
+        places.chain(self.bundles.iter().map(|one| &one.place)).map(|place| &*place.file)
+    }
+}
+
 /// The same without the demand for a Gateway, for files of policy on their own.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Resources {
@@ -259,7 +269,7 @@ fn parse_text(text: &str, resources: &mut Resources, faults: &mut Faults<'_>) {
     }
     match tree::parse(text) {
         Ok(documents) if documents.is_empty() => {
-            faults.warning(Span::default(), "", "the file holds no resource", "remove it if that is meant");
+            faults.warning(Span::default(), "", HOLDS_NOTHING, "remove it if that is meant");
         }
         Ok(documents) => {
             for node in &documents {
@@ -308,6 +318,8 @@ fn too_large() -> String {
     format!("is larger than {} MiB, the most that is read of one file", LARGEST_FILE >> 20)
 }
 
+/// Warned about of a file that is empty, or of comments only.
+pub const HOLDS_NOTHING: &str = "the file holds no resource";
 /// 10,000 identities take about 5 MiB.
 const LARGEST_FILE: usize = 8 << 20;
 const MOST_FILES: usize = 1_000;

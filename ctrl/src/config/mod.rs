@@ -49,8 +49,8 @@ pub use identity::{IdentitySource, NamedSource};
 pub use kubernetes::Kubernetes;
 pub use living::Lifetimes;
 pub use load::{
-    Known, Loaded, Resources, gateway_of, load_dir, load_files, load_good, load_texts, parse_dir, parse_files,
-    reload_dir,
+    HOLDS_NOTHING, Known, Loaded, Resources, gateway_of, load_dir, load_files, load_good, load_texts, parse_dir,
+    parse_files, reload_dir,
 };
 pub use policy::{Naming, Policy};
 pub use service::{Address, InCluster, Service, Target, VirtualAddress};

@@ -11,11 +11,12 @@ use snapshot::{Network, Snapshot, Version};
 use tracing::{error, info, warn};
 
 use super::{Core, port_names, text};
+use crate::at_stake::Dropped;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
 use crate::services::leaving::Before;
-use crate::source::Reopened;
-use crate::{assemble, clock, view};
+use crate::source::{self, Reopened};
+use crate::{assemble, at_stake, bundles, clock, view};
 
 /// How long a change waits for names that are new. Those that are late come when they come.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -113,6 +114,17 @@ impl Core {
         Ok(snapshot)
     }
 
+    /// The roots that nobody would be verified by any more, by what the change's own sources have.
+    pub(super) fn would_drop(&self, mut loaded: Loaded) -> Result<Vec<Dropped>, Vec<String>> {
+        self.fetches.got().fill(&mut loaded);
+        let now = clock::now();
+        let refused = |error: source::Error| {
+            vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", error.to_string()).to_string()]
+        };
+        let then = self.identities.would_trust(&loaded.gateway, now).map_err(refused)?;
+        Ok(at_stake::dropped(&self.bundle_rows(now), &bundles::rows(&loaded, &then.own, &then.federated)))
+    }
+
     fn before(&self) -> Before<'_> {
         Before { in_force: &self.loaded, resolved: &self.resolved }
     }
@@ -140,6 +152,7 @@ impl Core {
             let now = port_names(&loaded);
             std::mem::replace(ports, now.clone()) != now
         });
+        self.emptied.see(&self.loaded, &loaded);
         self.resources = Arc::new(view::Resources::of(&loaded));
         self.loaded = loaded;
         self.loaded_at = clock::now();

@@ -28,6 +28,7 @@ impl Core {
             .warnings(now)
             .into_iter()
             .chain(crls)
+            .chain(self.emptied.problems())
             .chain(self.fetches.problems())
             .chain(self.unassembled.clone())
             .chain(self.remembered.problems().iter().cloned())
@@ -89,7 +90,6 @@ impl Core {
         let kubernetes = self.cluster.live();
         let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
         let (resources, services) = (self.resources.clone(), Arc::new(services));
-        let got = self.fetches.got().clone();
-        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services, got }));
+        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services }));
     }
 }

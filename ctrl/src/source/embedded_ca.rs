@@ -149,6 +149,11 @@ impl Source for EmbeddedCa {
         Bundle { trust_domain: self.trust_domain.to_string(), roots: self.roots.clone() }
     }
 
+    /// Of another signer its root may be none of this node's any more.
+    fn stands_by(&self, svid: &Svid) -> bool {
+        svid.chain.get(1..) == Some(self.node.chain.as_slice())
+    }
+
     fn warnings(&self, now: u64) -> Vec<String> {
         let left = self.node.not_after.saturating_sub(now);
         let until = crate::rotate::utc(self.node.not_after);

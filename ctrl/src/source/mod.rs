@@ -24,7 +24,7 @@ use crate::config::kubernetes::PodId;
 use crate::config::{SpiffeId, TrustDomain};
 
 pub use embedded_ca::EmbeddedCa;
-pub use set::{News, OfSource, Opened, Reopened, Sources, Trusted, open};
+pub use set::{News, OfSource, Opened, Reopened, Sources, Together, Trusted, open};
 
 /// What an identity is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +79,11 @@ pub trait Source: Send {
     /// For whom [`Source::issue`] would now say something else than before, each told once.
     fn news(&self) -> Vec<SpiffeId> {
         Vec::new()
+    }
+
+    /// Whether it would still have this one of its own signed by the same certificates.
+    fn stands_by(&self, _svid: &Svid) -> bool {
+        true
     }
 
     /// Time has jumped, so that whatever was waited for may be overdue.
@@ -139,6 +144,8 @@ impl From<vault::Fault> for Error {
 impl Error {
     /// Nothing is wrong, and there is nothing yet: somebody else has to do his part first.
     pub fn is_wait(&self) -> bool {
-        matches!(self, Self::Spire(fault) if fault.is_wait()) || matches!(self, Self::Vault(fault) if fault.is_wait())
+        matches!(self, Self::Spire(fault) if fault.is_wait())
+            || matches!(self, Self::Vault(fault) if fault.is_wait())
+            || matches!(self, Self::Files(files::Fault::NotRead { .. }))
     }
 }

@@ -4,11 +4,12 @@
 //! with its reason, and it is opened again after 1, 2, 4, … 60 s. All are of the Gateway's trust
 //! domain, so their roots are one bundle: a peer may have its SVID from any of them.
 
-use std::collections::BTreeMap;
+mod together;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use snapshot::Bundle;
+use snapshot::{Bundle, Svid};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -17,6 +18,8 @@ use super::spire::Spire;
 use super::vault::Vault;
 use super::{EmbeddedCa, Error, IssuedSvid, Renewal, Source, Wanted, roots};
 use crate::config::{Gateway, IdentitySource, NamedSource, SpiffeId, TrustDomain};
+
+pub use together::Together;
 
 /// Rung by sources that have something new to say.
 pub type News = Arc<Notify>;
@@ -43,6 +46,12 @@ struct Entry {
 pub struct Trusted {
     pub roots: Vec<Vec<u8>>,
     pub federated: Vec<Bundle>,
+}
+
+impl Trusted {
+    fn by(source: &dyn Source) -> Self {
+        Self { roots: source.bundle().roots, federated: source.federated() }
+    }
 }
 
 /// The same of a source by its name, so that it can be known again after a restart.
@@ -183,6 +192,14 @@ impl Sources {
         }
     }
 
+    /// What does not open or is none any more has nothing better to give.
+    pub fn stands_by(&self, wanted: &Wanted, svid: &Svid) -> bool {
+        match self.entry(wanted).map(|at| &self.entries[at].state) {
+            Some(State::Open(source)) => source.stands_by(svid),
+            Some(State::Down { .. }) | None => true,
+        }
+    }
+
     pub fn renewal(&self, wanted: &Wanted) -> Renewal {
         match self.entry(wanted).map(|at| &self.entries[at].state) {
             Some(State::Open(source)) => source.renewal(),
@@ -234,27 +251,6 @@ impl Sources {
         self.open_ones().all(|source| source.settled())
     }
 
-    /// The roots of all sources that are valid now, each once.
-    pub fn bundle(&self, now: u64) -> Bundle {
-        let mut roots = roots::valid(self.all_roots(), now);
-        roots.truncate(roots::MOST_TOGETHER);
-        Bundle { trust_domain: self.trust_domain.clone(), roots }
-    }
-
-    /// The bundles of other trust domains, of all sources together, with roots that are valid now.
-    pub fn federated(&self, now: u64) -> Vec<Bundle> {
-        let mut all: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for Bundle { trust_domain, roots } in self.trusted().flat_map(|trusted| trusted.federated) {
-            all.entry(trust_domain).or_default().extend(roots);
-        }
-        let bundle = |(trust_domain, found)| {
-            let mut roots = roots::valid(found, now);
-            roots.truncate(roots::MOST_TOGETHER);
-            Bundle { trust_domain, roots }
-        };
-        all.into_iter().map(bundle).collect()
-    }
-
     pub fn warnings(&self, now: u64) -> Vec<String> {
         let mut found = Vec::new();
         for entry in &self.entries {
@@ -282,11 +278,7 @@ impl Sources {
     }
 
     fn all_roots(&self) -> Vec<Vec<u8>> {
-        self.trusted().flat_map(|trusted| trusted.roots).collect()
-    }
-
-    fn trusted(&self) -> impl Iterator<Item = Trusted> {
-        self.entries.iter().filter_map(Entry::trusted)
+        self.entries.iter().filter_map(Entry::trusted).flat_map(|trusted| trusted.roots).collect()
     }
 
     fn open_ones(&self) -> impl Iterator<Item = &dyn Source> {
@@ -312,9 +304,7 @@ impl Entry {
     fn trusted(&self) -> Option<Trusted> {
         match (&self.before, &self.state) {
             (Some(before), _) => Some(before.clone()),
-            (None, State::Open(source)) => {
-                Some(Trusted { roots: source.bundle().roots, federated: source.federated() })
-            }
+            (None, State::Open(source)) => Some(Trusted::by(source.as_ref())),
             (None, State::Down { .. }) => None,
         }
     }

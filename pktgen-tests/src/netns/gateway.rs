@@ -50,6 +50,8 @@ pub struct Settings<'a> {
 pub struct Report {
     /// Of the control process.
     pub pid: u32,
+    /// The snapshot that it has made last.
+    pub version: Option<Version>,
     pub config: Config,
     pub identities: Vec<Identity>,
     /// What is to be mended elsewhere than in the configuration.
