@@ -124,6 +124,14 @@ impl Failure {
         }
     }
 
+    /// The same of what this side could not even read.
+    fn other_is_usage(self) -> Self {
+        match self {
+            Self::Other(error) => Self::Usage(format!("{error:#}")),
+            Self::Usage(_) | Self::Client(_) => self,
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
