@@ -11,6 +11,7 @@ mod crds;
 mod describe;
 mod detach;
 mod diff;
+mod ends;
 mod explain;
 mod file;
 mod get;
