@@ -344,7 +344,7 @@ fn each_fault_of_a_process_selector_or_a_netns_is_named_with_its_place() {
             "process:path: curl",
             "[\"process:path\"]: \"curl\": not an absolute path [the path that /proc/PID/exe leads to, with all symbolic links resolved]",
         ),
-        ("process:uid: root", "[\"process:uid\"]: \"root\" is not a whole number"),
+        ("process:uid: root", "[\"process:uid\"]: \"root\" is not a whole number [use 0 to 4294967294]"),
         ("process:gid: -1", "[\"process:gid\"]: -1 is out of range [use 0 to 4294967294]"),
         (
             "process:cgroup: a.slice",

@@ -57,7 +57,9 @@ enum Command {
     Get(get::Get),
     Status(status::Status),
     Check(check::Check),
+    #[command(alias = "workloads")]
     Identities(identities::Identities),
+    #[command(alias = "bundles")]
     Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),

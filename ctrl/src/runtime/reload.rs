@@ -14,7 +14,7 @@ use super::{Core, port_names, text};
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
 use crate::services::leaving::Before;
-use crate::source::Reopened;
+use crate::source::{Reopened, Unopened};
 use crate::{assemble, clock, view};
 
 /// How long a change waits for names that are new. Those that are late come when they come.
@@ -83,7 +83,7 @@ impl Core {
         let sources = self
             .identities
             .reopen(&loaded.gateway)
-            .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
+            .map_err(|Unopened { at, error }| vec![Diagnostic::error(&at.place, at.path, error.to_string())])?;
         let now = clock::now();
         self.crls.check(&loaded, &self.identities, now)?;
         lookups.want(&loaded);
