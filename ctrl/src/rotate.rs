@@ -15,7 +15,7 @@ use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
 use crate::config::{Gateway, SpiffeId};
-use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources, Together};
+use crate::source::{IssuedSvid, OfSource, Renewal, Reopened, Sources, Together, Unopened};
 
 pub use crate::source::Wanted;
 
@@ -214,7 +214,7 @@ impl Identities {
     }
 
     /// Opens the sources of a changed configuration; nothing changes yet.
-    pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, crate::source::Error> {
+    pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, Unopened> {
         self.sources.reopen(gateway)
     }
 

@@ -158,6 +158,8 @@ pub struct GatewayRow {
     pub socket: String,
     pub metrics: Option<String>,
     pub place: String,
+    #[serde(default)]
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -259,6 +261,7 @@ impl Resources {
                 socket: gateway.admin.socket.display().to_string(),
                 metrics: gateway.admin.metrics.map(|m| m.to_string()),
                 place: gateway.place.to_string(),
+                hosts: gateway.hosts.clone(),
             }],
             identities: loaded.identities.iter().map(|i| IdentityRow::of(i, loaded)).collect(),
             services: loaded.services.iter().map(ServiceRow::of).collect(),

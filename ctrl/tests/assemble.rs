@@ -231,7 +231,7 @@ fn claims_that_contradict_each_other_are_refused_with_both_names() {
         ),
         // Whoever sends from there would be both.
         (
-            &[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:ip: 198.18.1.2, process:uid: 7 }")],
+            &[("a", "{ net:ip: 198.18.1.2 }"), ("b", "{ net:interface: in0, net:ip: 198.18.1.2, process:uid: 7 }")],
             "policy.yaml:7:1: error: spec.selectors: 198.18.1.2/32 on in0 is claimed by default/a (policy.yaml:2) and by default/b (policy.yaml:7)",
         ),
     ];

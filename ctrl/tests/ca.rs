@@ -250,3 +250,14 @@ fn debug_output_holds_no_secret() {
     assert!(!shown.contains(listed.trim_matches(['[', ']'])));
     assert!(!shown.contains("PRIVATE KEY") && shown.contains("PrivateKey(..)"));
 }
+
+#[test]
+fn a_certificate_that_is_cut_off_is_named_without_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    authority(dir.path());
+    let node = dir.path().join("node-a");
+    let whole = std::fs::read(node.join("node.crt")).unwrap();
+    std::fs::write(node.join("node.crt"), &whole[..whole.len() / 2]).unwrap();
+    let said = EmbeddedCa::open(&node).unwrap_err().to_string();
+    assert_eq!(said, format!("{}/node.crt: is cut off within a certificate", node.display()));
+}

@@ -246,6 +246,46 @@ fn what_is_allowed_and_surprising_is_a_warning() {
 }
 
 #[test]
+fn workloads_that_claim_one_literal_address_are_refused_unless_processes_tell_them_apart() {
+    let two_ports = GATEWAY.replace("  ports:\n", "  ports:\n    - { interface: in1, side: inside }\n");
+    let of = |name: &str, selectors: &str| {
+        let text = identity(&HERE.replace("{ net:ip: 198.18.1.2 }", selectors));
+        text.replace("name: a }", &format!("name: {name} }}"))
+    };
+    let claimed = |on: &str, by: &str| {
+        format!(
+            "q.yaml:1:1: error: spec.selectors: {on} is claimed by default/a (p.yaml:1) and by default/b (q.yaml:1) {by}"
+        )
+    };
+    let help = "[narrow the selectors of one of them, or give each of them process:* keys]";
+    for (a, b, on) in [
+        ("{ net:ip: 198.18.1.2 }", "{ net:ip: 198.18.1.2 }", Some("198.18.1.2/32")),
+        ("{ net:ip: 198.18.1.2 }", "{ net:cidr: 198.18.1.2/32, process:uid: 7 }", Some("198.18.1.2/32")),
+        ("{ net:cidr: 198.18.1.0/24 }", "{ net:ip: 198.18.1.2 }", None),
+        ("{ net:ip: 198.18.1.2, process:uid: 8 }", "{ net:ip: 198.18.1.2, process:uid: 7 }", None),
+        // One entry without processes is enough.
+        (
+            "{ net:ip: 198.18.1.2, process:uid: 8 }, { net:ip: 198.18.1.2 }",
+            "{ net:ip: 198.18.1.2, process:uid: 7 }",
+            Some("198.18.1.2/32"),
+        ),
+        (
+            "{ net:interface: in0, net:ip: 198.18.1.2, process:uid: 8 }",
+            "{ net:interface: in1, net:ip: 198.18.1.2, process:uid: 7 }",
+            Some("198.18.1.2/32 on in1"),
+        ),
+        // The one that matches nothing, and one that is a pod's, claim nothing.
+        ("{ net:ip: 198.18.1.2, net:cidr: 198.18.9.0/24 }", "{ net:ip: 198.18.1.2 }", None),
+        ("{ net:ip: 198.18.1.2, 'k8s:pod:name': x }", "{ net:ip: 198.18.1.2 }", None),
+        ("{ net:interface: far0, net:ip: 198.18.1.2 }", "{ net:interface: in0, net:ip: 198.18.1.2 }", None),
+    ] {
+        let loaded = load(&[("p.yaml", &of("a", a)), ("q.yaml", &of("b", b)), ("g.yaml", &two_ports)]);
+        let faults = loaded.err().unwrap_or_default();
+        assert_eq!(words(&faults), on.map(|on| claimed(on, help)).into_iter().collect::<Vec<_>>(), "{a} {b}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_configuration_is_refused_where_it_goes_wrong() {
     let nested: String = (0..100).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     let flow = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
@@ -304,7 +344,7 @@ fn each_fault_of_a_process_selector_or_a_netns_is_named_with_its_place() {
             "process:path: curl",
             "[\"process:path\"]: \"curl\": not an absolute path [the path that /proc/PID/exe leads to, with all symbolic links resolved]",
         ),
-        ("process:uid: root", "[\"process:uid\"]: \"root\" is not a whole number"),
+        ("process:uid: root", "[\"process:uid\"]: \"root\" is not a whole number [use 0 to 4294967294]"),
         ("process:gid: -1", "[\"process:gid\"]: -1 is out of range [use 0 to 4294967294]"),
         (
             "process:cgroup: a.slice",

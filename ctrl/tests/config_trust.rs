@@ -78,7 +78,13 @@ fn each_fault_of_a_trust_bundle_is_named_with_its_place_and_what_is_allowed() {
         "[hex in quotes, at most 20 bytes, as `openssl x509 -serial` and `sluice connections -o json` print it]";
     let of = |spec: &str| format!("trustDomain: partner.org\n{spec}");
     let cases: &[(&str, String, &[&str])] = &[
-        ("no trust domain", "roots: []".into(), &["t.yaml:5:3: error: spec.trustDomain: is missing"]),
+        (
+            "no trust domain",
+            "roots: []".into(),
+            &[
+                "t.yaml:5:3: error: spec.trustDomain: is missing [a name such as partner.org, in lower case and without spiffe://]",
+            ],
+        ),
         (
             "a trust domain that is an ID",
             "trustDomain: spiffe://partner.org".into(),

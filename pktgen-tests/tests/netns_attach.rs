@@ -121,7 +121,9 @@ fn detach_is_refused_while_a_gateway_runs_and_from_elsewhere_and_then_leaves_not
     assert!(refused.stderr.contains(&format!("nsenter --net={}", node.path().display())), "{refused:?}");
     assert_eq!(all(), attached);
 
-    pair.node_a.at(&node, "detach").unwrap().ok().unwrap();
+    let done = pair.node_a.at(&node, "detach").unwrap();
+    done.ok().unwrap();
+    assert_eq!(done.stderr, "", "nothing of what libbpf says on the way");
     assert_eq!(all(), (vec![], vec![], false));
     let again = pair.node_a.at(&node, "detach").unwrap();
     assert!(again.ok().unwrap().starts_with("nothing is attached"), "{again:?}");

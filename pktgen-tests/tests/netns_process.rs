@@ -169,7 +169,10 @@ fn processes_of_one_port_have_their_own_identities_and_a_third_has_none() {
     let explained = a.explain("spiffe://example.com/shop/web", "198.18.2.2:3000").unwrap();
     assert!(explained.allowed, "{explained:#?}");
     let explained = a.explain("198.18.4.2", "198.18.2.2:3000").unwrap();
-    assert_eq!(explained.refused, Some(RefuseReason::NotAttested), "{explained:#?}");
+    let undecided = ["spiffe://example.com/shop/batch", "spiffe://example.com/shop/web"];
+    assert_eq!((explained.refused, &explained.undecided[..]), (None, &undecided.map(String::from)[..]));
+    let told = a.sluice(&["explain", "--from", "198.18.4.2", "--to", "198.18.2.2:3000"]).unwrap();
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
 
     // Two identities for one flow: nobody's, and both are named.
     let both = PROCESSES.replacen("process:uid: 61002", "process:name: curl", 1);

@@ -49,8 +49,7 @@ pub fn load(options: &Options) -> Result<Loaded> {
         return Err(Error::NotBpffs { path: directory.clone() });
     }
     namespace::is_ours(directory)?;
-    // libbpf reports what is none of an operator's business, such as a qdisc that exists already.
-    libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| tracing::debug!("libbpf: {}", text.trim_end()))));
+    hush();
     let mut object =
         ObjectBuilder::default().open_memory(&OBJECT.0).map_err(Error::bpf("opening the steering programs"))?;
     let adopted = reuse_maps(&mut object, options)?;
@@ -65,6 +64,12 @@ pub fn load(options: &Options) -> Result<Loaded> {
         }
     }
     Ok(Loaded { object, adopted })
+}
+
+/// libbpf reports what is none of an operator's business, such as a qdisc that exists already, or a filter that is
+/// gone already.
+fn hush() {
+    libbpf_rs::set_print(Some((PrintLevel::Debug, |_, text| tracing::debug!("libbpf: {}", text.trim_end()))));
 }
 
 /// True if there was anything to reuse.
@@ -182,6 +187,7 @@ pub fn unpin(path: &Path) -> Result<()> {
 /// took. From then on the kernel sees every packet. Nothing there is nothing to do. To be called in
 /// the network namespace of the interfaces, unless that one is gone.
 pub fn detach(pin_directory: &Path) -> Result<Vec<String>, Error> {
+    hush();
     let mut removed = Vec::new();
     if !pin_directory.exists() {
         return Ok(removed);

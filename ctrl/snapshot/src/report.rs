@@ -157,6 +157,9 @@ pub struct Explanation {
     pub version: Version,
     /// The steps of the decision, one sentence each.
     pub steps: Vec<String>,
+    /// Neither allowed nor refused: the caller's address is one of these SPIFFE IDs', and its process decides whose.
+    #[serde(default)]
+    pub undecided: Vec<String>,
 }
 
 /// Who calls, in an explain query.

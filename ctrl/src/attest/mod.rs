@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use snapshot::{Network, Place, Prefix, ProcessSelector, Side};
 
 use crate::config::kubernetes::PodSelector;
-use crate::config::{Diagnostic, Gateway, Selector, WorkloadIdentity};
+use crate::config::{Diagnostic, Gateway, Selector, WorkloadIdentity, lint_claims};
 use routes::Routes;
 
 /// Where one workload is, and how that is known.
@@ -217,12 +217,7 @@ pub fn claimed_twice(workloads: &[(&WorkloadIdentity, &Attestation)]) -> Vec<Dia
             let Some((earlier, theirs)) = first.insert(place.prefix, (*identity, place)) else { continue };
             let apart = !place.processes.is_empty() && !theirs.processes.is_empty();
             if !(apart && place.interface == theirs.interface) {
-                let message = format!(
-                    "{} on {} is claimed by {} ({}) and by {} ({})",
-                    place.prefix, place.interface, earlier.name, earlier.place, identity.name, identity.place
-                );
-                let fault = Diagnostic::error(&identity.place, "spec.selectors", message);
-                faults.push(fault.help("narrow the selectors of one of them, or give each of them process:* keys"));
+                faults.push(lint_claims::fault(place.prefix, Some(&place.interface), earlier, identity));
             }
         }
     }

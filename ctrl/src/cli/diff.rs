@@ -14,7 +14,8 @@ use crate::{apply, clock, view};
 ///
 /// Against the file of the same name in the configuration directory, with the whole checked as `apply` does.
 ///
-/// Exit code 0: nothing would change. 1: something would. 2: the configuration would not be right.
+/// Exit code 0: nothing would change. 1: something would. 2: the file cannot be read, or the configuration would
+/// not be right.
 ///
 /// Examples:
 ///   sluice diff -f policy.yaml
@@ -32,7 +33,7 @@ pub struct Diff {
 
 impl Diff {
     pub async fn run(self) -> Done {
-        let (file, text) = (self.file.name()?, self.file.text()?);
+        let (file, text) = (self.file.name()?, self.file.text().map_err(Failure::other_is_usage)?);
         let changes: Vec<Change> = match &self.place.config {
             Some(directory) => {
                 let change = view::Apply { file, text, dry_run: true, force: false };

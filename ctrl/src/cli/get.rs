@@ -2,9 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
-use super::output::{Output, or_dash, table};
+use super::output::{Format, Output, or_dash, table};
 use super::place::{self, Place};
 use super::{Done, Failure, policies};
+use crate::describe::{self, Unknown, find};
 use crate::view::{GatewayRow, IdentityRow, Resources, ServiceRow};
 
 /// List resources: of a running gateway, or of a directory with --config.
@@ -30,12 +31,23 @@ pub struct Get {
 enum Kind {
     #[value(alias = "gateway")]
     Gateways,
-    #[value(alias = "identity")]
+    #[value(aliases = ["identity", "workloads", "workload"])]
     Identities,
     #[value(alias = "service")]
     Services,
     #[value(alias = "policy")]
     Policies,
+}
+
+impl Kind {
+    const fn described(self) -> describe::Kind {
+        match self {
+            Self::Gateways => describe::Kind::Gateway,
+            Self::Identities => describe::Kind::Workload,
+            Self::Services => describe::Kind::Service,
+            Self::Policies => describe::Kind::Policy,
+        }
+    }
 }
 
 impl Get {
@@ -44,25 +56,31 @@ impl Get {
             Some(directory) => Resources::of(&place::load(directory)?),
             None => self.place.client()?.get("/v1/config").await?,
         };
-        let wanted =
-            |name: &str| self.name.as_ref().is_none_or(|want| name == want || name.rsplit('/').next() == Some(want));
         match self.kind {
-            Kind::Gateways => self.rows(resources.gateways.into_iter().filter(|r| wanted(&r.name)).collect(), gateways),
-            Kind::Identities => {
-                self.rows(resources.identities.into_iter().filter(|r| wanted(&r.name)).collect(), identities)
-            }
-            Kind::Services => self.rows(resources.services.into_iter().filter(|r| wanted(&r.name)).collect(), services),
-            Kind::Policies => {
-                self.rows(resources.policies.into_iter().filter(|r| wanted(&r.name)).collect(), policies::show)
-            }
+            Kind::Gateways => self.rows(resources.gateways, |row| &row.name, gateways),
+            Kind::Identities => self.rows(resources.identities, |row| &row.name, identities),
+            Kind::Services => self.rows(resources.services, |row| &row.name, services),
+            Kind::Policies => self.rows(resources.policies, |row| &row.name, policies::show),
         }
     }
 
-    fn rows<T: serde::Serialize>(&self, rows: Vec<T>, show: fn(&[T], bool) -> String) -> Result<bool, Failure> {
-        self.output.show(&rows, |wide| show(&rows, wide))?;
+    /// Those that are meant. Of a name that is none's there is nothing to show, and it is said what is near.
+    fn rows<T: serde::Serialize>(
+        &self,
+        mut rows: Vec<T>,
+        name: fn(&T) -> &String,
+        show: fn(&[T], bool) -> String,
+    ) -> Result<bool, Failure> {
+        if let Some(wanted) = &self.name {
+            let found = find(self.kind.described(), wanted, rows.iter().map(|row| name(row).as_str()));
+            if let Err(unknown @ Unknown::Name { .. }) = found {
+                eprintln!("error: {unknown}");
+            }
+            rows.retain(|row| name(row) == wanted || name(row).rsplit('/').next() == Some(wanted));
+        }
         let found = !rows.is_empty() || self.name.is_none();
-        if !found {
-            eprintln!("error: there is no {}", self.name.as_deref().unwrap_or_default());
+        if found || matches!(self.output.output, Format::Json | Format::Yaml) {
+            self.output.show(&rows, |wide| show(&rows, wide))?;
         }
         Ok(found)
     }

@@ -11,6 +11,7 @@ mod crds;
 mod describe;
 mod detach;
 mod diff;
+mod ends;
 mod explain;
 mod file;
 mod get;
@@ -56,7 +57,9 @@ enum Command {
     Get(get::Get),
     Status(status::Status),
     Check(check::Check),
+    #[command(alias = "workloads")]
     Identities(identities::Identities),
+    #[command(alias = "bundles")]
     Bundle(bundle::Bundle),
     Connections(connections::Connections),
     Policies(policies::Policies),
@@ -121,6 +124,14 @@ impl Failure {
         match error {
             client::Error::Refused(refused) => as_usage(refused),
             other => Self::Client(other),
+        }
+    }
+
+    /// The same of what this side could not even read.
+    fn other_is_usage(self) -> Self {
+        match self {
+            Self::Other(error) => Self::Usage(format!("{error:#}")),
+            Self::Usage(_) | Self::Client(_) => self,
         }
     }
 

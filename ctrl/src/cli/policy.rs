@@ -24,7 +24,8 @@ pub enum Policy {
 /// would be: a call is known by its ends, its port, and the SPIFFE ID that the other side has shown. Nothing is
 /// changed, and nobody is refused.
 ///
-/// Exit code 0: all would come to the same. 1: some would not. 2: the configuration would not be right.
+/// Exit code 0: all would come to the same. 1: some would not. 2: the file cannot be read, or the configuration
+/// would not be right.
 ///
 /// Examples:
 ///   sluice policy diff policy.yaml
@@ -59,8 +60,9 @@ impl Diff {
     async fn run(self) -> Done {
         let file = file::File::new(self.file, self.name);
         let since = clock::now().saturating_sub(self.against.as_secs());
-        let trial = view::Trial { file: file.name()?, text: file.text()?, since };
-        let client = self.place.client()?;
+        let text = file.text().map_err(Failure::other_is_usage)?;
+        let trial = view::Trial { file: file.name()?, text, since };
+        let client = self.place.client().map_err(Failure::other_is_usage)?;
         let replayed: view::Replayed = client.post("/v1/replay", &trial).await.map_err(Failure::refused_is_usage)?;
         self.output.show(&replayed, |wide| show(&replayed, wide))?;
         Ok(replayed.turned.is_empty())

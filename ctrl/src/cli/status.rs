@@ -13,17 +13,25 @@ use crate::view;
 
 /// Show how a gateway is: versions, ports, cores, identities, and what is wrong.
 ///
-/// Exit code 0: ready, the current snapshot is in force. 1: not ready. 3: not reachable.
+/// `ready, degraded` is a gateway that serves what was right last, while its files have faults now. It is ready, so
+/// that a probe does not take it out of service for that; --strict asks for more. Of many warnings the first are
+/// shown, with -o wide all.
+///
+/// Exit code 0: ready, a snapshot is in force. 1: not ready; with --strict, degraded too. 3: not reachable.
 ///
 /// Examples:
 ///   sluice status
+///   sluice status --strict
 ///   sluice status --wait 30s --config /etc/sluice
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct Status {
-    /// Wait until it is ready, for so long at most: `500ms`, `30s`, `2m`.
+    /// Wait until the exit code would be 0, for so long at most: `500ms`, `30s`, `2m`.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     wait: Option<Duration>,
+    /// Exit code 1 also where the files as they are now were refused.
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -31,27 +39,29 @@ pub struct Status {
 }
 
 const POLL: Duration = Duration::from_millis(100);
+/// Most warnings that a table shows, each by its first line.
+const WARNINGS: usize = 5;
 
 impl Status {
     pub async fn run(self) -> Done {
         let client = self.place.client()?;
         let status = match self.wait {
-            Some(patience) => wait(&client, patience).await?,
+            Some(patience) => wait(&client, patience, self.strict).await?,
             None => client.get("/v1/status").await?,
         };
         self.output.show(&status, |wide| show(&status, wide))?;
-        Ok(status.ready)
+        Ok(is_well(&status, self.strict))
     }
 }
 
-/// The first status that is ready, or the last before patience ran out.
-async fn wait(client: &Client, patience: Duration) -> Result<view::Status, Failure> {
+/// The first status that is well, or the last before patience ran out.
+async fn wait(client: &Client, patience: Duration, strict: bool) -> Result<view::Status, Failure> {
     let deadline = Instant::now() + patience;
     loop {
         let status: Result<view::Status, _> = client.get("/v1/status").await;
         let late = Instant::now() >= deadline;
         match status {
-            Ok(status) if status.ready || late => return Ok(status),
+            Ok(status) if is_well(&status, strict) || late => return Ok(status),
             // It may be about to start, or to restart.
             Ok(_) | Err(client::Error::Unreachable { .. } | client::Error::Http { .. }) if !late => sleep(POLL).await,
             Ok(status) => return Ok(status),
@@ -60,8 +70,18 @@ async fn wait(client: &Client, patience: Duration) -> Result<view::Status, Failu
     }
 }
 
+fn is_well(status: &view::Status, strict: bool) -> bool {
+    status.ready && !(strict && is_degraded(status))
+}
+
+/// What is in force is not what the files say.
+fn is_degraded(status: &view::Status) -> bool {
+    !status.config.errors.is_empty()
+}
+
 fn show(status: &view::Status, wide: bool) -> String {
     let ready = match &status.waiting_for {
+        None if is_degraded(status) => yellow("ready, degraded: the configuration has faults"),
         None => green("ready"),
         Some(what) => yellow(&format!("waiting for {what}")),
     };
@@ -93,12 +113,12 @@ fn show(status: &view::Status, wide: bool) -> String {
         n => format!(
             "config     {}: {}; what was read {} ago is in force",
             config.directory,
-            red(&format!("{n} faults")),
+            red(&counted(n, "fault")),
             age_ms(config.loaded_at * 1000)
         ),
     });
     lines.extend(config.errors.iter().map(|e| red(e)));
-    lines.extend(config.warnings.iter().filter(|_| wide).map(|w| yellow(w)));
+    lines.extend(warnings(&config.warnings, wide));
     lines.extend(status.last_nack.iter().map(|n| red(&format!("refused    {n}"))));
     lines.extend(status.kubernetes.iter().map(kubernetes));
     lines.extend(status.waiting.iter().map(|w| yellow(&format!("waiting    for {w}"))));
@@ -116,6 +136,25 @@ fn show(status: &view::Status, wide: bool) -> String {
         lines.push(super::identities::show(&status.identities, wide));
     }
     lines.join("\n")
+}
+
+/// `1 fault`, `2 faults`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The first of them, by their first lines and how many there are; all in full where that is asked for.
+fn warnings(all: &[String], wide: bool) -> Vec<String> {
+    if wide {
+        return all.iter().map(|warning| yellow(warning)).collect();
+    }
+    let first = |warning: &String| yellow(warning.lines().next().unwrap_or_default());
+    let mut lines: Vec<_> = all.iter().take(WARNINGS).map(first).collect();
+    if all.len() > WARNINGS {
+        let more = counted(all.len() - WARNINGS, "more warning");
+        lines.push(yellow(&format!("and {more}: `sluice status -o wide` shows all")));
+    }
+    lines
 }
 
 /// `kubernetes https://10.96.0.1: 12 pods of node node-a, watched for 3m, heard of 4s ago`.

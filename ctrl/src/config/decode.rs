@@ -153,14 +153,15 @@ impl<'n> Field<'n> {
 
     pub fn integer<T: TryFrom<i128>>(&self, allowed: RangeInclusive<i128>, faults: &mut Faults<'_>) -> Option<T> {
         faults.asks(self, || Asked::Integer { least: *allowed.start(), most: *allowed.end() });
+        let help = || format!("use {} to {}", allowed.start(), allowed.end());
         let Value::Integer(number) = self.node.value else {
-            faults.wants(self, "a whole number");
+            let message = format!("{} is not a whole number", capped(&self.node.value.shown()));
+            faults.error(self.at(), &self.path, message, help());
             return None;
         };
         let fits = allowed.contains(&number).then(|| T::try_from(number).ok()).flatten();
         if fits.is_none() {
-            let message = format!("{number} is out of range");
-            faults.error(self.at(), &self.path, message, format!("use {} to {}", allowed.start(), allowed.end()));
+            faults.error(self.at(), &self.path, format!("{number} is out of range"), help());
         }
         fits
     }
@@ -236,6 +237,11 @@ impl<'n> Fields<'n> {
     }
 
     pub fn required(&mut self, name: &'static str, faults: &mut Faults<'_>) -> Option<Field<'n>> {
+        self.required_such(name, "", faults)
+    }
+
+    /// The same, with what would be right for where it is missing.
+    pub fn required_such(&mut self, name: &'static str, help: &str, faults: &mut Faults<'_>) -> Option<Field<'n>> {
         let field = self.optional(name);
         if self.any {
             faults.recorder.field(join(&self.path, name), true);
@@ -244,7 +250,7 @@ impl<'n> Fields<'n> {
             // Where it is only misspelt, the unknown field says so and no more is needed.
             let near = |(key, _): &(Key, Node)| nearest(&key.name, [name].into_iter()).is_some();
             if !self.entries.iter().any(near) {
-                faults.error(Span { length: 1, ..self.at }, &join(&self.path, name), "is missing", "");
+                faults.error(Span { length: 1, ..self.at }, &join(&self.path, name), "is missing", help);
             }
         }
         field

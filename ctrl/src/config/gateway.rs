@@ -64,8 +64,9 @@ impl Gateway {
     pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
         let mut fields = spec.fields(faults)?;
         let help = "a name such as example.com, in lower case and without spiffe://";
-        let trust_domain =
-            fields.required("trustDomain", faults).and_then(|field| field.parsed(TrustDomain::parse, help, faults));
+        let trust_domain = fields
+            .required_such("trustDomain", help, faults)
+            .and_then(|field| field.parsed(TrustDomain::parse, help, faults));
         let mut namespaces = BTreeMap::new();
         let ports = fields.required("ports", faults).and_then(|field| decode_ports(&field, &mut namespaces, faults));
         let cores = match fields.optional("cores") {

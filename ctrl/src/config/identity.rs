@@ -31,6 +31,15 @@ pub struct NamedSource {
     pub source: IdentitySource,
     /// None: every workload that no source before it takes.
     pub workloads: Option<Vec<Workloads>>,
+    /// What is at fault where the source does not open: the field that leads to its files, or the source as a whole.
+    pub opens: Opens,
+}
+
+/// A field, by its place and its path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opens {
+    pub place: Place,
+    pub path: String,
 }
 
 /// Where SVIDs come from.
@@ -124,7 +133,8 @@ pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<NamedSourc
     let place = faults.place(fields.at);
     let source = decode_source(&mut fields, faults);
     fields.finish(faults);
-    source.map(|(kind, source)| vec![NamedSource { name: kind.to_owned(), place, source, workloads: None }])
+    let (kind, source, opens) = source?;
+    Some(vec![NamedSource { name: kind.name().to_owned(), place, source, workloads: None, opens }])
 }
 
 fn decode_list(list: &Field<'_>, faults: &mut Faults<'_>) -> Option<Vec<NamedSource>> {
@@ -160,24 +170,30 @@ fn decode_entry(entry: &Field<'_>, faults: &mut Faults<'_>) -> Option<NamedSourc
         Some(list) => Some(decode_workloads(&list, faults)?),
         None => None,
     };
-    Some(NamedSource { name: name?, place, source: source?.1, workloads })
+    let (_, source, opens) = source?;
+    Some(NamedSource { name: name?, place, source, workloads, opens })
 }
 
-fn decode_source(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Option<(&'static str, IdentitySource)> {
+fn decode_source(fields: &mut Fields<'_>, faults: &mut Faults<'_>) -> Option<(Kind, IdentitySource, Opens)> {
     let kind = fields.required("source", faults).and_then(|field| field.choice(KINDS, faults));
     let Some(kind) = kind else {
         // What belongs to a source that was misspelt is no fault of its own.
         KINDS.iter().for_each(|(name, _)| drop(fields.optional(name)));
         return None;
     };
+    let map = fields.required(kind.name(), faults)?;
     let source = match kind {
-        Kind::Embedded => decode_embedded(&fields.required("embedded", faults)?, faults),
-        Kind::Files => decode_files(&fields.required("files", faults)?, faults),
-        Kind::Spire => spire::decode(&fields.required("spire", faults)?, faults).map(IdentitySource::Spire),
-        Kind::Vault => vault::decode(&fields.required("vault", faults)?, faults)
-            .map(|vault| IdentitySource::Vault(Box::new(vault))),
+        Kind::Embedded => decode_embedded(&map, faults),
+        Kind::Files => decode_files(&map, faults),
+        Kind::Spire => spire::decode(&map, faults).map(IdentitySource::Spire),
+        Kind::Vault => vault::decode(&map, faults).map(|vault| IdentitySource::Vault(Box::new(vault))),
+    }?;
+    let directory = match kind {
+        Kind::Embedded => map.fields(faults).and_then(|mut fields| fields.optional("directory")),
+        Kind::Files | Kind::Spire | Kind::Vault => None,
     };
-    Some((kind.name(), source?))
+    let at = directory.as_ref().unwrap_or(&map);
+    Some((kind, source, Opens { place: faults.place(at.at()), path: at.path.clone() }))
 }
 
 fn decode_embedded(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<IdentitySource> {

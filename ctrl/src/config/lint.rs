@@ -7,8 +7,8 @@ use snapshot::{SourceAddress, TlsMode};
 use super::spiffe::MAX_ID;
 use super::workload::selects;
 use super::{
-    Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, kubernetes, lint_policy, lint_service, proxy,
-    trust,
+    Diagnostic, Gateway, Place, Resources, WorkloadIdentity, bypass, kubernetes, lint_claims, lint_policy,
+    lint_service, proxy, trust,
 };
 
 /// Errors and warnings that no single field shows.
@@ -22,6 +22,7 @@ pub fn lint(resources: &Resources) -> Vec<Diagnostic> {
     trust::lint(resources, &mut found);
     kubernetes::lint(resources, &mut found);
     lint_service::lint(resources, &mut found);
+    lint_claims::lint(resources, &mut found);
     for identity in &resources.identities {
         lists_and_modes(identity, admitted.contains(identity.name.as_str()), &mut found);
         if identity.selectors.is_empty() {

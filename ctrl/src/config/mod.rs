@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod identity;
 pub mod kubernetes;
 pub mod lint;
+pub mod lint_claims;
 pub mod lint_policy;
 pub mod lint_service;
 pub mod living;

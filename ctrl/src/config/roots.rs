@@ -69,13 +69,18 @@ fn check(ders: Vec<Vec<u8>>, trust_domain: &TrustDomain) -> Result<Vec<Certifica
 
 fn of_pem(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let found = CertificateDer::pem_slice_iter(text.as_bytes()).map(|one| one.map(|der| der.to_vec()));
-    let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| match error {
-        pem::Error::MissingSectionEnd { .. } => "is cut off within a certificate".to_owned(),
-        other => format!("is no PEM: {other}"),
-    })?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| broken_pem(&error))?;
     match found.is_empty() {
         true => Err("holds no certificate: it is neither PEM nor a SPIFFE bundle".into()),
         false => Ok(found),
+    }
+}
+
+/// Of a cut-off one without the bytes, which the library's own words show.
+pub fn broken_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "is cut off within a certificate".to_owned(),
+        other => format!("is no PEM: {other}"),
     }
 }
 

@@ -56,8 +56,9 @@ impl TrustBundle {
     pub fn decode(meta: Meta, spec: &Field<'_>, faults: &mut Faults<'_>) -> Option<Self> {
         let mut fields = spec.fields(faults)?;
         let help = "a name such as partner.org, in lower case and without spiffe://";
-        let trust_domain =
-            fields.required("trustDomain", faults).and_then(|field| field.parsed(TrustDomain::parse, help, faults));
+        let trust_domain = fields
+            .required_such("trustDomain", help, faults)
+            .and_then(|field| field.parsed(TrustDomain::parse, help, faults));
         let listed = fields.optional("roots");
         let revoked = fields.optional("revoked");
         let crls = fields.optional("crls");

@@ -2,9 +2,10 @@
 
 use crate::config::suggest::nearest;
 
-/// What can be described.
+/// What has a name that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    Gateway,
     Workload,
     Service,
     Policy,
@@ -14,6 +15,7 @@ pub enum Kind {
 impl Kind {
     const fn name(self) -> &'static str {
         match self {
+            Self::Gateway => "Gateway",
             Self::Workload => "workload",
             Self::Service => "Service",
             Self::Policy => "Policy",
@@ -23,6 +25,7 @@ impl Kind {
 
     const fn listed_by(self) -> &'static str {
         match self {
+            Self::Gateway => "sluice get gateways",
             Self::Workload => "sluice identities",
             Self::Service => "sluice get services",
             Self::Policy => "sluice get policies",

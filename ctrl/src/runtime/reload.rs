@@ -15,7 +15,7 @@ use crate::at_stake::Dropped;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
 use crate::services::leaving::Before;
-use crate::source::{self, Reopened};
+use crate::source::{self, Reopened, Unopened};
 use crate::{assemble, at_stake, bundles, clock, view};
 
 /// How long a change waits for names that are new. Those that are late come when they come.
@@ -84,7 +84,7 @@ impl Core {
         let sources = self
             .identities
             .reopen(&loaded.gateway)
-            .map_err(|e| vec![Diagnostic::error(&loaded.gateway.place, "spec.identity", e.to_string())])?;
+            .map_err(|Unopened { at, error }| vec![Diagnostic::error(&at.place, at.path, error.to_string())])?;
         let now = clock::now();
         self.crls.check(&loaded, &self.identities, now)?;
         lookups.want(&loaded);

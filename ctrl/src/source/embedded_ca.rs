@@ -27,7 +27,7 @@ use zeroize::Zeroize as _;
 
 use super::signer::Signer;
 use super::{Error, IssuedSvid, Source, Wanted, keyfile};
-use crate::config::roots::signed_by;
+use crate::config::roots::{broken_pem, signed_by};
 use crate::config::{SpiffeId, TrustDomain};
 
 /// Makes `root.crt` and `root.key` in `dir`.
@@ -293,7 +293,7 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(Error::File { path: path.to_owned(), reason: "holds no certificate".into() }),
-        Err(error) => Err(Error::File { path: path.to_owned(), reason: error.to_string() }),
+        Err(error) => Err(Error::File { path: path.to_owned(), reason: broken_pem(&error) }),
     }
 }
 

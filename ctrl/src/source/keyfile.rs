@@ -19,12 +19,12 @@ pub fn absent(paths: &[&Path]) -> Result<(), Error> {
 /// Makes a directory for keys, unreadable for others; one that exists is taken as it is.
 pub fn create_dir(dir: &Path) -> Result<(), Error> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| Error::Io { path: dir.to_owned(), source })
+    made.map_err(|reason| Error::Io { path: dir.to_owned(), reason })
 }
 
 /// Writes a new file whole or not at all; an existing one is left as it is.
 pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |reason| Error::Io { path: path.to_owned(), reason };
     if path.symlink_metadata().is_ok() {
         return Err(Error::Exists(path.to_owned()));
     }
@@ -46,7 +46,7 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
 
 /// Reads a private key whose mode keeps others out.
 pub fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |reason| Error::Io { path: path.to_owned(), reason };
     let file = std::fs::File::open(path).map_err(io)?;
     // Of the opened file, not of the name: it cannot be swapped in between.
     let mode = file.metadata().map_err(io)?.permissions().mode() & 0o7777;
@@ -60,7 +60,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
 
 /// Reads a file of certificates.
 pub fn read_public(path: &Path) -> Result<String, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |reason| Error::Io { path: path.to_owned(), reason };
     let mut text = String::new();
     std::fs::File::open(path).map_err(io)?.take(LARGEST_BUNDLE).read_to_string(&mut text).map_err(io)?;
     Ok(text)

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use snapshot::channel::PrivateKey;
 use snapshot::{Bundle, Svid};
 
+use crate::config::identity::Opens;
 use crate::config::kubernetes::PodId;
 use crate::config::{SpiffeId, TrustDomain};
 
@@ -97,8 +98,9 @@ pub trait Source: Send {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    /// The reason is no `source`: who prints the chain would say it twice.
+    #[error("{}: {reason}", path.display())]
+    Io { path: PathBuf, reason: std::io::Error },
     #[error("{} exists already; it is never overwritten: choose another directory or move it away", .0.display())]
     Exists(PathBuf),
     #[error("{}: mode {mode:04o} lets others read a private key; run: chmod 600 {}", path.display(), path.display())]
@@ -127,6 +129,14 @@ pub enum Error {
     Down { name: String, reason: String },
     #[error("node name {0:?}: use letters, digits, '.', '-' and '_'")]
     Node(String),
+}
+
+/// A source that does not open, and the field that says how it would.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", at.path)]
+pub struct Unopened {
+    pub at: Opens,
+    pub error: Error,
 }
 
 impl From<spire::Fault> for Error {

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::files::Files;
 use super::spire::Spire;
 use super::vault::Vault;
-use super::{EmbeddedCa, Error, IssuedSvid, Renewal, Source, Wanted, roots};
+use super::{EmbeddedCa, Error, IssuedSvid, Renewal, Source, Unopened, Wanted, roots};
 use crate::config::{Gateway, IdentitySource, NamedSource, SpiffeId, TrustDomain};
 
 pub use together::Together;
@@ -103,7 +103,7 @@ impl Sources {
 
     /// For a configuration that was read again. What is written there anew has to open, or the
     /// configuration is refused; what stands as before may fail, and goes on as it was.
-    pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, Error> {
+    pub fn reopen(&self, gateway: &Gateway) -> Result<Vec<Reopened>, Unopened> {
         let same = |named: &NamedSource| self.entries.iter().any(|entry| entry.is_of(named, &gateway.trust_domain));
         let one = |named: &NamedSource| match (&named.source, same(named)) {
             // It looks after what it is given by itself, and knows the last that was good.
@@ -113,7 +113,7 @@ impl Sources {
             (_, known) => match open(named, &gateway.trust_domain, &self.news) {
                 Ok(source) => Ok(Reopened::Anew(source)),
                 Err(error) if known => Ok(Reopened::Kept(Some(error.to_string()))),
-                Err(error) => Err(error),
+                Err(error) => Err(Unopened { at: named.opens.clone(), error }),
             },
         };
         gateway.identity.iter().map(one).collect()

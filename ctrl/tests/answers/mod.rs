@@ -6,6 +6,9 @@ use snapshot::{
     TlsReport, Version,
 };
 
+/// Workloads have it that their processes tell apart.
+const SHARED: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 4, 2));
+
 fn refusal() -> ConnectionReport {
     ConnectionReport {
         id: 7,
@@ -110,6 +113,7 @@ pub fn answer(query: &Query, in_force: Version) -> Reply {
             rule: Some("shop/frontend spec.egress[0]".into()),
             version: in_force,
             steps: vec!["the destination is shop/backend-api-svc".into()],
+            undecided: vec![],
         }),
         Query::Explain { from: Caller::Address(from), .. } if from.is_ipv6() => Reply::Explanation(Explanation {
             direction: Some(Direction::Inbound),
@@ -121,6 +125,19 @@ pub fn answer(query: &Query, in_force: Version) -> Reply {
             rule: None,
             version: in_force,
             steps: vec![],
+            undecided: vec![],
+        }),
+        Query::Explain { from: Caller::Address(from), .. } if *from == SHARED => Reply::Explanation(Explanation {
+            direction: None,
+            allowed: false,
+            only_with: None,
+            passed: false,
+            mode: None,
+            refused: None,
+            rule: None,
+            version: in_force,
+            steps: vec![],
+            undecided: vec!["spiffe://example.com/shop/web".into(), "spiffe://example.com/shop/batch".into()],
         }),
         Query::Explain { from: Caller::Address(_), .. } => Reply::Failed("no core answers".into()),
     }

@@ -10,6 +10,7 @@ use ::snapshot::{
 };
 
 use super::explain_behind::{explain_shared, explain_virtual};
+use super::explain_caller::explain_undecided;
 use super::rules::Ends;
 use super::{Known, Proof, Route, Verdict, decide, miss, why_not};
 use crate::snapshot::{Compiled, Whose};
@@ -25,6 +26,9 @@ pub fn explain(compiled: &Compiled, caller: &Caller, to: SocketAddr, now: u64) -
         story.refuse(RefuseReason::NoIdentity, None, None);
         return story.told;
     };
+    if let Whose::Shared(_, shared) = position.unproven(compiled) {
+        return explain_undecided(shared, to, &position, story);
+    }
     if let Some(of) = compiled.virtuals.find(to).filter(|_| position.side == Side::Inside) {
         return explain_virtual(compiled, of, &position, story, now);
     }
@@ -46,6 +50,16 @@ pub(super) struct Position {
     pub id: Option<String>,
     /// Of an address of several workloads: the one that was named.
     pub caller: Known<'static>,
+}
+
+impl Position {
+    /// Whose the caller's address is, where only that was named.
+    fn unproven<'c>(&self, compiled: &'c Compiled) -> Whose<'c> {
+        match (self.side, self.caller) {
+            (Side::Inside, Known::Nothing) => compiled.places.source(&self.interface, self.address),
+            (Side::Inside | Side::Outside, _) => Whose::Nobody,
+        }
+    }
 }
 
 fn place_of(compiled: &Compiled, caller: &Caller, to: SocketAddr, story: &mut Story<'_>) -> Option<Position> {
@@ -129,6 +143,7 @@ impl<'a> Story<'a> {
             rule: None,
             version: compiled.version,
             steps: Vec::new(),
+            undecided: Vec::new(),
         };
         Self { compiled, told }
     }

@@ -15,6 +15,7 @@ pub mod captures;
 pub mod decide;
 pub mod explain;
 mod explain_behind;
+mod explain_caller;
 pub mod lost;
 pub mod miss;
 pub mod replay;

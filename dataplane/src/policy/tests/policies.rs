@@ -29,7 +29,7 @@ pub(super) fn deny_inbound() -> PolicyRule {
     rule(Action::Deny, RuleDirection::Inbound)
 }
 
-fn deny_outbound() -> PolicyRule {
+pub(super) fn deny_outbound() -> PolicyRule {
     rule(Action::Deny, RuleDirection::Outbound)
 }
 

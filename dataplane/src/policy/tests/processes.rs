@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ::snapshot::report::Caller;
 use ::snapshot::{Owner, Place, Prefix, Process, ProcessSelector, RefuseReason, Side, TlsMode};
 
-use super::policies::{at_cidr, deny_inbound, with};
+use super::policies::{at_cidr, deny_inbound, deny_outbound, with};
 use super::views::{PORTS, caught};
 use super::{FROM_FRONTEND, FROM_NOBODY, OUTSIDE, Way};
 use crate::policy::captures::{Source, captures};
@@ -209,18 +209,25 @@ fn nobody_is_asked_who_listens_where_all_leave_the_port_alone() {
 }
 
 #[test]
-fn explain_supposes_the_process_of_whom_it_is_asked_about_and_says_that_an_address_is_not_enough() {
+fn explain_supposes_the_process_of_whom_it_is_asked_about_and_decides_nothing_of_an_address_alone() {
     let compiled = shared().compile();
-    for (caller, reason) in [
-        (Caller::Id(FRONTEND.into()), None),
-        (Caller::Address("198.18.1.2".parse().unwrap()), Some(RefuseReason::NotAttested)),
-    ] {
-        let told = explain(&compiled, &caller, at(API_AT), NOW);
-        assert_eq!(told.refused, reason, "{told:#?}");
-        let names = told.steps.iter().any(|step| step.contains("apps/frontend, apps/database: the process decides"));
-        assert_eq!(names, reason.is_some(), "{told:#?}");
-    }
+    let told = explain(&compiled, &Caller::Id(FRONTEND.into()), at(API_AT), NOW);
+    assert!(told.allowed && told.undecided.is_empty(), "{told:#?}");
     assert!(explain(&compiled, &Caller::Id(DATABASE.into()), at(API_AT), NOW).passed, "it has no egress entry");
+    let address = Caller::Address("198.18.1.2".parse().unwrap());
+    let told = explain(&compiled, &address, at(API_AT), NOW);
+    assert_eq!((told.allowed, told.passed, told.refused), (false, false, None), "{told:#?}");
+    assert_eq!(told.undecided, [FRONTEND, DATABASE]);
+    let steps = [
+        "198.18.1.2 on in0 is an address of apps/frontend, apps/database: the process that calls decides.".to_owned(),
+        format!("Undecided: the process that calls decides; ask for a SPIFFE ID instead, {FRONTEND} or {DATABASE}."),
+    ];
+    assert_eq!(told.steps, steps);
+    // A call that no process would be let through with is refused, whoever calls.
+    let mut world = shared();
+    with(&mut world, vec![at_cidr("198.18.0.0/16", deny_outbound())]);
+    let told = explain(&world.compile(), &address, at(API_AT), NOW);
+    assert_eq!((told.refused, told.undecided.len()), (Some(RefuseReason::DeniedByRule), 0), "{told:#?}");
 }
 
 #[test]
