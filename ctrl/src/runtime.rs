@@ -30,13 +30,15 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::clock::Jumps;
-use crate::config::{Diagnostic, Known, Loaded};
+use crate::config::{Admin, Diagnostic, Known, Loaded};
 use crate::describe::{Asked, Since};
 use crate::fetch::{Fetches, Got};
+use crate::named::Named;
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered, boot_id};
 use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
+use crate::running::Running;
 use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, version, view};
@@ -61,6 +63,10 @@ pub struct View {
     pub services: Arc<Vec<services::Row>>,
     /// What was fetched, and fills a configuration.
     pub got: Arc<Got>,
+    /// What has to be there beside what the network holds.
+    pub named: Vec<Named>,
+    /// The Gateway in force.
+    pub running: Option<Running>,
 }
 
 /// Runs until `stop` completes.
@@ -88,7 +94,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut identities = open_sources(&loaded, &news)?;
     let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.state, &boot_id());
     identities.remember(trusted);
-    let (view, view_out) = watch::channel(Arc::new(View::default()));
+    let running = Some(Running::of(&loaded.gateway, &admin));
+    let (view, view_out) = watch::channel(Arc::new(View { running, ..View::default() }));
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
@@ -113,6 +120,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         since: Since::default(),
         started_at: clock::now(),
         publisher: publisher.clone(),
+        admin: admin.clone(),
         ports,
         destinations,
         view,
@@ -259,6 +267,8 @@ struct Core {
     since: Since,
     started_at: u64,
     publisher: Publisher,
+    /// What this process was started with.
+    admin: Admin,
     ports: watch::Sender<Vec<String>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
     view: watch::Sender<Arc<View>>,
