@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /v1/status  /v1/identities  /v1/bundles  /v1/config  /v1/counters
-//!   GET  /v1/policies  /v1/services  /v1/bypasses
+//!   GET  /v1/policies  /v1/services  /v1/bypasses  /v1/running
 //!   GET  /v1/describe/service|policy|bundle?name=NAME   /v1/names
 //!   GET  /v1/connections?which=live|refused|closed
 //!   GET  /v1/callers[?of=NAME]
@@ -16,6 +16,7 @@
 //! What is not 200 is a [`view::Failure`]. No answer holds a private key: none gets as far as here.
 
 mod described;
+mod running;
 mod trial;
 
 use std::collections::HashMap;
@@ -77,6 +78,7 @@ pub fn serve(path: &Path, lock: &Lock, app: App) -> std::io::Result<()> {
         .route("/v1/callers", get(callers))
         .route("/v1/explain", get(explain))
         .route("/v1/whois", get(whois))
+        .route("/v1/running", get(running::running))
         .route("/v1/apply", post(apply))
         .route("/v1/diff", post(trial::diff))
         .route("/v1/replay", post(trial::replay))
@@ -111,8 +113,9 @@ impl App {
             ) => status.dataplane_error = Some(QueryError::Unexpected.to_string()),
             Err(e) => status.dataplane_error = Some(e.to_string()),
         }
+        status.problems.extend(view.named.iter().filter(|named| named.is_absent()).map(|named| named.problem.clone()));
         status.ready = self.publisher.ready();
-        status.waiting_for = (!status.ready).then(|| waiting_for(&status, &state));
+        status.waiting_for = (!status.ready).then(|| self.waiting_for(&status, &state));
         status
     }
 
@@ -141,17 +144,6 @@ impl App {
             | Reply::Explanation(_)
             | Reply::Failed(_) => Err(QueryError::Unexpected),
         }
-    }
-}
-
-fn waiting_for(status: &view::Status, state: &crate::publish::State) -> String {
-    match (&status.version, &state.dataplane, &state.nack) {
-        (None, _, _) => "a first snapshot".into(),
-        (Some(_), None, _) => "a dataplane to connect".into(),
-        (Some(version), Some(_), Some((refused, reason))) if version == refused => {
-            format!("the dataplane to take version {version}; it refused: {reason}")
-        }
-        (Some(version), Some(_), _) => format!("the dataplane to put version {version} in force"),
     }
 }
 
@@ -313,11 +305,15 @@ async fn apply(State(app): State<App>, Json(asked): Json<view::Apply>) -> Answer
     let known = app.known.clone();
     let plan = move || apply::plan(Path::new(&directory), &asked, &mut known.lock().expect("no holder panics"));
     let plan = tokio::task::spawn_blocking(plan);
-    let plan = plan.await.expect("planning does not panic").map_err(|error| refused(error.into()))?;
+    let mut plan = plan.await.expect("planning does not panic").map_err(|error| refused(error.into()))?;
+    let running = app.running().await?;
+    plan.hold_against(&running).map_err(|error| refused(error.into()))?;
     let dropped = trial::dropped(&app, plan.loaded.clone()).await?;
     if !force {
-        let live = if dropped.is_empty() { vec![] } else { living(&app).await? };
-        if let Some(failure) = at_stake::refusal(&at_stake::cut(&dropped, &live)) {
+        let restarts = !running.restarts_for(&plan.loaded.gateway).is_empty();
+        let live = if dropped.is_empty() && !restarts { vec![] } else { living(&app).await? };
+        let cut = at_stake::refusal(&at_stake::cut(&dropped, &live));
+        if let Some(failure) = cut.or_else(|| running.refusal(&plan.loaded, live.len())) {
             return Err((StatusCode::CONFLICT, Json(failure)));
         }
         if migrate::is_stricter(&view.resources.identities, &plan.loaded) {
@@ -344,13 +340,13 @@ async fn reload(State(app): State<App>, Json(asked): Json<view::Reload>) -> Answ
     let mut state = app.publisher.state();
     let settled = state.wait_for(|state| {
         let nacked = state.nack.as_ref().is_some_and(|(refused, _)| *refused >= version);
-        state.dataplane.is_none() || state.acked >= Some(version) || nacked
+        app.is_in_force(state, version) || nacked
     });
     let _ = tokio::time::timeout(Duration::from_millis(asked.wait_ms), settled).await;
     let state = state.borrow().clone();
-    let in_force = state.dataplane.is_some() && state.acked >= Some(version);
+    let in_force = app.is_in_force(&state, version);
     let status = view::Status { version: Some(version), ..view::Status::default() };
-    let waiting_for = (!in_force).then(|| waiting_for(&status, &state));
+    let waiting_for = (!in_force).then(|| app.waiting_for(&status, &state));
     Ok(Json(view::InForce { version, in_force, waiting_for, no_dataplane: state.dataplane.is_none() }))
 }
 

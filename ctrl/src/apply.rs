@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::difference::{self, Change};
+use crate::running::Running;
 use crate::view::{Applied, Apply, Failure};
 
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,7 @@ pub struct Plan {
     before: Option<String>,
     text: String,
     changes: bool,
+    notes: Vec<String>,
 }
 
 /// `known`: what was read of the directory before.
@@ -70,10 +72,21 @@ pub fn plan(directory: &Path, change: &Apply, known: &mut Known) -> Result<Plan,
     };
     files.sort();
     let loaded = config::load_texts(directory, &files, known).map_err(Error::Faults)?;
-    Ok(Plan { loaded, target, before, text: change.text.clone(), changes: !unchanged && !change.dry_run })
+    let (text, changes) = (change.text.clone(), !unchanged && !change.dry_run);
+    Ok(Plan { loaded, target, before, text, changes, notes: vec![] })
 }
 
 impl Plan {
+    /// Err: the Gateway that runs could not be served with it. Else what the change costs it is noted.
+    pub fn hold_against(&mut self, running: &Running) -> Result<(), Error> {
+        let faults = running.faults(&self.loaded.gateway);
+        if !faults.is_empty() {
+            return Err(Error::Faults(faults));
+        }
+        self.notes = running.notes(&self.loaded);
+        Ok(())
+    }
+
     /// What the file would say otherwise than it does.
     pub fn changes(&self) -> Result<Vec<Change>, Error> {
         let before = self.before.as_deref().unwrap_or_default();
@@ -86,7 +99,8 @@ impl Plan {
             write(&self.target, &self.text).map_err(|source| Error::Io { path: self.target.clone(), source })?;
         }
         let warnings = self.loaded.warnings.iter().map(ToString::to_string).collect();
-        Ok(Applied { changed: self.changes, path: self.target.display().to_string(), warnings, in_force: None })
+        let path = self.target.display().to_string();
+        Ok(Applied { changed: self.changes, path, warnings, notes: self.notes, in_force: None })
     }
 }
 

@@ -32,13 +32,15 @@ use tracing::{info, warn};
 
 use crate::at_stake::Dropped;
 use crate::clock::Jumps;
-use crate::config::{Diagnostic, Known, Loaded};
+use crate::config::{Admin, Diagnostic, Known, Loaded};
 use crate::describe::{Asked, Since};
 use crate::fetch::Fetches;
+use crate::named::Named;
 use crate::publish::{Publisher, socket};
 use crate::remembered::{Memory, Remembered, boot_id};
 use crate::resolve::{Dns, Lookups, Resolved};
 use crate::rotate::Identities;
+use crate::running::Running;
 use crate::source::{News, Opened, Sources};
 use crate::version::Versions;
 use crate::{admin, assemble, attest, bundles, clock, crls, kubernetes, metrics, netlink, services, version, view};
@@ -62,6 +64,10 @@ pub struct View {
     pub bundles: Vec<bundles::Row>,
     pub kubernetes: kubernetes::Live,
     pub services: Arc<Vec<services::Row>>,
+    /// What has to be there beside what the network holds.
+    pub named: Vec<Named>,
+    /// The Gateway in force.
+    pub running: Option<Running>,
 }
 
 /// Runs until `stop` completes.
@@ -89,7 +95,8 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
     let mut identities = open_sources(&loaded, &news)?;
     let (remembered, Memory { trusted, crls, pods, services, fetched }) = Remembered::open(&admin.state, &boot_id());
     identities.remember(trusted);
-    let (view, view_out) = watch::channel(Arc::new(View::default()));
+    let running = Some(Running::of(&loaded.gateway, &admin));
+    let (view, view_out) = watch::channel(Arc::new(View { running, ..View::default() }));
     let mut core = Core {
         directory,
         resources: Arc::new(view::Resources::of(&loaded)),
@@ -115,6 +122,7 @@ pub async fn run(directory: &Path, stop: impl Future<Output = ()>) -> anyhow::Re
         since: Since::default(),
         started_at: clock::now(),
         publisher: publisher.clone(),
+        admin: admin.clone(),
         ports,
         destinations,
         view,
@@ -266,6 +274,8 @@ struct Core {
     since: Since,
     started_at: u64,
     publisher: Publisher,
+    /// What this process was started with.
+    admin: Admin,
     ports: watch::Sender<Vec<String>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
     view: watch::Sender<Arc<View>>,

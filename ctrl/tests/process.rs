@@ -5,6 +5,7 @@ mod answers;
 mod ca;
 mod described;
 mod fake;
+mod gateway;
 mod node;
 
 use std::os::unix::fs::PermissionsExt;
@@ -53,7 +54,7 @@ fn a_change_applies_whole_or_not_at_all() {
     let same = node.path("policy.yaml");
     std::fs::copy(node.config().join("policy.yaml"), &same).unwrap();
     node.status_until(|s| s["version"].as_u64().is_some());
-    let told = node.says(0, &["apply", "-f", same.to_str().unwrap()]);
+    let told = node.says(1, &["apply", "-f", same.to_str().unwrap(), "--wait", "100ms"]);
     assert!(told.contains("unchanged, not in force: waiting for a dataplane to connect"), "{told}");
     let dataplane = FakeDataplane::hello(&node.admin(), None);
     let first = dataplane.next_snapshot();

@@ -27,7 +27,8 @@ pub struct Check {
 impl Check {
     pub async fn run(self) -> Done {
         let loaded = place::load(&self.config)?;
-        let lines = preflight::check(&loaded.gateway).await;
+        let mut lines = preflight::check(&loaded.gateway).await;
+        lines.extend(preflight::check_paths(&loaded));
         self.output.show(&lines, |_| lines.iter().map(show).collect::<Vec<_>>().join("\n"))?;
         Ok(lines.iter().all(|line| line.outcome != Outcome::Wrong))
     }

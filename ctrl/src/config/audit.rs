@@ -2,12 +2,15 @@
 
 use snapshot::Audit;
 
+use super::Place;
 use super::decode::{Faults, Field};
 
-pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Audit> {
+/// With the place of its `file`.
+pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<(Audit, Place)> {
     let mut fields = map.fields(faults)?;
     let file = fields.required("file", faults).and_then(|field| {
-        field.parsed(file, "an absolute path to a file, such as /var/log/sluice/audit.jsonl", faults)
+        let path = field.parsed(file, "an absolute path to a file, such as /var/log/sluice/audit.jsonl", faults)?;
+        Some((path, faults.place(field.at())))
     });
     let max_size = match fields.optional("maxSize") {
         Some(field) => size_of(&field, faults),
@@ -26,7 +29,8 @@ pub fn decode(map: &Field<'_>, faults: &mut Faults<'_>) -> Option<Audit> {
         None => Some(100),
     };
     fields.finish(faults);
-    Some(Audit { file: file?, max_size: max_size?, keep: keep?, accepted: accepted?, per_second: per_second? })
+    let (file, place) = file?;
+    Some((Audit { file, max_size: max_size?, keep: keep?, accepted: accepted?, per_second: per_second? }, place))
 }
 
 /// Below 4095 bytes, with room for what is put behind it when the file is put aside.

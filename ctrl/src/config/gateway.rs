@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use snapshot::gateway::Checksum;
 use snapshot::{Group, Limits, OnAbsent, Port, Side, Timeouts, Unmatched, Waiting, XdpMode};
 
@@ -48,9 +49,13 @@ pub struct Gateway {
     pub kubernetes: Option<Kubernetes>,
     /// Asked instead of those of /etc/resolv.conf, if there are any.
     pub dns_servers: Vec<SocketAddr>,
+    /// Where the `interface` of each port stands, in the order of `ports`.
+    pub port_places: Vec<Place>,
+    /// Where `audit.file` stands.
+    pub audit_place: Option<Place>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admin {
     pub socket: PathBuf,
     /// How the names of the files begin that outlive a restart: the socket's path, or the gateway's name in
@@ -69,6 +74,7 @@ impl Gateway {
             .and_then(|field| field.parsed(TrustDomain::parse, help, faults));
         let mut namespaces = BTreeMap::new();
         let ports = fields.required("ports", faults).and_then(|field| decode_ports(&field, &mut namespaces, faults));
+        let (ports, port_places) = ports.map(|ports| ports.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()).unzip();
         let cores = match fields.optional("cores") {
             Some(field) => decode_cores(&field, faults),
             None => vec![0],
@@ -98,6 +104,11 @@ impl Gateway {
         let kubernetes = fields.optional("kubernetes").and_then(|field| kubernetes::decode(&field, faults));
         let dns_servers = fields.optional("dns").and_then(|field| decode_dns(&field, faults)).unwrap_or_default();
         fields.finish(faults);
+        let audit = match audit {
+            Some(decoded) => Some(decoded?),
+            None => None,
+        };
+        let (audit, audit_place) = audit.unzip();
         Some(Self {
             name: meta.name,
             place: meta.place,
@@ -116,12 +127,11 @@ impl Gateway {
             pin_directory: pin_directory?,
             lifetimes,
             namespaces: namespaces.into(),
-            audit: match audit {
-                Some(decoded) => Some(decoded?),
-                None => None,
-            },
+            audit,
             kubernetes,
             dns_servers,
+            port_places: port_places?,
+            audit_place,
         })
     }
 
@@ -159,8 +169,8 @@ fn decode_ports(
     list: &Field<'_>,
     namespaces: &mut BTreeMap<String, Netns>,
     faults: &mut Faults<'_>,
-) -> Option<Vec<Port>> {
-    let mut ports: Vec<Port> = Vec::new();
+) -> Option<Vec<(Port, Place)>> {
+    let mut ports: Vec<(Port, Place)> = Vec::new();
     for entry in list.list(faults)? {
         let Some(mut fields) = entry.fields(faults) else { continue };
         let interface = fields.required("interface", faults);
@@ -178,13 +188,13 @@ fn decode_ports(
             }
             namespaces.extend(process::netns(&field, faults).map(|netns| (name.clone(), netns)));
         }
-        if ports.iter().any(|port| port.interface == name) {
+        if ports.iter().any(|(port, _)| port.interface == name) {
             faults.refuse(&field, "is a port already", "give each interface one side");
             continue;
         }
-        ports.push(Port { interface: name, side, checksum, xdp });
+        ports.push((Port { interface: name, side, checksum, xdp }, faults.place(field.at())));
     }
-    if !ports.iter().any(|port| port.side == Side::Inside) && faults.found.iter().all(|fault| !fault.is_error()) {
+    if !ports.iter().any(|(port, _)| port.side == Side::Inside) && faults.found.iter().all(|fault| !fault.is_error()) {
         faults.error(
             list.at(),
             &list.path,

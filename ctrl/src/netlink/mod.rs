@@ -43,6 +43,14 @@ pub enum Error {
     Closed,
 }
 
+/// The names of all interfaces that there are now.
+pub async fn interfaces() -> Result<Vec<String>, Error> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    let links = all("links", handle.link().get().execute()).await?;
+    Ok(links.iter().filter_map(table::name).map(str::to_owned).collect())
+}
+
 /// Which tables may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Dirty {

@@ -36,6 +36,10 @@ pub fn network(
     Network { revision: 0, links, routes, neighbours }
 }
 
+pub fn name(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|a| if let LinkAttribute::IfName(name) = a { Some(name.as_str()) } else { None })
+}
+
 fn link(message: &LinkMessage) -> Option<Link> {
     let (mut name, mut mac, mut mtu) = (None, [0; 6], 0);
     for attribute in &message.attributes {

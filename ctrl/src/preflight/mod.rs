@@ -7,13 +7,14 @@ mod brokers;
 mod bypass;
 mod interfaces;
 mod kernel;
+mod paths;
 mod vaults;
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::Gateway;
+use crate::config::{Gateway, Loaded};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +54,11 @@ pub async fn check(gateway: &Gateway) -> Vec<Line> {
     lines.extend(interfaces::check(gateway).await);
     lines.extend(bypass::check(gateway));
     lines
+}
+
+/// What else its files name, with the workloads that need it.
+pub fn check_paths(loaded: &Loaded) -> Vec<Line> {
+    paths::check(loaded)
 }
 
 /// A file of /proc or /sys without its newline.

@@ -82,6 +82,7 @@ pub(super) async fn run(packets: Packets, shared: &Shared, newest: &watch::Sende
         state.dataplane = Some(Dataplane { pid, build, connection: number });
         state.in_force = in_force;
         state.sent = None;
+        state.boot = None;
     });
 
     let (told, told_out) = mpsc::channel(TOLD);
@@ -255,7 +256,11 @@ async fn write(
                 }
                 let wanted = desired.borrow_and_update().clone();
                 sent.bring_up_to(&wanted, link).await?;
-                update(shared, number, |state| state.sent = sent.version);
+                update(shared, number, |state| {
+                    state.sent = sent.version;
+                    // Told of another one later, it ends: this is still what it runs with.
+                    state.boot = state.boot.take().or_else(|| sent.boot.clone());
+                });
             }
             Some(request) = requests.recv() => ask(link, id, request).await?,
             Some((id, found)) = told.recv() => {

@@ -67,6 +67,8 @@ pub struct State {
     pub acked: Option<Version>,
     /// The last version that was sent on this connection.
     pub sent: Option<Version>,
+    /// What the dataplane that is connected was started with. None: it has not been told yet.
+    pub boot: Option<Arc<Boot>>,
     /// The last refusal, until a later version is acked.
     pub nack: Option<(Version, String)>,
 }
@@ -146,7 +148,12 @@ impl Publisher {
     pub fn ready(&self) -> bool {
         let wanted = self.desired.borrow().state.as_ref().map(|s| s.version);
         let state = self.state.borrow();
-        state.dataplane.is_some() && wanted.is_some() && state.in_force == wanted
+        state.dataplane.is_some() && wanted.is_some() && state.in_force == wanted && self.is_up_to_date(&state)
+    }
+
+    /// Whether the dataplane runs with the ports, cores and limits that it should; else it starts anew.
+    pub fn is_up_to_date(&self, state: &State) -> bool {
+        state.boot.is_none() || state.boot == self.desired.borrow().boot
     }
 
     pub async fn query(&self, query: Query, patience: Duration) -> Result<Reply, QueryError> {

@@ -14,6 +14,7 @@ use super::{Core, port_names, text};
 use crate::at_stake::Dropped;
 use crate::config::{self, Diagnostic, Known, Loaded};
 use crate::resolve::Lookups;
+use crate::running::Running;
 use crate::services::leaving::Before;
 use crate::source::{self, Reopened, Unopened};
 use crate::{assemble, at_stake, bundles, clock, view};
@@ -78,6 +79,7 @@ impl Core {
         files: Files,
     ) -> Result<Candidate, Vec<Diagnostic>> {
         let mut loaded = load(&self.directory, &self.known, files).await?;
+        self.hold_against_what_runs(&loaded).await?;
         self.cluster.fill_after(&mut loaded, self.before());
         self.fetches.got().fill(&mut loaded);
         // Opened again in any case: its own files may be what changed.
@@ -95,6 +97,21 @@ impl Core {
             self.known.lock().expect("no holder panics").is_good();
         }
         Ok(Candidate { loaded, sources })
+    }
+
+    /// A Gateway that cannot be served does not replace one that is.
+    async fn hold_against_what_runs(&self, loaded: &Loaded) -> Result<(), Vec<Diagnostic>> {
+        let mut running = Running::of(&self.loaded.gateway, &self.admin);
+        if !running.names_others(&loaded.gateway) {
+            return Ok(());
+        }
+        running.look_around(&self.publisher).await.map_err(|error| {
+            vec![Diagnostic::error(&loaded.gateway.place, "spec.ports", format!("interfaces are not known: {error}"))]
+        })?;
+        match running.faults(&loaded.gateway) {
+            faults if faults.is_empty() => Ok(()),
+            faults => Err(faults),
+        }
     }
 
     /// Names that only the change has are not looked up for it.

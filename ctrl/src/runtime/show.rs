@@ -6,7 +6,8 @@ use snapshot::Network;
 
 use super::{Core, View, text};
 use crate::rotate::utc;
-use crate::{attest, bundles, clock, config, services, view};
+use crate::running::Running;
+use crate::{attest, bundles, clock, config, named, services, view};
 
 impl Core {
     pub(super) fn known_problems(&self, now: u64) -> Vec<String> {
@@ -90,6 +91,9 @@ impl Core {
         let kubernetes = self.cluster.live();
         let services = self.last.as_ref().map(|last| services::shown(&self.loaded, &last.services)).unwrap_or_default();
         let (resources, services) = (self.resources.clone(), Arc::new(services));
-        self.view.send_replace(Arc::new(View { status, resources, bundles, kubernetes, services }));
+        let running = Some(Running::of(&self.loaded.gateway, &self.admin));
+        let named = named::of(&self.loaded, self.last.as_ref().map_or(&[], |last| &last.workloads));
+        let view = View { status, resources, bundles, kubernetes, services, named, running };
+        self.view.send_replace(Arc::new(view));
     }
 }

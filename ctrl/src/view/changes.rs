@@ -9,7 +9,8 @@ pub struct Apply {
     pub file: String,
     pub text: String,
     pub dry_run: bool,
-    /// Also if living connections chain to a root that the change drops, or plain callers would be refused.
+    /// Also if living connections chain to a root that the change drops or are reset by it, or plain callers would
+    /// be refused.
     #[serde(default)]
     pub force: bool,
 }
@@ -38,6 +39,9 @@ pub struct Applied {
     pub changed: bool,
     pub path: String,
     pub warnings: Vec<String>,
+    /// What it costs beside what it says: a new start of the dataplane, or of `sluice-ctrl`.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// What became of it, where somebody waited for that.
     #[serde(flatten)]
     pub in_force: Option<InForce>,

@@ -44,6 +44,16 @@ pub enum Netns {
     Pid(u32),
 }
 
+impl Netns {
+    /// The file that it is entered by.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Pid(pid) => format!("/proc/{pid}/ns/net").into(),
+        }
+    }
+}
+
 /// By interface.
 pub type Overrides = Arc<BTreeMap<String, Netns>>;
 

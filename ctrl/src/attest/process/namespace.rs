@@ -39,8 +39,7 @@ impl Namespaces {
     pub fn of(&mut self, interface: &str, said: Option<&Netns>) -> Result<Namespace, String> {
         let peer = Peer::of(interface).map_err(|error| format!("{interface} cannot be looked at: {error}"))?;
         let (file, path) = match said {
-            Some(Netns::Path(path)) => open(path)?,
-            Some(Netns::Pid(pid)) => open(Path::new(&format!("/proc/{pid}/ns/net")))?,
+            Some(netns) => open(&netns.path())?,
             None => self.search(interface, &peer)?,
         };
         let inode = file.metadata().map_err(|error| format!("{}: {error}", path.display()))?.ino();
