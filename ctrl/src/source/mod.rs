@@ -136,7 +136,7 @@ pub enum Error {
 #[error("{}: {error}", at.path)]
 pub struct Unopened {
     pub at: Opens,
-    pub error: Error,
+    pub error: Box<Error>,
 }
 
 impl From<spire::Fault> for Error {

@@ -113,7 +113,7 @@ impl Sources {
             (_, known) => match open(named, &gateway.trust_domain, &self.news) {
                 Ok(source) => Ok(Reopened::Anew(source)),
                 Err(error) if known => Ok(Reopened::Kept(Some(error.to_string()))),
-                Err(error) => Err(Unopened { at: named.opens.clone(), error }),
+                Err(error) => Err(Unopened { at: named.opens.clone(), error: Box::new(error) }),
             },
         };
         gateway.identity.iter().map(one).collect()
